@@ -1,0 +1,1 @@
+//! What is to happen, when, and is it well?

@@ -1,0 +1,1 @@
+//! One file per fault family; each fault is a unit struct listed in [`crate::registry`].

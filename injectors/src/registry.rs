@@ -1,0 +1,11 @@
+//! The one list of faults. Help, `squall faults`, the JSON Schema, the docs and the plan come from it.
+
+use crate::Injector;
+
+/// Every fault, sorted by name.
+pub const INJECTORS: &[&dyn Injector] = &[];
+
+/// The fault with this name.
+pub fn find(name: &str) -> Option<&'static dyn Injector> {
+    INJECTORS.iter().copied().find(|injector| injector.about().name == name)
+}

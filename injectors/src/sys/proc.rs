@@ -1,0 +1,340 @@
+//! Processes: found, identified, signalled by pidfd, started. The only file that reads `/proc` or sends signals.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::io::AsyncReadExt;
+
+use crate::Pending;
+use crate::target::{ProcessId, Scope};
+
+/// The most output of a command that is kept, in bytes.
+pub const OUTPUT_MAX: usize = 16 * 1024;
+
+/// A look at one process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Which one.
+    pub id: ProcessId,
+    /// Command name, as in `/proc/PID/comm`.
+    pub comm: String,
+    /// State letter, as in `/proc/PID/stat`: R, S, D, T (stopped), Z (ended, not reaped).
+    pub state: char,
+}
+
+impl ProcessInfo {
+    /// Ended, though its parent has not yet asked.
+    pub fn ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// What a finished command left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Exit code; absent if a signal ended it.
+    pub code: Option<i32>,
+    /// The start of what it printed, both streams, at most [`OUTPUT_MAX`] bytes.
+    pub text: String,
+}
+
+/// The port to the host's processes.
+pub trait Procs: std::fmt::Debug + Send + Sync {
+    /// The process that has this number now.
+    fn look(&self, pid: u32) -> io::Result<Option<ProcessInfo>>;
+    /// Sends a signal if, and only if, the process is still the same one. False: it has ended.
+    fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool>;
+    /// Processes that hold a listening TCP socket on this port.
+    fn listeners(&self, port: u16) -> io::Result<Vec<ProcessInfo>>;
+    /// Processes with this exact command name inside the scope.
+    fn named(&self, command: &str, scope: &Scope) -> io::Result<Vec<ProcessInfo>>;
+    /// The number in a pid file.
+    fn pid_file(&self, path: &Path) -> io::Result<u32>;
+    /// Starts a program in a process group of its own, without waiting for it.
+    fn start(&self, argv: &[String]) -> io::Result<()>;
+    /// Runs a command to its end, or ends it at the deadline.
+    fn run<'a>(&'a self, argv: &'a [String], deadline: Duration) -> Pending<'a, io::Result<Output>>;
+}
+
+/// The signals that an experiment may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalName {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Term,
+    /// SIGINT.
+    Int,
+    /// SIGQUIT.
+    Quit,
+    /// SIGABRT.
+    Abrt,
+    /// SIGHUP.
+    Hup,
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Cont,
+}
+
+impl SignalName {
+    fn number(self) -> Signal {
+        match self {
+            Self::Kill => Signal::KILL,
+            Self::Term => Signal::TERM,
+            Self::Int => Signal::INT,
+            Self::Quit => Signal::QUIT,
+            Self::Abrt => Signal::ABORT,
+            Self::Hup => Signal::HUP,
+            Self::Stop => Signal::STOP,
+            Self::Cont => Signal::CONT,
+        }
+    }
+
+    /// Reads `KILL`, `TERM` and so on.
+    pub fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "KILL" => Self::Kill,
+            "TERM" => Self::Term,
+            "INT" => Self::Int,
+            "QUIT" => Self::Quit,
+            "ABRT" => Self::Abrt,
+            "HUP" => Self::Hup,
+            _ => return None,
+        })
+    }
+}
+
+/// The real host.
+#[derive(Debug, Clone, Copy)]
+pub struct Host;
+
+impl Procs for Host {
+    fn look(&self, pid: u32) -> io::Result<Option<ProcessInfo>> {
+        look(pid)
+    }
+
+    fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {
+        let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
+        // The pidfd is opened first and the start time compared afterwards: from then on the number cannot be reused
+        // under our hands.
+        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(rustix::io::Errno::SRCH) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        match look(id.pid)? {
+            Some(info) if info.id == id && !info.ended() => {}
+            _ => return Ok(false),
+        }
+        match rustix::process::pidfd_send_signal(&fd, signal.number()) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::SRCH) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn listeners(&self, port: u16) -> io::Result<Vec<ProcessInfo>> {
+        let mut inodes = listening_inodes(&std::fs::read_to_string("/proc/net/tcp")?, port);
+        if let Ok(text) = std::fs::read_to_string("/proc/net/tcp6") {
+            inodes.extend(listening_inodes(&text, port));
+        }
+        if inodes.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(processes()?.into_iter().filter(|info| holds_socket(info.id.pid, &inodes)).collect())
+    }
+
+    fn named(&self, command: &str, scope: &Scope) -> io::Result<Vec<ProcessInfo>> {
+        let netns = match scope {
+            Scope::Netns(name) => Some(netns_inode(&PathBuf::from("/run/netns").join(name))?),
+            Scope::Cgroup(_) => None,
+        };
+        let inside = |pid: u32| match scope {
+            Scope::Cgroup(path) => in_cgroup(pid, path),
+            Scope::Netns(_) => netns_inode(Path::new(&format!("/proc/{pid}/ns/net"))).ok() == netns,
+        };
+        Ok(processes()?.into_iter().filter(|info| info.comm == command && inside(info.id.pid)).collect())
+    }
+
+    fn pid_file(&self, path: &Path) -> io::Result<u32> {
+        let text = std::fs::read_to_string(path)?;
+        text.trim().parse().map_err(|_| io::Error::other("it holds no process id"))
+    }
+
+    fn start(&self, argv: &[String]) -> io::Result<()> {
+        use std::os::unix::process::CommandExt;
+        let (program, arguments) = split(argv)?;
+        std::process::Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map(drop)
+    }
+
+    fn run<'a>(&'a self, argv: &'a [String], deadline: Duration) -> Pending<'a, io::Result<Output>> {
+        Box::pin(async move {
+            let (program, arguments) = split(argv)?;
+            let mut child = tokio::process::Command::new(program)
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .process_group(0)
+                .kill_on_drop(true)
+                .spawn()?;
+            let (out, err) = (child.stdout.take(), child.stderr.take());
+            let finished = tokio::time::timeout(deadline, async {
+                let (out, err, status) = tokio::join!(bounded(out), bounded(err), child.wait());
+                status.map(|status| Output { code: status.code(), text: out + &err })
+            })
+            .await;
+            match finished {
+                Ok(output) => output,
+                Err(_) => {
+                    end_group(child.id());
+                    Err(io::Error::new(io::ErrorKind::TimedOut, format!("still running after {deadline:?}")))
+                }
+            }
+        })
+    }
+}
+
+/// Ends a command that overran its deadline, with all that it started in its group.
+fn end_group(pid: Option<u32>) {
+    let group = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+    if let Some(group) = group {
+        // The group may have ended by itself meanwhile.
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+fn split(argv: &[String]) -> io::Result<(&String, &[String])> {
+    argv.split_first().ok_or_else(|| io::Error::other("the command is empty"))
+}
+
+async fn bounded(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
+    let Some(mut stream) = stream else { return String::new() };
+    let mut kept = Vec::new();
+    let mut chunk = [0u8; 4096];
+    // Reads on after the bound so that the command does not block on a full pipe.
+    while let Ok(n @ 1..) = stream.read(&mut chunk).await {
+        kept.extend_from_slice(&chunk[..n.min(OUTPUT_MAX - kept.len())]);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+fn look(pid: u32) -> io::Result<Option<ProcessInfo>> {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(text) => parse_stat(pid, &text)
+            .map(Some)
+            .ok_or_else(|| io::Error::other(format!("unreadable /proc/{pid}/stat"))),
+        // ESRCH: it ended between open and read.
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(3) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Reads a line of `/proc/PID/stat` (proc(5)); the command name may itself hold blanks and brackets.
+fn parse_stat(pid: u32, text: &str) -> Option<ProcessInfo> {
+    let (open, close) = (text.find('(')?, text.rfind(')')?);
+    let comm = text.get(open + 1..close)?.to_owned();
+    let mut fields = text.get(close + 1..)?.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // Field 22 is start time; state was field 3.
+    let start_ticks = fields.nth(18)?.parse().ok()?;
+    Some(ProcessInfo { id: ProcessId { pid, start_ticks }, comm, state })
+}
+
+fn processes() -> io::Result<Vec<ProcessInfo>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Ok(Some(info)) = look(pid) {
+            found.push(info);
+        }
+    }
+    found.sort_by_key(|info| info.id.pid);
+    Ok(found)
+}
+
+/// Inodes of sockets in state LISTEN (`0A`) on a local port, from the text of `/proc/net/tcp`.
+fn listening_inodes(text: &str, port: u16) -> HashSet<String> {
+    let suffix = format!(":{port:04X}");
+    text.lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let listening = fields.get(3) == Some(&"0A") && fields.get(1)?.ends_with(&suffix);
+            listening.then(|| fields.get(9).map(|inode| format!("socket:[{inode}]")))?
+        })
+        .collect()
+}
+
+fn holds_socket(pid: u32, inodes: &HashSet<String>) -> bool {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .any(|link| link.to_str().is_some_and(|link| inodes.contains(link)))
+}
+
+/// Whether some hierarchy has the process in this cgroup or below it.
+fn in_cgroup(pid: u32, path: &str) -> bool {
+    let wanted = format!("/{}", path.trim_matches('/'));
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/cgroup")) else { return false };
+    text.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|cgroup| {
+        wanted != "/"
+            && (cgroup == wanted || cgroup.strip_prefix(&wanted).is_some_and(|rest| rest.starts_with('/')))
+    })
+}
+
+fn netns_inode(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(path)?.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_may_hold_brackets() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4242 0 0";
+        let info = parse_stat(7, &format!("7 (a) b (c)) {rest}")).unwrap();
+        assert_eq!((info.comm.as_str(), info.state, info.id.start_ticks), ("a) b (c)", 'S', 4242));
+        assert!(parse_stat(7, "garbage").is_none());
+    }
+
+    #[test]
+    fn this_process_is_found_by_the_port_on_which_it_listens() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = Host.listeners(listener.local_addr().unwrap().port()).unwrap();
+        assert_eq!(found.iter().map(|info| info.id.pid).collect::<Vec<_>>(), [std::process::id()]);
+    }
+
+    #[test]
+    fn a_reused_process_id_is_not_signalled() {
+        let me = Host.look(std::process::id()).unwrap().unwrap().id;
+        let other = ProcessId { start_ticks: me.start_ticks + 1, ..me };
+        assert!(!Host.signal(other, SignalName::Kill).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_command_is_ended_at_its_deadline_with_what_it_started() {
+        let argv: Vec<String> = ["sh", "-c", "sleep 30 & echo $!; wait"].map(str::to_owned).to_vec();
+        let error = Host.run(&argv, Duration::from_millis(200)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let argv: Vec<String> = ["sh", "-c", "yes | head -c 100000; exit 3"].map(str::to_owned).to_vec();
+        let output = Host.run(&argv, Duration::from_secs(10)).await.unwrap();
+        assert_eq!((output.code, output.text.len()), (Some(3), OUTPUT_MAX));
+    }
+}
