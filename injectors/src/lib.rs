@@ -15,8 +15,11 @@
 pub mod about;
 pub mod change;
 pub mod faults;
+pub mod guardian;
+pub mod journal;
 pub mod registry;
 pub mod relay;
+pub mod restore;
 pub mod sys;
 pub mod target;
 pub mod units;
@@ -75,7 +78,7 @@ pub trait Injector: std::fmt::Debug + Sync {
     ///
     /// # Errors
     /// One sentence per mistake.
-    fn check(&self, _args: &Args) -> Result<(), Vec<String>> {
+    fn check(&self, _args: &Args, _target: &Target) -> Result<(), Vec<String>> {
         Ok(())
     }
 

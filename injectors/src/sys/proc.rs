@@ -46,6 +46,8 @@ pub struct Output {
 pub trait Procs: std::fmt::Debug + Send + Sync {
     /// The process that has this number now.
     fn look(&self, pid: u32) -> io::Result<Option<ProcessInfo>>;
+    /// The parent's number; none if there is no such process.
+    fn parent(&self, pid: u32) -> Option<u32>;
     /// Sends a signal if, and only if, the process is still the same one. False: it has ended.
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool>;
     /// Processes that hold a listening TCP socket on this port.
@@ -116,6 +118,11 @@ pub struct Host;
 impl Procs for Host {
     fn look(&self, pid: u32) -> io::Result<Option<ProcessInfo>> {
         look(pid)
+    }
+
+    fn parent(&self, pid: u32) -> Option<u32> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().nth(1)?.parse().ok()
     }
 
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {

@@ -1,0 +1,272 @@
+//! `process-kill`: a signal that ends a process, and whatever brings it back.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::processes::{self, Anchor};
+use super::{recall, record};
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::sys::control::ControlError;
+use crate::sys::proc::SignalName;
+use crate::target::{ProcessId, Target, TargetKind};
+use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
+
+/// Ends processes by a signal.
+#[derive(Debug)]
+pub struct ProcessKill;
+
+static ABOUT: About = About {
+    name: "process-kill",
+    summary: "End processes by a signal, and have them back afterwards",
+    description: "A lab instance is started again by its supervisor. Any other process needs one of three words: \
+                  `restart` (the command that starts it), `comes-back` (something else, such as systemd, starts it \
+                  within this time) or `permanent: true` (it stays down; nothing will be undone). Every process that \
+                  listens on the port is hit, workers included. Squall itself, its ancestors and process 1 are \
+                  never hit.",
+    target: TargetKind::Process,
+    params: &[
+        Param {
+            name: "signal",
+            kind: ParamKind::Choice(&["KILL", "TERM", "INT", "QUIT", "ABRT", "HUP"]),
+            presence: Presence::Default("KILL"),
+            help: "the signal to send",
+        },
+        Param {
+            name: "restart",
+            kind: ParamKind::Argv,
+            presence: Presence::Optional,
+            help: "command that starts it again, given to no shell",
+        },
+        Param {
+            name: "comes-back",
+            kind: ParamKind::Span,
+            presence: Presence::Optional,
+            help: "something else starts it again, within this time after the fault",
+        },
+        Param {
+            name: "permanent",
+            kind: ParamKind::Flag,
+            presence: Presence::Optional,
+            help: "true: it is meant to stay down",
+        },
+    ],
+    needs: &["the right to signal the process: the same user, or CAP_KILL"],
+    effect: Effect::Outage,
+    proof: "every process that was hit is gone (number and start time)",
+    undo: "the process runs again, started by the lab's supervisor, by `restart`, or by whatever `comes-back` means",
+    example: "process-kill: {service: auth}",
+};
+
+/// How long a process that was started again may take until it is there.
+const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a process may take to end after a signal that it can handle.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Data {
+    anchor: Anchor,
+    ids: Vec<ProcessId>,
+    signal: String,
+    back: Back,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Back {
+    Supervisor,
+    Restart(Vec<String>),
+    ByItself(f64),
+    Never,
+}
+
+impl Back {
+    fn of(args: &Args, target: &Target) -> Result<Self, String> {
+        let mut ways = Vec::new();
+        if matches!(target, Target::Instance { .. }) {
+            ways.push(Self::Supervisor);
+        }
+        ways.extend(args.argv("restart").map(|argv| Self::Restart(argv.to_vec())));
+        ways.extend(args.span("comes-back").map(|span| Self::ByItself(span.as_secs_f64())));
+        ways.extend(args.flag("permanent").filter(|yes| *yes).map(|_| Self::Never));
+        match ways.len() {
+            1 => Ok(ways.remove(0)),
+            0 => Err("say how it comes back: `restart: [program, …]`, `comes-back: 30s` or `permanent: true`".to_owned()),
+            _ if matches!(target, Target::Instance { .. }) => {
+                Err("the lab starts its own instances again: leave out restart, comes-back and permanent".to_owned())
+            }
+            _ => Err("restart, comes-back and permanent exclude each other".to_owned()),
+        }
+    }
+}
+
+impl Data {
+    /// Whether what the target names is there, apart from those processes that were hit and are ending.
+    async fn present(&self, env: &Env) -> Result<bool, InjectError> {
+        match &self.anchor {
+            Anchor::Instance { instance, supervisor } => Ok(running(env, supervisor, instance).await?.unwrap_or(true)),
+            Anchor::Found(target) => match processes::search(&*env.procs, target) {
+                Ok(found) => Ok(found.iter().any(|info| !info.ended())),
+                // A server that is down has often taken its pid file with it.
+                Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
+    async fn wait_present(&self, env: &Env, deadline: Duration) -> Result<(), InjectError> {
+        let patience = async {
+            loop {
+                if self.present(env).await? {
+                    return Ok(());
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(deadline, patience)
+            .await
+            .unwrap_or_else(|_| Err(InjectError::Deadline(format!("it was not back after {deadline:?}"))))
+    }
+}
+
+/// Whether the supervisor has this instance running; none if the supervisor is gone and all of the lab with it.
+async fn running(env: &Env, supervisor: &Path, instance: &str) -> Result<Option<bool>, InjectError> {
+    match env.control.call(supervisor, &json!({"op": "status"})).await {
+        Ok(status) => {
+            let all = status["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let own = all.iter().find(|known| known["name"] == instance);
+            Ok(own.map(|known| !known["process"].is_null()))
+        }
+        Err(ControlError::Gone(_)) => Ok(None),
+        Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),
+    }
+}
+
+impl Injector for ProcessKill {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn check(&self, args: &Args, target: &Target) -> Result<(), Vec<String>> {
+        Back::of(args, target).map(drop).map_err(|mistake| vec![mistake])
+    }
+
+    fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
+        Box::pin(async move {
+            let (anchor, found) = processes::find(env, &request.target)?;
+            let signal = request.args.text("signal").unwrap_or("KILL").to_owned();
+            let back = Back::of(&request.args, &request.target).map_err(InjectError::Target)?;
+            let ids: Vec<ProcessId> = found.iter().map(|info| info.id).collect();
+            let manual = match (&anchor, &back) {
+                (_, Back::Restart(argv)) => argv.join(" "),
+                (Anchor::Instance { .. }, _) => "squall lab down; squall lab up".to_owned(),
+                (_, Back::Never) => "nothing to do: it was meant to stay down".to_owned(),
+                (Anchor::Found(target), _) => format!("start what was behind {target} again"),
+            };
+            let data = record(&Data { anchor, ids: ids.clone(), signal: signal.clone(), back });
+            Ok(Change {
+                id: request.id.clone(),
+                fault: ABOUT.name.to_owned(),
+                target: request.target.to_string(),
+                summary: format!("send SIG{signal} to {}", processes::names(&found)),
+                claims: processes::claims(&ids),
+                apply: data.clone(),
+                picture: self.picture(env, &data).await?,
+                undo: data,
+                manual,
+            })
+        })
+    }
+
+    fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            let data: Data = recall(ABOUT.name, &change.apply)?;
+            let signal = SignalName::parse(&data.signal).unwrap_or(SignalName::Kill);
+            for id in data.ids {
+                let failed = |source| InjectError::System { what: format!("signal process {}", id.pid), source };
+                env.procs.signal(id, signal).map_err(failed)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
+        Box::pin(async move {
+            let data: Data = recall(ABOUT.name, undo)?;
+            if data.back == Back::Never {
+                return Ok(Undone::NothingToDo);
+            }
+            if data.signal != "KILL" {
+                wait_end(env, &data.ids, END_DEADLINE).await?;
+            }
+            if let (Anchor::Instance { instance, supervisor }, Back::Supervisor) = (&data.anchor, &data.back) {
+                if running(env, supervisor, instance).await? != Some(false) {
+                    // A killed instance stays a moment until its supervisor has seen the end.
+                    let ending = processes::alive(&*env.procs, &data.ids)?.is_empty();
+                    if !ending {
+                        return Ok(Undone::NothingToDo);
+                    }
+                }
+                return match env.control.call(supervisor, &json!({"op": "start", "instance": instance})).await {
+                    Ok(_) => Ok(Undone::Reverted),
+                    Err(ControlError::Gone(_)) => Ok(Undone::NothingToDo),
+                    Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),
+                };
+            }
+            if data.present(env).await? {
+                return Ok(Undone::NothingToDo);
+            }
+            let patience = match &data.back {
+                Back::Restart(argv) => {
+                    let failed = |source| InjectError::System { what: format!("start {}", argv.join(" ")), source };
+                    env.procs.start(argv).map_err(failed)?;
+                    START_DEADLINE
+                }
+                Back::ByItself(seconds) => Duration::from_secs_f64(*seconds),
+                Back::Supervisor | Back::Never => Duration::ZERO,
+            };
+            data.wait_present(env, patience).await?;
+            Ok(Undone::Reverted)
+        })
+    }
+
+    fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
+        Box::pin(async move {
+            let data: Data = recall(ABOUT.name, &change.apply)?;
+            let grace = if data.signal == "KILL" { Duration::from_millis(500) } else { END_DEADLINE };
+            wait_end(env, &data.ids, grace).await?;
+            let living = processes::alive(&*env.procs, &data.ids)?.len();
+            Ok(Proof {
+                status: if living == 0 { ProofStatus::Confirmed } else { ProofStatus::Mismatch },
+                requested: format!("{} gone", data.ids.len()),
+                measured: format!("{} gone", data.ids.len() - living),
+                tolerance: "all".to_owned(),
+                samples: data.ids.len() as u64,
+            })
+        })
+    }
+
+    fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
+        Box::pin(async move {
+            let data: Data = recall(ABOUT.name, undo)?;
+            if data.back == Back::Never {
+                return Ok(json!({"present": "given up"}));
+            }
+            Ok(json!({"present": data.present(env).await?}))
+        })
+    }
+}
+
+/// Waits until the processes have ended, at most this long; running out of it is no error.
+async fn wait_end(env: &Env, ids: &[ProcessId], deadline: Duration) -> Result<(), InjectError> {
+    let patience = async {
+        while !processes::alive(&*env.procs, ids)?.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(deadline, patience).await.unwrap_or(Ok(()))
+}

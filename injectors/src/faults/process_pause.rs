@@ -1,0 +1,124 @@
+//! `process-pause`: SIGSTOP, then SIGCONT.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{processes, recall, record};
+use crate::about::{About, Effect};
+use crate::sys::proc::SignalName;
+use crate::target::{ProcessId, TargetKind};
+use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
+
+/// Stops processes without ending them: a hang that health checks by connection do not see.
+#[derive(Debug)]
+pub struct ProcessPause;
+
+static ABOUT: About = About {
+    name: "process-pause",
+    summary: "Stop processes with SIGSTOP, so that they hang while their sockets stay open",
+    description: "The kernel still accepts connections for a paused process, so its callers see neither a refusal \
+                  nor a reset, only silence: what a deadlock, a long garbage collection or a stuck disk look like. \
+                  Every process that listens on the port is paused, workers included. Squall itself, its ancestors \
+                  and process 1 are never paused.",
+    target: TargetKind::Process,
+    params: &[],
+    needs: &["the right to signal the process: the same user, or CAP_KILL"],
+    effect: Effect::Outage,
+    proof: "every process is in state T (stopped)",
+    undo: "SIGCONT to the same processes (number and start time), which then no longer are in state T",
+    example: "process-pause: {service: auth}",
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Data {
+    ids: Vec<ProcessId>,
+}
+
+const STOPPED: char = 'T';
+
+fn signal(env: &Env, id: ProcessId, name: SignalName) -> Result<bool, InjectError> {
+    let failed = |source| InjectError::System { what: format!("signal process {}", id.pid), source };
+    env.procs.signal(id, name).map_err(failed)
+}
+
+impl Injector for ProcessPause {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
+        Box::pin(async move {
+            let (_, found) = processes::find(env, &request.target)?;
+            if let Some(info) = found.iter().find(|info| info.state == STOPPED) {
+                let text = format!("process {} ({}) is stopped already, by somebody else", info.id.pid, info.comm);
+                return Err(InjectError::Target(text));
+            }
+            let ids: Vec<ProcessId> = found.iter().map(|info| info.id).collect();
+            let pids: Vec<String> = ids.iter().map(|id| id.pid.to_string()).collect();
+            let data = record(&Data { ids: ids.clone() });
+            Ok(Change {
+                id: request.id.clone(),
+                fault: ABOUT.name.to_owned(),
+                target: request.target.to_string(),
+                summary: format!("pause {}", processes::names(&found)),
+                claims: processes::claims(&ids),
+                apply: data.clone(),
+                picture: self.picture(env, &data).await?,
+                undo: data,
+                manual: format!("kill -CONT {}", pids.join(" ")),
+            })
+        })
+    }
+
+    fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            for id in recall::<Data>(ABOUT.name, &change.apply)?.ids {
+                if !signal(env, id, SignalName::Stop)? {
+                    return Err(InjectError::Target(format!("process {} ended before it could be paused", id.pid)));
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
+        Box::pin(async move {
+            let mut outcome = Undone::NothingToDo;
+            for id in recall::<Data>(ABOUT.name, undo)?.ids {
+                // SIGCONT whatever the state says: a stop that is still on its way would show a moment later.
+                let stopped = processes::alive(&*env.procs, &[id])?.iter().any(|info| info.state == STOPPED);
+                if signal(env, id, SignalName::Cont)? && stopped {
+                    outcome = Undone::Reverted;
+                }
+            }
+            Ok(outcome)
+        })
+    }
+
+    fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
+        Box::pin(async move {
+            let ids = recall::<Data>(ABOUT.name, &change.apply)?.ids;
+            let living = processes::alive(&*env.procs, &ids)?;
+            let stopped = living.iter().filter(|info| info.state == STOPPED).count();
+            let status = if stopped == ids.len() { ProofStatus::Confirmed } else { ProofStatus::Mismatch };
+            Ok(Proof {
+                status,
+                requested: format!("{} stopped", ids.len()),
+                measured: format!("{stopped} in state T, {} gone", ids.len() - living.len()),
+                tolerance: "all".to_owned(),
+                samples: ids.len() as u64,
+            })
+        })
+    }
+
+    fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
+        Box::pin(async move {
+            // A process that has ended is not stopped: there is nothing to put back.
+            let ids = recall::<Data>(ABOUT.name, undo)?.ids;
+            let living = processes::alive(&*env.procs, &ids)?;
+            let stopped: Vec<u32> =
+                living.iter().filter(|info| info.state == STOPPED).map(|info| info.id.pid).collect();
+            Ok(json!({ "stopped": stopped }))
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! What the process faults share: finding the processes of a target, and never the wrong ones.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::proc::{ProcessInfo, Procs};
+use crate::target::{ProcessId, Target};
+use crate::{Env, InjectError};
+
+/// More processes than this behind one port or pid file are refused: something else was meant.
+const HOLDERS_MAX: usize = 64;
+
+/// How a target is found again, without the inventory: part of the undo data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Anchor {
+    /// A lab instance: its supervisor knows.
+    Instance { instance: String, supervisor: PathBuf },
+    /// Whatever the target says.
+    Found(Target),
+}
+
+/// The living processes of a target, none of them protected.
+pub(crate) fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<ProcessInfo>), InjectError> {
+    let (anchor, found) = match target {
+        Target::Instance { instance, .. } => {
+            let known = env.inventory.instances.iter().find(|known| known.name == *instance);
+            let known = known.ok_or_else(|| InjectError::Target(format!("no instance {instance} is running")))?;
+            let id = known.process.ok_or_else(|| InjectError::Target(format!("{instance} is down already")))?;
+            let anchor =
+                Anchor::Instance { instance: instance.clone(), supervisor: known.supervisor.clone() };
+            let found = env.procs.look(id.pid).map_err(system("look at", target))?;
+            (anchor, found.into_iter().filter(|info| info.id == id).collect())
+        }
+        other => (Anchor::Found(other.clone()), search(&*env.procs, other)?),
+    };
+    let found: Vec<ProcessInfo> = found.into_iter().filter(|info| !info.ended()).collect();
+    if found.is_empty() {
+        return Err(InjectError::Target(format!("no running process is behind {target}")));
+    }
+    if found.len() > HOLDERS_MAX {
+        return Err(InjectError::Target(format!("{} processes are behind {target}; refused", found.len())));
+    }
+    refuse_protected(&*env.procs, &found)?;
+    Ok((anchor, found))
+}
+
+/// The processes that a target names now, for all but lab instances.
+pub(crate) fn search(procs: &dyn Procs, target: &Target) -> Result<Vec<ProcessInfo>, InjectError> {
+    match target {
+        Target::PidFile(path) => {
+            let pid = procs.pid_file(path).map_err(system("read", target))?;
+            Ok(procs.look(pid).map_err(system("look at", target))?.into_iter().collect())
+        }
+        Target::Port(port) => procs.listeners(*port).map_err(system("look for", target)),
+        Target::Command { command, scope, limit } => {
+            let found = procs.named(command, scope).map_err(system("look for", target))?;
+            if found.len() > *limit as usize {
+                let text = format!("{} processes match {target}, more than the limit of {limit}", found.len());
+                return Err(InjectError::Target(text));
+            }
+            Ok(found)
+        }
+        other => Err(InjectError::Target(format!("{other} is no process"))),
+    }
+}
+
+/// squall itself, everything that it descends from, and process 1 are never hit.
+fn refuse_protected(procs: &dyn Procs, found: &[ProcessInfo]) -> Result<(), InjectError> {
+    let mut protected = vec![1];
+    let mut pid = std::process::id();
+    while pid > 1 && protected.len() < 64 {
+        protected.push(pid);
+        pid = procs.parent(pid).unwrap_or(1);
+    }
+    match found.iter().find(|info| protected.contains(&info.id.pid)) {
+        Some(info) => Err(InjectError::Target(format!(
+            "process {} ({}) is squall itself, one of its ancestors or process 1; refused",
+            info.id.pid, info.comm
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The error of a system call about a target.
+pub(crate) fn system(what: &'static str, target: &Target) -> impl Fn(std::io::Error) -> InjectError + use<> {
+    let what = format!("{what} {target}");
+    move |source| InjectError::System { what: what.clone(), source }
+}
+
+/// `nginx 4711, nginx 4712`.
+pub(crate) fn names(found: &[ProcessInfo]) -> String {
+    let shown: Vec<String> = found.iter().take(8).map(|info| format!("{} {}", info.comm, info.id.pid)).collect();
+    let rest = if found.len() > shown.len() { format!(" and {} more", found.len() - shown.len()) } else { String::new() };
+    shown.join(", ") + &rest
+}
+
+/// Claims of a process fault: each process by number.
+pub(crate) fn claims(ids: &[ProcessId]) -> Vec<String> {
+    ids.iter().map(|id| format!("process:{}", id.pid)).collect()
+}
+
+/// How many of these are still the same process and have not ended.
+pub(crate) fn alive(procs: &dyn Procs, ids: &[ProcessId]) -> Result<Vec<ProcessInfo>, InjectError> {
+    let mut living = Vec::new();
+    for id in ids {
+        let seen = procs.look(id.pid);
+        let seen = seen.map_err(|source| InjectError::System { what: format!("look at process {}", id.pid), source })?;
+        living.extend(seen.filter(|info| info.id == *id && !info.ended()));
+    }
+    Ok(living)
+}

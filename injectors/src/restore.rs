@@ -1,0 +1,89 @@
+//! Taking changes back and proving it: the one path for the engine, the guardian and `squall recover`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{Change, Env, Injector, Undone, registry};
+
+/// How often an undo is tried before it counts as failed.
+const TRIES: u32 = 3;
+/// How long the world may take to look as before.
+const PICTURE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long one step of an undo may take before it is given up, whatever it waits for. Longer than any injector's own
+/// deadline; a process that `comes-back` within its own time gets that time on top.
+const STEP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why the world is not as it was; completes "failed to restore …".
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum RestoreError {
+    /// This version does not know the fault.
+    #[error("unknown fault {0}")]
+    Unknown(String),
+    /// Every try failed; the last reason.
+    #[error("{0}")]
+    Failed(String),
+    /// The undo ran, but the picture after is not the picture before.
+    #[error("undone, but the state is {after} instead of {before}")]
+    Unverified {
+        /// The picture before.
+        before: Value,
+        /// The picture after.
+        after: Value,
+    },
+}
+
+/// Takes one change back and compares pictures.
+///
+/// # Errors
+/// See [`RestoreError`].
+pub async fn restore(env: &Env, change: &Change) -> Result<Undone, RestoreError> {
+    let injector = registry::find(&change.fault).ok_or_else(|| RestoreError::Unknown(change.fault.clone()))?;
+    let mut pause = Duration::from_millis(100);
+    let mut tried = 1;
+    let outcome = loop {
+        match limited(injector.undo(env, &change.undo)).await {
+            Ok(outcome) => break outcome,
+            Err(error) if tried == TRIES => return Err(RestoreError::Failed(error)),
+            Err(_) => {
+                tokio::time::sleep(pause).await;
+                pause *= 3;
+                tried += 1;
+            }
+        }
+    };
+    verify(env, injector, change).await?;
+    Ok(outcome)
+}
+
+/// Compares the picture now with the picture before, until they are equal or time is up.
+async fn verify(env: &Env, injector: &dyn Injector, change: &Change) -> Result<(), RestoreError> {
+    let patience = async {
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let after = limited(injector.picture(env, &change.undo)).await;
+            if after.as_ref().is_ok_and(|after| same(&change.picture, after)) {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
+    };
+    if tokio::time::timeout(PICTURE_DEADLINE, patience).await.is_ok() {
+        return Ok(());
+    }
+    let after = limited(injector.picture(env, &change.undo)).await.map_err(RestoreError::Failed)?;
+    Err(RestoreError::Unverified { before: change.picture.clone(), after })
+}
+
+/// A thing that is gone altogether, such as a lab that has ended, carries no fault.
+fn same(before: &Value, after: &Value) -> bool {
+    before == after || after["gone"] == Value::Bool(true)
+}
+
+async fn limited<T>(step: crate::Pending<'_, Result<T, crate::InjectError>>) -> Result<T, String> {
+    match tokio::time::timeout(STEP_DEADLINE, step).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it took longer than {STEP_DEADLINE:?}")),
+    }
+}
