@@ -1,0 +1,370 @@
+//! The experiment language: text in, an [`Experiment`] that cannot be wrong out, or every mistake at once.
+//!
+//! Nothing here touches the world: no clock, no socket, no process. Files that an experiment names (its topology, a
+//! certificate) are read by the caller through [`Sources`].
+
+mod fault;
+mod judging;
+mod load;
+pub mod mistake;
+mod parse;
+mod reader;
+pub mod schema;
+pub mod topology;
+pub mod vars;
+pub mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use injectors::target::Protocol;
+use injectors::{Args, Injector};
+use reports::record::{Objective, Phase};
+use serde::Serialize;
+
+pub use fault::{Pick, Selector, parse_args};
+pub use judging::parse_guard;
+pub use mistake::{Diagnostic, Mistakes};
+pub use parse::parse;
+pub use topology::Topology;
+
+/// How an experiment reads what lies beside it.
+pub trait Sources {
+    /// The text of a file, relative to the experiment's own folder.
+    ///
+    /// # Errors
+    /// In words: not there, too large, not text.
+    fn read(&self, path: &str) -> Result<String, String>;
+}
+
+/// A checked experiment.
+#[derive(Debug, Clone)]
+pub struct Experiment {
+    /// Its name: small letters, digits and dashes.
+    pub name: String,
+    /// The question that it asks.
+    pub question: String,
+    /// Who owns it.
+    pub owner: Option<String>,
+    /// The built-in lab to run on.
+    pub lab: Option<LabChoice>,
+    /// Services and their dependencies: the lab's or the file's.
+    pub topology: Option<Topology>,
+    /// Relays that the run starts.
+    pub relays: Vec<RelayDecl>,
+    /// Time at the start that is not judged.
+    pub warm_up: Duration,
+    /// What is sent.
+    pub load: Vec<Load>,
+    /// What must hold.
+    pub objectives: Vec<Objective>,
+    /// Steady-state probes.
+    pub probes: Vec<Probe>,
+    /// What is broken, when.
+    pub timeline: Vec<Step>,
+    /// Stop conditions.
+    pub guards: Vec<Guard>,
+    /// Time after the last undo within which the objectives must hold again.
+    pub recover_within: Duration,
+}
+
+impl Experiment {
+    /// Time from the start to the end of the load.
+    pub fn duration(&self) -> Duration {
+        self.load.iter().map(Load::duration).max().unwrap_or_default()
+    }
+}
+
+/// The lab and its options.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LabChoice {
+    /// How often a hop tries again after a failed try.
+    pub retries: u32,
+    /// Share of requests that may be retries.
+    pub retry_budget: f64,
+    /// Whether the edges cache.
+    pub cache: bool,
+}
+
+impl Default for LabChoice {
+    fn default() -> Self {
+        Self { retries: 1, retry_budget: 0.2, cache: true }
+    }
+}
+
+/// A relay that the run starts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RelayDecl {
+    /// Its name.
+    pub name: String,
+    /// `127.0.0.1:PORT`; port 0 takes a free one.
+    pub listen: String,
+    /// `host:port`.
+    pub upstream: String,
+    /// What it understands.
+    pub protocol: Protocol,
+}
+
+/// One load: a journey under an open model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Load {
+    /// The journey's name.
+    pub name: String,
+    /// What is sent; at least one.
+    pub requests: Vec<Request>,
+    /// When; at least one.
+    pub arrivals: Vec<Segment>,
+    /// Random gaps instead of even ones.
+    pub poisson: bool,
+    /// Connections are kept alive.
+    pub reuse: bool,
+    /// Counted from the intended time.
+    pub deadline: Duration,
+    /// For one connection.
+    pub connect_timeout: Duration,
+    /// The most connections at a time.
+    pub connections: u32,
+    /// Response header that names the PoP.
+    pub pop_header: String,
+    /// For `https://`.
+    pub tls: Tls,
+}
+
+impl Load {
+    /// Time from the first to the last arrival.
+    pub fn duration(&self) -> Duration {
+        self.arrivals.iter().map(Segment::duration).sum()
+    }
+}
+
+/// What is trusted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tls {
+    /// PEM text of a further authority.
+    pub ca: Option<String>,
+    /// Any certificate will do.
+    pub insecure: bool,
+    /// Name to ask for and to check instead of the URL's host.
+    pub server_name: Option<String>,
+}
+
+/// One kind of request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Its name.
+    pub name: String,
+    /// Such as `GET`.
+    pub method: String,
+    /// May hold late names such as `${lab.edge}`.
+    pub url: String,
+    /// In order.
+    pub headers: Vec<(String, String)>,
+    /// Sent as it is.
+    pub body: Option<String>,
+    /// Its share among the load's requests.
+    pub weight: u32,
+    /// Statuses that are good: ranges, ends included.
+    pub statuses: Vec<(u16, u16)>,
+    /// Text that a good body holds.
+    pub body_contains: Option<String>,
+}
+
+/// A stretch of arrivals. Rates are per second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Segment {
+    /// One rate.
+    Hold {
+        /// Per second.
+        rate: f64,
+        /// How long.
+        length: Duration,
+    },
+    /// From one rate to another, evenly.
+    Ramp {
+        /// Per second.
+        from: f64,
+        /// Per second.
+        to: f64,
+        /// How long.
+        length: Duration,
+    },
+    /// From one rate to another in stairs; the first stair has `from`, the last has `to`.
+    Steps {
+        /// Per second.
+        from: f64,
+        /// Per second.
+        to: f64,
+        /// Number of stairs, at least 2.
+        count: u32,
+        /// Length of a stair.
+        each: Duration,
+    },
+    /// A burst; what follows goes on from the rate before it.
+    Spike {
+        /// The rate before and after, per second.
+        base: f64,
+        /// Per second.
+        peak: f64,
+        /// How long.
+        length: Duration,
+    },
+    /// A sine around a mean.
+    Sine {
+        /// Per second.
+        mean: f64,
+        /// Per second; at most the mean.
+        amplitude: f64,
+        /// Of one wave.
+        period: Duration,
+        /// How long.
+        length: Duration,
+    },
+}
+
+impl Segment {
+    /// How long it lasts.
+    pub fn duration(&self) -> Duration {
+        match self {
+            Self::Hold { length, .. }
+            | Self::Ramp { length, .. }
+            | Self::Spike { length, .. }
+            | Self::Sine { length, .. } => *length,
+            Self::Steps { count, each, .. } => *each * *count,
+        }
+    }
+
+    /// The rate at its end.
+    pub fn last_rate(&self) -> f64 {
+        match self {
+            Self::Hold { rate, .. } => *rate,
+            Self::Ramp { to, .. } | Self::Steps { to, .. } => *to,
+            Self::Spike { base, .. } => *base,
+            Self::Sine { mean, .. } => *mean,
+        }
+    }
+
+    /// The highest rate in it.
+    pub fn peak(&self) -> f64 {
+        match self {
+            Self::Hold { rate, .. } => *rate,
+            Self::Ramp { from, to, .. } | Self::Steps { from, to, .. } => from.max(*to),
+            Self::Spike { peak, .. } => *peak,
+            Self::Sine { mean, amplitude, .. } => mean + amplitude,
+        }
+    }
+}
+
+/// Faults that begin and end together.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// From the start of the load.
+    pub at: Duration,
+    /// How long.
+    pub length: Duration,
+    /// What is injected.
+    pub faults: Vec<FaultUse>,
+}
+
+/// One fault as written.
+#[derive(Debug, Clone)]
+pub struct FaultUse {
+    /// Its kind.
+    pub injector: &'static dyn Injector,
+    /// Its own parameters.
+    pub args: Args,
+    /// What it is aimed at.
+    pub selector: Selector,
+    /// Its node, for mistakes that only the plan can find.
+    pub node: yaml::NodeId,
+}
+
+/// A steady-state probe.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Probe {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub check: ProbeCheck,
+    /// How often.
+    pub every: Duration,
+    /// For one observation.
+    pub deadline: Duration,
+    /// Where it must hold.
+    pub phases: Vec<Phase>,
+    /// The share of observations that must hold, from 0 to 1.
+    pub share: f64,
+}
+
+/// What a probe does and what it must see.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProbeCheck {
+    /// A GET.
+    Http {
+        /// May hold late names.
+        url: String,
+        /// Good statuses.
+        statuses: Vec<(u16, u16)>,
+        /// Text that a good body holds.
+        body_contains: Option<String>,
+    },
+    /// A connection can be made.
+    Tcp {
+        /// `host:port`; may hold late names.
+        address: String,
+    },
+    /// A command ends with a code.
+    Command {
+        /// Given to no shell.
+        argv: Vec<String>,
+        /// The good exit code.
+        exit: i32,
+    },
+}
+
+/// A stop condition.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Guard {
+    /// As written.
+    pub text: String,
+    /// What is watched.
+    pub metric: GuardMetric,
+    /// Of which journey.
+    pub journey: String,
+    /// True: trips above the limit; false: below.
+    pub above: bool,
+    /// A share, seconds, or good answers per second.
+    pub limit: f64,
+    /// Whole seconds on end; at least 1.
+    pub seconds: u32,
+}
+
+/// What a guard watches, over one second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuardMetric {
+    /// Share of requests that failed.
+    Errors,
+    /// Latency at a quantile from 0 to 1.
+    Latency(f64),
+    /// Good answers.
+    Throughput,
+}
+
+/// Names that only a run knows, for substitution.
+pub type Late = BTreeMap<String, String>;
+
+/// The file and what is set on the command line: the input of [`parse`].
+#[derive(Debug, Clone, Default)]
+pub struct Input {
+    /// As shown in messages.
+    pub file: PathBuf,
+    /// The text.
+    pub text: String,
+    /// `--set name=value`.
+    pub set: BTreeMap<String, String>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+}

@@ -1,0 +1,333 @@
+//! Reading a whole experiment, and the rules between its parts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use injectors::target::Protocol;
+use injectors::units::{Share, Span};
+
+use super::mistake::{Mistakes, suggest};
+use super::reader::{Fields, Reader};
+use super::vars::Vars;
+use super::yaml::{self, Content, Node, NodeId};
+use super::{
+    Experiment, Input, LabChoice, Load, Probe, ProbeCheck, RelayDecl, Segment, Sources, Step, Topology, fault, judging,
+    load, topology,
+};
+
+/// Time before the first fault that the baseline needs.
+pub const BASELINE_MIN: Duration = Duration::from_secs(2);
+/// Time after the last fault that recovery and the last look need.
+pub const AFTER_MIN: Duration = Duration::from_secs(3);
+
+/// Checks a text and turns it into an experiment.
+///
+/// # Errors
+/// Every mistake, with its place.
+pub fn parse(input: &Input, sources: &dyn Sources) -> Result<Experiment, Mistakes> {
+    let file = input.file.display().to_string();
+    let root = yaml::read(&input.text).map_err(|error| {
+        let help = error.message.contains("tag").then(|| "tags such as `!x` have no meaning here".to_owned());
+        Mistakes::single(&file, &input.text, error.place, error.message, help)
+    })?;
+    let vars = match vars(&root, input) {
+        Ok(vars) => vars,
+        Err((node, message)) => {
+            let place = yaml::place(&input.text, node);
+            return Err(Mistakes::single(&file, &input.text, place, message, None));
+        }
+    };
+    let reader = Reader::new(&vars);
+    let experiment = read(&reader, &root, sources);
+    let mistakes = reader.into_mistakes();
+    match experiment {
+        Some(experiment) if mistakes.is_empty() => Ok(experiment),
+        _ => Err(Mistakes::locate(&file, &input.text, mistakes)),
+    }
+}
+
+/// Names that `${…}` may use: `vars:`, overridden by `--set`; and those that only a run knows.
+fn vars(root: &Node, input: &Input) -> Result<Vars, (NodeId, String)> {
+    let mut own = BTreeMap::new();
+    let mut late = Vec::new();
+    let Content::Map(entries) = &root.content else { return Ok(Vars::default()) };
+    for (key, value) in entries {
+        match (key.name.as_str(), &value.content) {
+            ("vars", Content::Map(vars)) => {
+                for (key, value) in vars {
+                    let text = match &value.content {
+                        Content::Text(text) | Content::Number(text) => text.clone(),
+                        Content::Flag(flag) => flag.to_string(),
+                        _ => return Err((value.id, format!("vars: `{}` must be text", key.name))),
+                    };
+                    if !key.name.starts_with(|c: char| c.is_ascii_lowercase()) {
+                        return Err((key.id, format!("vars: `{}` must start with a small letter", key.name)));
+                    }
+                    own.insert(key.name.clone(), text);
+                }
+            }
+            ("lab", _) => late.push("lab.edge".to_owned()),
+            ("relays", Content::List(relays)) => {
+                for relay in relays {
+                    if let Content::Map(entries) = &relay.content {
+                        late.extend(entries.iter().map(|(key, _)| format!("relay.{}", key.name)));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    for (name, value) in &input.set {
+        own.insert(name.clone(), value.clone());
+    }
+    Ok(Vars { own, env: input.env.clone(), late })
+}
+
+fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Experiment> {
+    let fields = reader.map(root, "an experiment")?;
+    if let Some(node) = fields.required("squall", "an experiment") {
+        reader.choice(node, "squall", &[("v1", ())]);
+    }
+    let text = |name: &'static str| fields.required(name, "an experiment").and_then(|node| reader.text(node, name));
+    let (name, question) = (text("experiment"), text("question"));
+    if let (Some(name), Some(node)) = (&name, fields.optional("experiment")) {
+        check_name(reader, node.id, name, "experiment");
+    }
+    let owner = fields.optional("owner").and_then(|node| reader.text(node, "owner"));
+    let _ = fields.optional("vars");
+    let allowed = fields.optional("allow-hosts").map(|node| allowed_hosts(reader, node)).unwrap_or_default();
+    let lab = fields.optional("lab").and_then(|node| lab(reader, node));
+    let topology = topology_of(reader, &fields, lab.is_some(), sources);
+    let relays = fields.optional("relays").map(|node| relays(reader, node, &allowed)).unwrap_or_default();
+    let loads = fields.required("load", "an experiment");
+    let loads_read = loads.map(|node| load::read(reader, node, sources)).unwrap_or_default();
+    if let Some(node) = loads {
+        check_hosts(reader, node, loads_read.iter().flat_map(|load| load.requests.iter().map(|r| r.url.as_str())), &allowed);
+    }
+    let journeys = journey_names(loads);
+    let objectives = fields.required("objectives", "an experiment");
+    let objectives = objectives.map(|node| judging::objectives(reader, node, &journeys)).unwrap_or_default();
+    let probes = fields.optional("steady-state").map(|node| probes(reader, node, &allowed)).unwrap_or_default();
+    let timeline_node = fields.required("timeline", "an experiment");
+    let timeline = timeline_node.map(|node| fault::timeline(reader, node)).unwrap_or_default();
+    let guards = fields.optional("guards").map(|node| judging::guards(reader, node, &journeys)).unwrap_or_default();
+    let span = |name: &'static str| fields.optional(name).and_then(|node| reader.parse::<Span>(node, name));
+    let warm_up = span("warm-up").map_or_else(|| default_warm_up(&loads_read), |span| span.0);
+    let recover_within = span("recover-within").map_or(Duration::from_secs(10), |span| span.0);
+    fields.finish("an experiment");
+    if let Some(node) = timeline_node {
+        check_times(reader, node, warm_up, &timeline, &loads_read);
+    }
+    Some(Experiment {
+        name: name?,
+        question: question?,
+        owner,
+        lab,
+        topology,
+        relays,
+        warm_up,
+        load: loads_read,
+        objectives,
+        probes,
+        timeline,
+        guards,
+        recover_within,
+    })
+}
+
+/// The names under `load:`, also of loads with mistakes, so that one mistake does not breed others.
+fn journey_names(loads: Option<&Node>) -> Vec<String> {
+    let Some(Content::List(items)) = loads.map(|node| &node.content) else { return Vec::new() };
+    let names = items.iter().filter_map(|item| match &item.content {
+        Content::Map(entries) => entries.first().map(|(key, _)| key.name.clone()),
+        _ => None,
+    });
+    names.collect()
+}
+
+/// Names are made of small letters, digits, dashes, dots and underscores: they become file and test names.
+pub(super) fn check_name(reader: &Reader<'_>, node: NodeId, name: &str, what: &str) {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || name.len() > 80 || !name.chars().all(legal) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        let help = "use 1 to 80 small letters, digits, dashes, dots and underscores, a letter or digit first";
+        reader.mistake_with(node, format!("{what}: `{name}` is no name"), help);
+    }
+}
+
+fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabChoice> {
+    let (name, options) = match &node.content {
+        Content::Map(_) => {
+            let (_, name, value) = reader.named(node, "lab")?;
+            (name.to_owned(), Some(value))
+        }
+        _ => (reader.text(node, "lab")?, None),
+    };
+    if name != "edge" {
+        reader.mistake_with(node.id, format!("there is no lab `{name}`"), suggest(&name, &["edge"]));
+        return None;
+    }
+    let mut choice = LabChoice::default();
+    let Some(fields) = options.and_then(|options| reader.map(options, "lab")) else { return Some(choice) };
+    if let Some(node) = fields.optional("retries") {
+        match reader.parse::<u32>(node, "retries") {
+            Some(retries @ 0..=10) => choice.retries = retries,
+            Some(_) => reader.mistake(node.id, "retries must be from 0 to 10"),
+            None => {}
+        }
+    }
+    if let Some(share) = fields.optional("retry-budget").and_then(|node| reader.parse::<Share>(node, "retry-budget")) {
+        choice.retry_budget = share.0;
+    }
+    if let Some(cache) = fields.optional("cache").and_then(|node| reader.flag(node, "cache")) {
+        choice.cache = cache;
+    }
+    fields.finish("lab");
+    Some(choice)
+}
+
+fn topology_of(reader: &Reader<'_>, fields: &Fields<'_, '_>, lab: bool, sources: &dyn Sources) -> Option<Topology> {
+    let node = fields.optional("topology");
+    if lab {
+        if let Some(node) = node {
+            reader.mistake(node.id, "the lab brings its own topology: leave this out");
+        }
+        return Some(topology::parse("the lab's topology", crate::lab::TOPOLOGY).expect("a test parses the lab's topology"));
+    }
+    let node = node?;
+    let path = reader.text(node, "topology")?;
+    match sources.read(&path).map(|text| topology::parse(&path, &text)) {
+        Ok(Ok(topology)) => Some(topology),
+        Ok(Err(mistakes)) => {
+            for found in mistakes.diagnostics {
+                let place = format!("{}:{}:{}", found.file, found.line, found.column);
+                reader.mistake(node.id, format!("{place}: {}", found.message));
+            }
+            None
+        }
+        Err(error) => {
+            reader.mistake(node.id, format!("topology: {path}: {error}"));
+            None
+        }
+    }
+}
+
+fn relays(reader: &Reader<'_>, node: &Node, allowed: &[String]) -> Vec<RelayDecl> {
+    let mut relays: Vec<RelayDecl> = Vec::new();
+    for item in reader.list(node, "relays") {
+        let Some((id, name, value)) = reader.named(item, "a relay") else { continue };
+        check_name(reader, id, name, "a relay");
+        if relays.iter().any(|relay| relay.name == name) {
+            reader.mistake(id, format!("there are two relays named `{name}`"));
+        }
+        let Some(fields) = reader.map(value, "a relay") else { continue };
+        let listen = fields.optional("listen").map_or(Some("127.0.0.1:0".to_owned()), |node| {
+            let text = reader.text(node, "listen")?;
+            check_address(reader, node.id, "listen", &text, &[]).then_some(text)
+        });
+        let upstream = fields.required("upstream", "a relay").and_then(|node| {
+            let text = reader.text(node, "upstream")?;
+            check_address(reader, node.id, "upstream", &text, allowed).then_some(text)
+        });
+        let protocol = fields.optional("protocol").map_or(Some(Protocol::Tcp), |node| {
+            reader.choice(node, "protocol", &[("tcp", Protocol::Tcp), ("http", Protocol::Http)])
+        });
+        fields.finish("a relay");
+        if let (Some(listen), Some(upstream), Some(protocol)) = (listen, upstream, protocol) {
+            relays.push(RelayDecl { name: name.to_owned(), listen, upstream, protocol });
+        }
+    }
+    relays
+}
+
+fn probes(reader: &Reader<'_>, node: &Node, allowed: &[String]) -> Vec<Probe> {
+    let probes = judging::probes(reader, node);
+    for probe in &probes {
+        match &probe.check {
+            ProbeCheck::Http { url, .. } => check_hosts(reader, node, [url.as_str()], allowed),
+            ProbeCheck::Tcp { address } if !address.contains("${") => {
+                check_address(reader, node.id, "address", address, allowed);
+            }
+            ProbeCheck::Tcp { .. } | ProbeCheck::Command { .. } => {}
+        }
+    }
+    probes
+}
+
+fn allowed_hosts(reader: &Reader<'_>, node: &Node) -> Vec<String> {
+    reader.list(node, "allow-hosts").iter().filter_map(|item| reader.text(item, "allow-hosts")).collect()
+}
+
+fn check_address(reader: &Reader<'_>, node: NodeId, what: &str, text: &str, allowed: &[String]) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        reader.mistake(node, format!("{what}: `{text}` is not of the form host:port"));
+        return false;
+    };
+    if port.parse::<u16>().is_err() {
+        reader.mistake(node, format!("{what}: `{port}` is no port"));
+        return false;
+    }
+    check_host(reader, node, host, allowed)
+}
+
+/// Every URL must lead to this machine unless `allow-hosts` names its host.
+fn check_hosts<'u>(reader: &Reader<'_>, node: &Node, urls: impl IntoIterator<Item = &'u str>, allowed: &[String]) {
+    for url in urls {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if authority.contains('@') {
+            reader.mistake(node.id, "a URL must not hold a user name or password: use a header");
+            continue;
+        }
+        if authority.starts_with("${") {
+            continue;
+        }
+        let host = match authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+            _ => authority,
+        };
+        check_host(reader, node.id, host, allowed);
+    }
+}
+
+fn check_host(reader: &Reader<'_>, node: NodeId, host: &str, allowed: &[String]) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let loopback = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if loopback || allowed.iter().any(|known| known == bare) {
+        return true;
+    }
+    let help = format!("if it is yours to load, say so: `allow-hosts: [{bare}]`");
+    reader.mistake_with(node, format!("`{bare}` is not this machine"), help);
+    false
+}
+
+/// Until the first ramp is over; two seconds if the load starts at full rate.
+fn default_warm_up(loads: &[Load]) -> Duration {
+    let first = |load: &Load| match load.arrivals.first() {
+        Some(Segment::Ramp { length, .. }) => *length,
+        _ => Duration::from_secs(2),
+    };
+    loads.iter().map(first).max().unwrap_or_default()
+}
+
+fn check_times(reader: &Reader<'_>, node: &Node, warm_up: Duration, timeline: &[Step], loads: &[Load]) {
+    if timeline.is_empty() {
+        if matches!(&node.content, Content::List(items) if items.is_empty()) {
+            reader.mistake(node.id, "timeline is empty: nothing would be broken");
+        }
+        return;
+    }
+    let Some(load_end) = loads.iter().map(Load::duration).max() else { return };
+    let first = timeline.iter().map(|step| step.at).min().unwrap_or_default();
+    let last = timeline.iter().map(|step| step.at + step.length).max().unwrap_or_default();
+    if first < warm_up + BASELINE_MIN {
+        let message = format!("the first fault, at {}, leaves no baseline: warm-up ends at {}", Span(first), Span(warm_up));
+        let help = format!("inject at {} or later, or shorten `warm-up`", Span(warm_up + BASELINE_MIN));
+        reader.mistake_with(node.id, message, help);
+    }
+    if last + AFTER_MIN > load_end {
+        let message = format!("the last fault ends at {}, but the load at {}", Span(last), Span(load_end));
+        let help = format!("make the load last until {} or later, so that the recovery can be seen", Span(last + AFTER_MIN));
+        reader.mistake_with(node.id, message, help);
+    }
+}

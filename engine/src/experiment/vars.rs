@@ -1,0 +1,128 @@
+//! `${name}` and `${ENV:-default}`: the whole of the templating language.
+//!
+//! Substitution works on single values after the YAML has been read, so no value can change the structure of a file.
+//! Names with small letters come from `vars:` and `--set`; names with capitals from the environment. `$${` stands for
+//! a plain `${`. Names that only a run knows (`lab.edge`, `relay.NAME`) stay as they are until then.
+
+use std::collections::BTreeMap;
+
+use super::mistake::nearest;
+
+/// Where values come from.
+#[derive(Debug, Clone, Default)]
+pub struct Vars {
+    /// From `vars:` and `--set`.
+    pub own: BTreeMap<String, String>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// Names that only a run knows; kept.
+    pub late: Vec<String>,
+}
+
+/// Why a text could not be substituted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VarError {
+    /// What is wrong.
+    pub message: String,
+    /// The way out.
+    pub help: String,
+}
+
+impl Vars {
+    /// Replaces every `${…}` in a text.
+    ///
+    /// # Errors
+    /// A name is unknown, has no default, or the braces do not close.
+    pub fn substitute(&self, text: &str) -> Result<String, VarError> {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find("${") {
+            if rest[..at].ends_with('$') {
+                out.push_str(&rest[..at - 1]);
+                out.push_str("${");
+                rest = &rest[at + 2..];
+                continue;
+            }
+            out.push_str(&rest[..at]);
+            let inner = &rest[at + 2..];
+            let Some(end) = inner.find('}') else {
+                let help = "close it with `}`, or write `$${` for a plain `${`".to_owned();
+                return Err(VarError { message: "`${` is not closed".to_owned(), help });
+            };
+            out.push_str(&self.value(&inner[..end])?);
+            rest = &inner[end + 1..];
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn value(&self, inner: &str) -> Result<String, VarError> {
+        let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
+        if self.late.iter().any(|late| late == name) {
+            return Ok(format!("${{{name}}}"));
+        }
+        let from_env = name.starts_with(|c: char| c.is_ascii_uppercase());
+        let known = if from_env { &self.env } else { &self.own };
+        if let Some(value) = known.get(name).map(String::as_str).or(default) {
+            return Ok(value.to_owned());
+        }
+        let help = if from_env {
+            format!("set it in the environment, or give it a default: `${{{name}:-…}}`")
+        } else {
+            let names = self.own.keys().chain(&self.late).map(String::as_str);
+            match nearest(name, names) {
+                Some(meant) => format!("did you mean `${{{meant}}}`?"),
+                None => "declare it under `vars:`, or pass `--set name=value`".to_owned(),
+            }
+        };
+        Err(VarError { message: format!("`${{{name}}}` is not set"), help })
+    }
+}
+
+/// Replaces the late names, once a run knows them; unknown ones stay.
+pub fn substitute_late(text: &str, known: &BTreeMap<String, String>) -> String {
+    let mut out = text.to_owned();
+    for (name, value) in known {
+        out = out.replace(&format!("${{{name}}}"), value);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn vars() -> Vars {
+        Vars {
+            own: [("host".to_owned(), "h".to_owned())].into(),
+            env: [("PORT".to_owned(), "80".to_owned())].into(),
+            late: vec!["lab.edge".to_owned()],
+        }
+    }
+
+    #[test]
+    fn names_defaults_escapes_and_late_names() {
+        let put = |text| vars().substitute(text);
+        assert_eq!(put("http://${host}:${PORT}/").unwrap(), "http://h:80/");
+        assert_eq!(put("${NOT_THERE:-x}").unwrap(), "x");
+        assert_eq!(put("$${host}").unwrap(), "${host}");
+        assert_eq!(put("${lab.edge}").unwrap(), "${lab.edge}");
+        assert!(put("${hots}").unwrap_err().help.contains("did you mean `${host}`"));
+        assert!(put("${NOT_THERE}").unwrap_err().help.contains("environment"));
+        assert!(put("${open").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_without_dollars_stays_as_it_is(text in "[^$]{0,40}") {
+            prop_assert_eq!(vars().substitute(&text).unwrap(), text);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in "[${}a:-]{0,20}") {
+            let _ = vars().substitute(&text);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The experiment resolved: concrete targets, absolute times, what will be done and undone. Printing it is the dry run.
+//!
+//! Pure: the same experiment and seed give the same plan. Process ids and addresses are not in it; a run reads them
+//! when it prepares.
+
+mod select;
+pub use select::mix;
+mod text;
+
+use std::time::Duration;
+
+use injectors::about::Effect;
+use injectors::{Args, Injector, Target};
+use reports::record::{Objective, Phase, PhaseSpan, Sli};
+use serde::Serialize;
+
+use crate::experiment::mistake::Mistake;
+use crate::experiment::{Experiment, Load, Segment, Step};
+
+pub use text::{arrivals, clause, describe};
+
+/// A resolved experiment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The experiment's name.
+    pub experiment: String,
+    /// Its question.
+    pub question: String,
+    /// Decides targets and every random choice.
+    pub seed: u64,
+    /// From the start to the end of the load.
+    pub duration_s: f64,
+    /// When each phase is planned; recovery ends as soon as the objectives hold again.
+    pub phases: Vec<PhaseSpan>,
+    /// What is sent.
+    pub load: Vec<PlannedLoad>,
+    /// What is broken, by time.
+    pub injections: Vec<PlannedInjection>,
+    /// How much of each service is hit at one time.
+    pub blast_radius: Vec<Blast>,
+    /// What must hold.
+    pub objectives: Vec<String>,
+    /// What stops the run.
+    pub guards: Vec<String>,
+    /// What a reader should know before the start.
+    pub notes: Vec<String>,
+}
+
+/// One load of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedLoad {
+    /// The journey.
+    pub name: String,
+    /// `GET http://…`, without query values.
+    pub sends: Vec<String>,
+    /// In words.
+    pub arrivals: String,
+    /// Expected arrivals in all.
+    pub requests: u64,
+    /// The highest rate, per second.
+    pub peak_per_s: f64,
+}
+
+/// One injection of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedInjection {
+    /// Counted from 1.
+    pub number: u32,
+    /// From the start of the load.
+    pub at_s: f64,
+    /// How long.
+    pub for_s: f64,
+    /// The fault's name.
+    pub fault: String,
+    /// What it is aimed at.
+    pub target: Target,
+    /// The service of the target, if it is known.
+    pub service: Option<String>,
+    /// Its parameters.
+    pub args: Args,
+    /// Its own seed.
+    pub seed: u64,
+    /// What it does to the target.
+    pub effect: Effect,
+    /// The operation in words.
+    #[serde(rename = "do")]
+    pub does: String,
+    /// Its reversal in words.
+    pub undo: String,
+    /// What proves it.
+    pub proof: String,
+    /// What it occupies.
+    pub claims: Vec<String>,
+    /// The fault itself.
+    #[serde(skip)]
+    pub injector: &'static dyn Injector,
+}
+
+/// How much of a service is hit at one time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Blast {
+    /// The service.
+    pub service: String,
+    /// Instances that are hit at the same time, at most.
+    pub hit: usize,
+    /// Instances that it has.
+    pub of: usize,
+    /// Journeys that need it.
+    pub journeys: Vec<String>,
+}
+
+/// Resolves an experiment.
+///
+/// # Errors
+/// Every target that does not exist, and every pair of injections that would claim one thing at one time.
+pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>> {
+    let mut mistakes = Vec::new();
+    let mut injections: Vec<PlannedInjection> = Vec::new();
+    let mut steps: Vec<&Step> = experiment.timeline.iter().collect();
+    steps.sort_by_key(|step| step.at);
+    for step in steps {
+        for (index, used) in step.faults.iter().enumerate() {
+            let draw = select::mix(seed, (injections.len() + index) as u64);
+            let targets = match select::targets(experiment, used, draw) {
+                Ok(targets) => targets,
+                Err((message, help)) => {
+                    mistakes.push(Mistake { node: Some(used.node), message, help });
+                    continue;
+                }
+            };
+            for (target, service) in targets {
+                if let Err(found) = used.injector.check(&used.args, &target) {
+                    let about = used.injector.about().name;
+                    mistakes.extend(found.into_iter().map(|message| Mistake {
+                        node: Some(used.node),
+                        message: format!("{about}: {message}"),
+                        help: None,
+                    }));
+                    continue;
+                }
+                let number = injections.len() as u32 + 1;
+                let planned = planned(number, step, used, target, service, seed);
+                if let Some(other) = injections.iter().find(|other| clash(other, &planned)) {
+                    let message = format!(
+                        "{} on {} would overlap with {} on the same target at {}s",
+                        planned.fault, planned.target, other.fault, planned.at_s.max(other.at_s)
+                    );
+                    let help = Some("two injections cannot claim one thing at one time: move one, or aim it elsewhere".to_owned());
+                    mistakes.push(Mistake { node: Some(used.node), message, help });
+                }
+                injections.push(planned);
+            }
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(assemble(experiment, seed, injections))
+}
+
+fn planned(
+    number: u32,
+    step: &Step,
+    used: &crate::experiment::FaultUse,
+    target: Target,
+    service: Option<String>,
+    seed: u64,
+) -> PlannedInjection {
+    let about = used.injector.about();
+    let with = used.args.line();
+    let with = if with.is_empty() { String::new() } else { format!(" ({with})") };
+    PlannedInjection {
+        number,
+        at_s: step.at.as_secs_f64(),
+        for_s: step.length.as_secs_f64(),
+        fault: about.name.to_owned(),
+        does: format!("{} on {target}{with}", about.name),
+        undo: about.undo.to_owned(),
+        proof: about.proof.to_owned(),
+        claims: vec![select::claim(used.injector, &used.args, &target)],
+        effect: about.effect,
+        seed: select::mix(seed, 1000 + u64::from(number)),
+        args: used.args.clone(),
+        injector: used.injector,
+        target,
+        service,
+    }
+}
+
+fn clash(a: &PlannedInjection, b: &PlannedInjection) -> bool {
+    let overlap = a.at_s < b.at_s + b.for_s && b.at_s < a.at_s + a.for_s;
+    overlap && a.claims.iter().any(|claim| b.claims.contains(claim))
+}
+
+fn assemble(experiment: &Experiment, seed: u64, injections: Vec<PlannedInjection>) -> Plan {
+    let phases = phases(experiment, &injections);
+    let load = experiment.load.iter().map(|load| PlannedLoad {
+        name: load.name.clone(),
+        sends: load.requests.iter().map(|r| format!("{} {}", r.method, text::bare_url(&r.url))).collect(),
+        arrivals: text::arrivals(load),
+        requests: expected(load, 0.0, load.duration().as_secs_f64()).round() as u64,
+        peak_per_s: load.arrivals.iter().map(Segment::peak).fold(0.0, f64::max),
+    });
+    Plan {
+        experiment: experiment.name.clone(),
+        question: experiment.question.clone(),
+        seed,
+        duration_s: experiment.duration().as_secs_f64(),
+        load: load.collect(),
+        blast_radius: blast(experiment, &injections),
+        objectives: experiment.objectives.iter().map(|o| format!("{}: {}", o.journey, text::clause(o))).collect(),
+        guards: experiment.guards.iter().map(|guard| guard.text.clone()).collect(),
+        notes: notes(experiment, &phases),
+        phases,
+        injections,
+    }
+}
+
+/// The phases as planned: recovery is given all of its time.
+fn phases(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<PhaseSpan> {
+    let end = experiment.duration().as_secs_f64();
+    let warm = experiment.warm_up.as_secs_f64().min(end);
+    let first = injections.iter().map(|i| i.at_s).fold(end, f64::min);
+    let last = injections.iter().map(|i| i.at_s + i.for_s).fold(first, f64::max);
+    let recovered = (last + experiment.recover_within.as_secs_f64()).min(end);
+    let bounds = [0.0, warm, first, last, recovered, end];
+    let spans = Phase::ALL.into_iter().zip(bounds.windows(2));
+    let spans = spans.map(|(phase, bound)| PhaseSpan { phase, start_s: bound[0], end_s: bound[1].max(bound[0]) });
+    spans.filter(|span| span.end_s > span.start_s).collect()
+}
+
+/// Expected arrivals of a load between two times.
+fn expected(load: &Load, from: f64, to: f64) -> f64 {
+    let profile = crate::load::profile(load);
+    profile.expected(to) - profile.expected(from)
+}
+
+fn blast(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<Blast> {
+    let Some(topology) = &experiment.topology else { return Vec::new() };
+    let mut blasts = Vec::new();
+    for service in &topology.services {
+        let at = |time: f64| {
+            let live = injections.iter().filter(|i| i.service.as_ref() == Some(&service.name));
+            let mut hit: Vec<String> =
+                live.filter(|i| i.at_s <= time && time < i.at_s + i.for_s).map(|i| i.target.to_string()).collect();
+            hit.sort();
+            hit.dedup();
+            hit.len()
+        };
+        let hit = injections.iter().map(|i| at(i.at_s)).max().unwrap_or_default();
+        if hit > 0 {
+            let needed = topology.journeys.iter().filter(|journey| journey.through.contains(&service.name));
+            let journeys = needed.map(|journey| journey.name.clone()).collect();
+            blasts.push(Blast { service: service.name.clone(), hit, of: service.instances.len(), journeys });
+        }
+    }
+    blasts
+}
+
+/// What the plan can already tell: clauses that so few requests cannot decide.
+fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for objective in &experiment.objectives {
+        let Some(load) = experiment.load.iter().find(|load| load.name == objective.journey) else { continue };
+        for span in phases.iter().filter(|span| objective.phases.contains(&span.phase)) {
+            let have = expected(load, span.start_s, span.end_s);
+            let need = needed(objective);
+            if have < need {
+                notes.push(format!(
+                    "{}: {} in {} needs about {} requests to be decided, and only {} are expected: it may end as unknown",
+                    objective.journey,
+                    text::clause(objective),
+                    span.phase.name(),
+                    need.ceil(),
+                    have.round()
+                ));
+            }
+        }
+    }
+    notes
+}
+
+/// Requests from which on a clause can be held at all.
+fn needed(objective: &Objective) -> f64 {
+    match objective.sli {
+        Sli::Availability => crate::slo::stats::samples_for_share(objective.limit),
+        Sli::Latency(q) => crate::slo::stats::samples_for_quantile(q),
+        Sli::Throughput => 0.0,
+    }
+}
+
+/// Seconds as a duration, for times of a plan.
+pub fn span(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}

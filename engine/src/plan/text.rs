@@ -1,0 +1,101 @@
+//! The plan in words: the dry run.
+
+use std::fmt::Write as _;
+
+use injectors::units::{Rate, Share, Span};
+use reports::record::{Objective, Sli};
+
+use super::{Plan, span};
+use crate::experiment::{Load, Segment};
+
+/// `p99 <= 250ms`.
+pub fn clause(objective: &Objective) -> String {
+    let op = if objective.at_least { ">=" } else { "<=" };
+    let limit = match objective.sli {
+        Sli::Availability => Share(objective.limit).to_string(),
+        Sli::Latency(_) => Span(span(objective.limit)).to_string(),
+        Sli::Throughput => Rate(objective.limit).to_string(),
+    };
+    format!("{} {op} {limit}", objective.sli.name())
+}
+
+/// The arrivals of a load in words.
+pub fn arrivals(load: &Load) -> String {
+    let stretch = |segment: &Segment| match segment {
+        Segment::Hold { rate, length } => format!("{} for {}", Rate(*rate), Span(*length)),
+        Segment::Ramp { from, to, length } => format!("{} to {} over {}", Rate(*from), Rate(*to), Span(*length)),
+        Segment::Steps { from, to, count, each } => {
+            format!("{} to {} in {count} steps of {}", Rate(*from), Rate(*to), Span(*each))
+        }
+        Segment::Spike { peak, length, .. } => format!("spike of {} for {}", Rate(*peak), Span(*length)),
+        Segment::Sine { mean, amplitude, period, length } => {
+            format!("{} ± {} every {} for {}", Rate(*mean), Rate(*amplitude), Span(*period), Span(*length))
+        }
+    };
+    let mut words: Vec<String> = load.arrivals.iter().map(stretch).collect();
+    if load.poisson {
+        words.push("Poisson".to_owned());
+    }
+    words.join(", ")
+}
+
+/// A URL without user name, password and query: fit for a report.
+pub fn bare_url(url: &str) -> String {
+    let cut = url.find(['?', '#']).map_or(url, |at| &url[..at]);
+    match cut.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            format!("{scheme}://{host}{path}")
+        }
+        None => cut.to_owned(),
+    }
+}
+
+/// The whole plan for a person.
+pub fn describe(plan: &Plan) -> String {
+    let mut out = String::new();
+    let at = |seconds: f64| Span(span(seconds)).to_string();
+    let _ = writeln!(out, "{}: {}", plan.experiment, plan.question);
+    let _ = writeln!(out, "seed {}, {} in all; nothing has been touched\n", plan.seed, at(plan.duration_s));
+    let _ = writeln!(out, "phases");
+    for phase in &plan.phases {
+        let _ = writeln!(out, "  {:>8} … {:<8} {}", at(phase.start_s), at(phase.end_s), phase.phase.name());
+    }
+    let _ = writeln!(out, "\nload");
+    for load in &plan.load {
+        let _ = writeln!(out, "  {}: {}; {} requests", load.name, load.arrivals, load.requests);
+        for sends in &load.sends {
+            let _ = writeln!(out, "    {sends}");
+        }
+    }
+    let _ = writeln!(out, "\ninjections");
+    for injection in &plan.injections {
+        let end = at(injection.at_s + injection.for_s);
+        let _ = writeln!(out, "  {:>8} … {end:<8} #{} {}", at(injection.at_s), injection.number, injection.does);
+        let _ = writeln!(out, "    undo:   {}", injection.undo);
+        let _ = writeln!(out, "    proof:  {}", injection.proof);
+        let _ = writeln!(out, "    claims: {}", injection.claims.join(", "));
+    }
+    if !plan.blast_radius.is_empty() {
+        let _ = writeln!(out, "\nblast radius");
+        for blast in &plan.blast_radius {
+            let journeys = if blast.journeys.is_empty() { "no journey".to_owned() } else { blast.journeys.join(", ") };
+            let _ = writeln!(out, "  {} of {} instances of {}; needed by {journeys}", blast.hit, blast.of, blast.service);
+        }
+    }
+    list(&mut out, "objectives", &plan.objectives);
+    list(&mut out, "guards", &plan.guards);
+    list(&mut out, "notes", &plan.notes);
+    out
+}
+
+fn list(out: &mut String, title: &str, lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{title}");
+    for line in lines {
+        let _ = writeln!(out, "  {line}");
+    }
+}

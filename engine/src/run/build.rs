@@ -1,0 +1,117 @@
+//! From the course of a run to its record.
+
+use reports::record::{
+    End, ExperimentInfo, GuardRecord, HostInfo, Judgement, LoadRecord, Restoration, RunRecord, SCHEMA, Sli, Verdict,
+};
+
+use super::Options;
+use super::dispatcher::Course;
+use super::world::World;
+use crate::clock;
+use crate::experiment::Experiment;
+use crate::load::{self, LoadOutcome};
+use crate::plan::{Plan, span};
+use crate::slo;
+
+/// Everything that a run has shown, judged.
+pub(super) fn record(
+    experiment: &Experiment,
+    plan: &Plan,
+    options: &Options,
+    run: &str,
+    world: &World,
+    mut course: Course,
+    outcome: LoadOutcome,
+) -> RunRecord {
+    course.injections.sort_by_key(|injection| {
+        let number = injection.id.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
+        number.unwrap_or_default()
+    });
+    let restoration = restoration(&course);
+    let guards = experiment.guards.iter().enumerate().map(|(index, guard)| GuardRecord {
+        when: guard.text.clone(),
+        tripped_s: course.tripped.iter().find(|(text, _)| *text == guard.text).map(|(_, at)| *at),
+        closest: course.watch.closest(index),
+    });
+    let mut generator = outcome.generator;
+    generator.saturated = load::saturation(&outcome.facts, tightest(experiment).map(span));
+    let mut record = RunRecord {
+        schema: SCHEMA.to_owned(),
+        run: run.to_owned(),
+        squall: env!("CARGO_PKG_VERSION").to_owned(),
+        started_unix_s: course.clock.origin_unix_s(),
+        ended_unix_s: clock::unix().as_secs_f64(),
+        seed: plan.seed,
+        reproduce: options.reproduce.clone(),
+        experiment: ExperimentInfo {
+            name: experiment.name.clone(),
+            question: experiment.question.clone(),
+            owner: experiment.owner.clone(),
+            file: options.file.clone(),
+            text: options.text.clone(),
+        },
+        host: host(world),
+        guards: guards.collect(),
+        phases: course.phases,
+        topology: experiment.topology.as_ref().map(crate::experiment::Topology::info),
+        loads: outcome.loads.into_iter().map(|load| in_words(load, plan)).collect(),
+        generator,
+        injections: course.injections,
+        probes: course.probes,
+        objectives: experiment.objectives.clone(),
+        recover_within_s: experiment.recover_within.as_secs_f64(),
+        end: course.end,
+        restoration,
+        events: course.events,
+        judgement: unjudged(),
+    };
+    record.judgement = slo::judge(&record);
+    record
+}
+
+fn unjudged() -> Judgement {
+    Judgement {
+        verdict: Verdict::Unknown,
+        exit: slo::exit::INCONCLUSIVE,
+        reasons: Vec::new(),
+        results: Vec::new(),
+        detect_s: None,
+        recover_s: None,
+        findings: Vec::new(),
+    }
+}
+
+/// What is sent and when as the plan has it: without query values, which may be secret.
+fn in_words(mut load: LoadRecord, plan: &Plan) -> LoadRecord {
+    if let Some(planned) = plan.load.iter().find(|planned| planned.name == load.name) {
+        load.sends.clone_from(&planned.sends);
+        load.arrivals.clone_from(&planned.arrivals);
+    }
+    load
+}
+
+fn restoration(course: &Course) -> Restoration {
+    let open = course.injections.iter().filter(|injection| !matches!(injection.undo.as_str(), "restored" | "not-needed"));
+    let left: Vec<String> = open.map(|injection| injection.manual.clone()).collect();
+    // Without an early decision, the clock runs from the end of the injection that ended last.
+    let planned = course.injections.iter().filter_map(|i| i.undone_s).reduce(f64::max);
+    let seconds = match (course.restore_from, course.restored_at.or(planned)) {
+        (Some(from), Some(to)) => (to - from).max(0.0),
+        _ => 0.0,
+    };
+    let crashed = matches!(&course.end, End::Aborted { by, .. } if by == "guardian") && !left.is_empty();
+    Restoration { verified: left.is_empty() && !crashed, seconds, left }
+}
+
+/// The smallest latency limit of any objective, in seconds.
+fn tightest(experiment: &Experiment) -> Option<f64> {
+    let latencies = experiment.objectives.iter().filter(|objective| matches!(objective.sli, Sli::Latency(_)));
+    latencies.map(|objective| objective.limit).reduce(f64::min)
+}
+
+fn host(world: &World) -> HostInfo {
+    let name = rustix::system::uname();
+    let kernel = format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    HostInfo { kernel, cores, target: world.describe() }
+}

@@ -1,0 +1,398 @@
+//! The dispatcher: one task that hears everything and decides.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use injectors::Env;
+use injectors::journal::{self, Entry, Journal};
+use reports::RunRecord;
+use reports::record::{End, EventRecord, InjectionRecord, Phase, PhaseSpan, ProbeRecord};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::event::{Event, Observer};
+use super::guardian::Guardian;
+use super::injection::{self, Haste, Report, Shared};
+use super::watch::{Watch, snapshot};
+use super::world::World;
+use super::{Options, Refusal, Signals, build, late_names};
+use crate::clock::Clock;
+use crate::experiment::Experiment;
+use crate::load::{self, PhaseCell, Running, Stop, Tick};
+use crate::plan::Plan;
+use crate::probe;
+
+/// Time between the last preparation and the first arrival.
+const LEAD: Duration = Duration::from_millis(100);
+/// Time that a run may take beyond its load before the guardian ends it.
+const SLACK: Duration = Duration::from_secs(120);
+/// How often the engine renews its lease with the guardian and looks at the clock.
+const BEAT: Duration = Duration::from_millis(500);
+/// How long injections may take to end once they were told to.
+const UNDO_DEADLINE: Duration = Duration::from_secs(180);
+
+/// What has come of a run so far.
+pub(super) struct Course {
+    pub(super) clock: Clock,
+    pub(super) phases: Vec<PhaseSpan>,
+    pub(super) events: Vec<EventRecord>,
+    pub(super) injections: Vec<InjectionRecord>,
+    pub(super) probes: Vec<ProbeRecord>,
+    pub(super) end: End,
+    pub(super) watch: Watch,
+    pub(super) tripped: Vec<(String, f64)>,
+    /// When the decision to restore was made, if it was made early.
+    pub(super) restore_from: Option<f64>,
+    pub(super) restored_at: Option<f64>,
+}
+
+struct Dispatcher<'a> {
+    experiment: &'a Experiment,
+    plan: &'a Plan,
+    phase: Arc<PhaseCell>,
+    haste: watch::Sender<Haste>,
+    load: &'a Running,
+    observer: &'a mut dyn Observer,
+    course: Course,
+    live: Vec<(String, String)>,
+    baseline_judged: bool,
+    undone_at: Option<f64>,
+    words: u32,
+}
+
+/// Runs the plan and returns its record, judged and written.
+#[expect(clippy::too_many_arguments, reason = "the composition root of a run: each is used once, here")]
+pub(super) async fn dispatch(
+    experiment: &Experiment,
+    plan: Plan,
+    options: &Options,
+    run: &str,
+    folder: &Path,
+    world: &World,
+    mut signals: Signals,
+    observer: &mut dyn Observer,
+) -> Result<RunRecord, Refusal> {
+    let late = late_names(world);
+    let prepared = load::prepare(load::specs(experiment, &late)?).await?;
+    let duration = experiment.duration();
+    let guardian = Guardian::start(&options.exe, folder, duration + SLACK).await?;
+    let mut journal = Journal::open(folder)?;
+    journal.append(Entry::Begin { version: journal::VERSION, run: run.to_owned(), experiment: plan.experiment.clone() })?;
+    let clock = Clock::starting_in(LEAD);
+    let (reports, mut heard) = mpsc::unbounded_channel();
+    let shared = Arc::new(Shared {
+        env: Env::host(world.inventory.clone()),
+        journal: Mutex::new(journal),
+        guardian,
+        clock,
+        store: options.store.clone(),
+        run: run.to_owned(),
+        crash: options.crash,
+        claims: Mutex::default(),
+        reports,
+    });
+    let phase = Arc::new(PhaseCell::new(Phase::WarmUp));
+    let mut load = load::start(prepared, Arc::clone(&phase), clock.origin(), plan.seed)?;
+    let mut ticks = load.ticks().expect("nobody else takes the ticks");
+    let (haste, told) = watch::channel(Haste::Wait);
+    let mut injections = JoinSet::new();
+    for planned in &plan.injections {
+        injections.spawn(injection::live(Arc::clone(&shared), planned.clone(), told.clone()));
+    }
+    let mut probes = probe::Probes::start(&experiment.probes, &late, clock);
+    let mut dispatcher = Dispatcher {
+        experiment,
+        plan: &plan,
+        phase,
+        haste,
+        load: &load,
+        observer,
+        course: Course::new(clock, experiment),
+        live: Vec::new(),
+        baseline_judged: false,
+        undone_at: None,
+        words: 0,
+    };
+    dispatcher.begin(run, folder);
+    dispatcher.course(&shared, &mut ticks, &mut heard, &mut injections, &mut probes, &mut signals).await;
+    let Dispatcher { mut course, .. } = dispatcher;
+    probes.end();
+    if matches!(course.end, End::Aborted { .. } | End::NotSteady(_)) {
+        load.stop(Stop::Now);
+    }
+    let outcome = load.finish().await?;
+    course.close_phase();
+    let record = build::record(experiment, &plan, options, run, world, course, outcome);
+    let exit = record.judgement.exit;
+    if let Ok(shared) = Arc::try_unwrap(shared) {
+        let mut journal = shared.journal.into_inner();
+        journal.append(Entry::End { exit })?;
+        shared.guardian.end().await;
+    }
+    Ok(record)
+}
+
+impl Course {
+    fn new(clock: Clock, experiment: &Experiment) -> Self {
+        Self {
+            clock,
+            phases: vec![PhaseSpan { phase: Phase::WarmUp, start_s: 0.0, end_s: 0.0 }],
+            events: Vec::new(),
+            injections: Vec::new(),
+            probes: experiment.probes.iter().map(probe::blank).collect(),
+            end: End::Completed,
+            watch: Watch::default(),
+            tripped: Vec::new(),
+            restore_from: None,
+            restored_at: None,
+        }
+    }
+
+    fn close_phase(&mut self) {
+        let now = self.clock.now();
+        if let Some(last) = self.phases.last_mut() {
+            last.end_s = now.max(last.start_s);
+        }
+        self.phases.retain(|span| span.end_s > span.start_s);
+    }
+}
+
+impl Dispatcher<'_> {
+    fn begin(&mut self, run: &str, folder: &Path) {
+        self.tell(&Event::Started {
+            run: run.to_owned(),
+            folder: folder.display().to_string(),
+            experiment: self.plan.experiment.clone(),
+            question: self.plan.question.clone(),
+            duration_s: self.plan.duration_s,
+        });
+        for note in &self.plan.notes {
+            self.tell(&Event::Note { text: note.clone() });
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let at_s = self.course.clock.now();
+        self.observer.event(at_s, event);
+        let Some(text) = event.text() else { return };
+        // A proof is looked at every second; the record keeps the last one with the injection.
+        if matches!(event, Event::Proof { .. }) {
+            return;
+        }
+        let kept = self.course.events.len();
+        if kept < reports::record::EVENTS_MAX {
+            let last = kept + 1 == reports::record::EVENTS_MAX;
+            let text = if last { "further events are left out".to_owned() } else { text };
+            self.course.events.push(EventRecord { at_s, kind: event.kind().to_owned(), text });
+        }
+    }
+
+    /// From the first to the last event of the run.
+    async fn course(
+        &mut self,
+        shared: &Shared,
+        ticks: &mut mpsc::Receiver<Tick>,
+        heard: &mut mpsc::UnboundedReceiver<Report>,
+        injections: &mut JoinSet<InjectionRecord>,
+        probes: &mut probe::Probes,
+        signals: &mut Signals,
+    ) {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticking = true;
+        let mut guarded = true;
+        loop {
+            if injections.is_empty() && (!ticking || self.stopping()) {
+                break;
+            }
+            tokio::select! {
+                biased;
+                word = signals.next() => if self.operator(word) { return },
+                Some(report) = heard.recv() => self.report(report),
+                Some(done) = injections.join_next(), if !injections.is_empty() => {
+                    self.injection_done(done, injections.is_empty());
+                }
+                () = shared.guardian.gone(), if guarded => {
+                    guarded = false;
+                    self.abort("guardian", "the guardian ended or took over: nothing would protect this run");
+                }
+                tick = ticks.recv(), if ticking => match tick {
+                    Some(tick) => self.second(&tick),
+                    None => ticking = false,
+                },
+                (index, seen) = probes.next() => self.probe(index, seen),
+                _ = beat.tick() => self.beat(shared).await,
+            }
+        }
+        while let Ok(report) = heard.try_recv() {
+            self.report(report);
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        !matches!(self.course.end, End::Completed)
+    }
+
+    /// Renews the lease and moves phases on by the clock.
+    async fn beat(&mut self, shared: &Shared) {
+        // If it cannot be told, `gone` says so.
+        let _ = shared.guardian.lease().await;
+        self.by_clock();
+    }
+
+    fn by_clock(&mut self) {
+        let now = self.course.clock.now();
+        let warm = self.experiment.warm_up.as_secs_f64();
+        if self.phase.get() == Phase::WarmUp && now >= warm {
+            self.enter(Phase::Baseline);
+        }
+        let first = self.plan.injections.iter().map(|planned| planned.at_s).fold(f64::INFINITY, f64::min);
+        // The gate opens a beat early, so that injections begin on time; the data are those of whole seconds.
+        if !self.baseline_judged && !self.stopping() && now >= first - BEAT.as_secs_f64() {
+            self.judge_baseline();
+        }
+        if let Some(undone) = self.undone_at
+            && self.phase.get() == Phase::Recovery
+            && now >= undone + self.experiment.recover_within.as_secs_f64()
+        {
+            self.enter(Phase::After);
+        }
+        if self.restoring_for() > UNDO_DEADLINE.as_secs_f64() {
+            self.haste.send_replace(Haste::Now);
+        }
+    }
+
+    fn restoring_for(&self) -> f64 {
+        self.course.restore_from.map_or(0.0, |from| self.course.clock.now() - from)
+    }
+
+    fn judge_baseline(&mut self) {
+        self.baseline_judged = true;
+        let probes = self.course.probes.iter().filter(|probe| probe.phases.contains(&Phase::Baseline));
+        let failing = probes.filter_map(probe::baseline_miss).next();
+        match self.course.watch.steady(&self.experiment.objectives).and_then(|()| failing.map_or(Ok(()), Err)) {
+            Ok(()) => {
+                self.haste.send_if_modified(|haste| {
+                    let wait = *haste == Haste::Wait;
+                    *haste = (*haste).max(Haste::Planned);
+                    wait
+                });
+            }
+            Err(why) => {
+                self.tell(&Event::Aborting { by: "baseline".to_owned(), why: format!("not steady: {why}") });
+                self.course.end = End::NotSteady(why);
+                self.haste.send_replace(Haste::Stop);
+            }
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if self.phase.get() >= phase {
+            return;
+        }
+        self.phase.set(phase);
+        let now = self.course.clock.now().max(0.0);
+        if let Some(last) = self.course.phases.last_mut() {
+            last.end_s = now;
+        }
+        self.course.phases.push(PhaseSpan { phase, start_s: now, end_s: now });
+        self.tell(&Event::Phase { phase });
+    }
+
+    /// Stops the run: everything is undone, nothing more is injected. Only the first reason counts.
+    fn abort(&mut self, by: &str, why: &str) {
+        let now = self.course.clock.now();
+        self.course.restore_from.get_or_insert(now);
+        self.haste.send_if_modified(|haste| {
+            let later = *haste < Haste::Stop;
+            *haste = (*haste).max(Haste::Stop);
+            later
+        });
+        if !self.stopping() {
+            self.course.end = End::Aborted { by: by.to_owned(), why: why.to_owned(), at_s: now };
+            self.tell(&Event::Aborting { by: by.to_owned(), why: why.to_owned() });
+        }
+    }
+
+    /// The operator's word. True: leave everything to the guardian.
+    fn operator(&mut self, word: &str) -> bool {
+        self.words += 1;
+        match self.words {
+            1 => self.abort("operator", word),
+            2 => {
+                self.tell(&Event::Note { text: format!("{word} again: restoring at once") });
+                self.haste.send_replace(Haste::Now);
+                self.load.stop(Stop::Now);
+            }
+            _ => {
+                self.tell(&Event::Note { text: format!("{word} a third time: leaving the rest to the guardian") });
+                return true;
+            }
+        }
+        false
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Begins => self.enter(Phase::Fault),
+            Report::Failed(why) => {
+                self.tell(&Event::Trouble { text: why.clone() });
+                self.abort("target", &why);
+            }
+            Report::Told(event) => {
+                match &event {
+                    Event::Injected { id, summary } => self.live.push((id.clone(), summary.clone())),
+                    Event::Proof { id, what, status, measured } => {
+                        if let Some(live) = self.live.iter_mut().find(|(known, _)| known == id) {
+                            live.1 = format!("{what} {status}: {measured}");
+                        }
+                    }
+                    Event::Undone { id, .. } => self.live.retain(|(known, _)| known != id),
+                    _ => {}
+                }
+                self.tell(&event);
+            }
+        }
+    }
+
+    fn injection_done(&mut self, done: Result<InjectionRecord, tokio::task::JoinError>, last: bool) {
+        match done {
+            Ok(record) => self.course.injections.push(record),
+            Err(error) => self.abort("target", &format!("an injection ended by a bug of squall: {error}")),
+        }
+        if last {
+            let now = self.course.clock.now();
+            self.course.restored_at = Some(now);
+            if self.phase.get() == Phase::Fault {
+                self.undone_at = Some(now);
+                self.enter(Phase::Recovery);
+            }
+        }
+    }
+
+    fn second(&mut self, tick: &Tick) {
+        let tripped = self.course.watch.second(tick, &self.experiment.guards, &self.experiment.objectives);
+        let live = self.live.iter().map(|(_, text)| text.clone()).collect();
+        let guards = self.course.watch.now(&self.experiment.guards);
+        self.tell(&Event::Second(snapshot(tick, self.plan.duration_s, live, guards)));
+        if let Some(text) = tripped {
+            let now = self.course.clock.now();
+            self.course.tripped.push((text.clone(), now));
+            self.abort("guard", &text);
+        }
+        if self.phase.get() == Phase::Recovery && self.course.watch.recovered(self.experiment.load.len()) {
+            self.enter(Phase::After);
+        }
+        self.by_clock();
+    }
+
+    fn probe(&mut self, index: usize, seen: Result<(), String>) {
+        let phase = self.phase.get();
+        let (name, held) = (self.course.probes[index].name.clone(), seen.is_ok());
+        probe::count(&mut self.course.probes[index], phase, &seen);
+        if let (false, Err(why)) = (held, seen) {
+            self.tell(&Event::ProbeMissed { name, why });
+        }
+    }
+}

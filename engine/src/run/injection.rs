@@ -1,0 +1,309 @@
+//! The life of one injection: prepare, journal, guardian, apply, prove, undo, prove again.
+//!
+//! Invariant: the world is only touched between the journal's intent and its outcome, and only while the guardian
+//! holds the change.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use injectors::journal::{Entry, Journal, JournalError};
+use injectors::restore::restore;
+use injectors::target::TargetKind;
+use injectors::{Change, Env, Proof, ProofStatus, Request, Undone};
+use reports::record::{InjectionRecord, ProofRecord};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::crash::{CrashPoint, CrashStep};
+use super::event::Event;
+use super::guardian::Guardian;
+use super::store::Store;
+use crate::clock::Clock;
+use crate::plan::PlannedInjection;
+
+/// How long preparing or applying may take.
+const STEP_DEADLINE: Duration = Duration::from_secs(30);
+/// How often a live injection is renewed and looked at.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How soon an injection must end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Haste {
+    /// Not yet allowed to begin.
+    Wait,
+    /// As planned.
+    Planned,
+    /// Undo as soon as the step at hand is done.
+    Stop,
+    /// Undo even in the middle of applying.
+    Now,
+}
+
+/// What an injection tells the dispatcher.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// Something for the observer.
+    Told(Event),
+    /// The intent is about to be journalled: the fault phase begins.
+    Begins,
+    /// The fault could not be made or kept: the run must stop.
+    Failed(String),
+}
+
+/// What all injections of a run share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) env: Env,
+    pub(super) journal: Mutex<Journal>,
+    pub(super) guardian: Guardian,
+    pub(super) clock: Clock,
+    pub(super) store: Store,
+    pub(super) run: String,
+    pub(super) crash: Option<CrashPoint>,
+    /// Claims of live injections of this run.
+    pub(super) claims: Mutex<Vec<String>>,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Shared {
+    fn tell(&self, event: Event) {
+        // The dispatcher outlives its injections, except when the run is being torn down.
+        let _ = self.reports.send(Report::Told(event));
+    }
+
+    fn crash(&self, step: CrashStep) -> Result<(), String> {
+        self.crash.map_or(Ok(()), |point| point.reach(step, self.guardian.pid()))
+    }
+
+    async fn write(&self, entry: Entry) -> Result<(), JournalError> {
+        self.journal.lock().await.append(entry)
+    }
+}
+
+/// Lives one planned injection to its end and tells what became of it.
+pub(super) async fn live(shared: Arc<Shared>, planned: PlannedInjection, mut haste: watch::Receiver<Haste>) -> InjectionRecord {
+    let mut record = blank(&shared.run, &planned);
+    let begin = shared.clock.at(planned.at_s);
+    // An injection whose turn never comes leaves no trace.
+    if wait(&mut haste, begin).await > Haste::Planned {
+        "not-needed".clone_into(&mut record.undo);
+        record.error = Some("the run ended before its turn".to_owned());
+        return record;
+    }
+    let change = match prepare(&shared, &planned).await {
+        Ok(change) => change,
+        Err(error) => {
+            fail(&shared, &mut record, format!("failed to prepare {} on {}: {error}", planned.fault, planned.target));
+            "not-needed".clone_into(&mut record.undo);
+            return record;
+        }
+    };
+    record.summary.clone_from(&change.summary);
+    record.manual.clone_from(&change.manual);
+    let _ = shared.reports.send(Report::Begins);
+    record.intended_s = shared.clock.now();
+    let applied = apply(&shared, &planned, &change, &mut haste).await;
+    match applied {
+        Ok(()) => {
+            record.applied_s = Some(shared.clock.now());
+            shared.tell(Event::Injected { id: change.id.clone(), summary: change.summary.clone() });
+            hold(&shared, &planned, &change, &mut record, &mut haste).await;
+        }
+        Err(error) => fail(&shared, &mut record, format!("failed to {}: {error}", change.summary)),
+    }
+    take_back(&shared, &change, &mut record).await;
+    record
+}
+
+fn blank(run: &str, planned: &PlannedInjection) -> InjectionRecord {
+    InjectionRecord {
+        id: format!("{run}/{}", planned.number),
+        fault: planned.fault.clone(),
+        target: planned.target.to_string(),
+        service: planned.service.clone(),
+        effect: format!("{:?}", planned.effect).to_lowercase(),
+        parameters: planned.args.line(),
+        summary: planned.does.clone(),
+        intended_s: planned.at_s,
+        applied_s: None,
+        undone_s: None,
+        proof: ProofRecord {
+            status: "unproven".to_owned(),
+            requested: planned.proof.clone(),
+            measured: "it was never live".to_owned(),
+            tolerance: String::new(),
+            samples: 0,
+        },
+        undo: String::new(),
+        error: None,
+        manual: String::new(),
+    }
+}
+
+fn fail(shared: &Shared, record: &mut InjectionRecord, error: String) {
+    let _ = shared.reports.send(Report::Failed(error.clone()));
+    record.error.get_or_insert(error);
+}
+
+/// Waits for a time or for haste; tells the haste at the end.
+async fn wait(haste: &mut watch::Receiver<Haste>, until: tokio::time::Instant) -> Haste {
+    let timer = tokio::time::sleep_until(until);
+    tokio::select! {
+        () = timer => {}
+        _ = haste.wait_for(|haste| *haste > Haste::Planned) => {}
+    }
+    // After the time has come, the gate may still be closed: the baseline is being judged.
+    match haste.wait_for(|haste| *haste != Haste::Wait).await {
+        Ok(haste) => *haste,
+        Err(_) => Haste::Now,
+    }
+}
+
+async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<Change, String> {
+    let request = Request {
+        id: format!("{}/{}", shared.run, planned.number),
+        args: planned.args.clone(),
+        target: planned.target.clone(),
+        seed: planned.seed,
+    };
+    let change = limited(planned.injector.prepare(&shared.env, &request)).await?;
+    let others = shared.store.live_changes();
+    let foreign = others.iter().filter(|other| !other.id.starts_with(&shared.run)).flat_map(|other| &other.claims);
+    if let Some(claim) = foreign.into_iter().find(|claim| change.claims.contains(claim)) {
+        return Err(format!("another run holds {claim}"));
+    }
+    let mut claims = shared.claims.lock().await;
+    if let Some(claim) = change.claims.iter().find(|claim| claims.contains(claim)) {
+        return Err(format!("another injection of this run holds {claim}"));
+    }
+    claims.extend(change.claims.iter().cloned());
+    drop(claims);
+    shared.crash(CrashStep::Prepared)?;
+    Ok(change)
+}
+
+async fn apply(
+    shared: &Shared,
+    planned: &PlannedInjection,
+    change: &Change,
+    haste: &mut watch::Receiver<Haste>,
+) -> Result<(), String> {
+    shared.write(Entry::Intend(change.clone())).await.map_err(|error| error.to_string())?;
+    shared.crash(CrashStep::Intended)?;
+    shared.guardian.hold(change).await.map_err(|error| format!("no guardian: {error}"))?;
+    shared.crash(CrashStep::Held)?;
+    tokio::select! {
+        applied = limited(planned.injector.apply(&shared.env, change)) => applied?,
+        _ = haste.wait_for(|haste| *haste >= Haste::Now) => return Err("stopped in the middle".to_owned()),
+    }
+    shared.crash(CrashStep::Applied)?;
+    shared.write(Entry::Applied { id: change.id.clone() }).await.map_err(|error| error.to_string())?;
+    shared.crash(CrashStep::Journalled)
+}
+
+async fn limited<T>(step: injectors::Pending<'_, Result<T, injectors::InjectError>>) -> Result<T, String> {
+    match tokio::time::timeout(STEP_DEADLINE, step).await {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("it took longer than {STEP_DEADLINE:?}")),
+    }
+}
+
+/// Keeps a live injection until its time is up or somebody is in haste, and gathers its proof.
+async fn hold(
+    shared: &Shared,
+    planned: &PlannedInjection,
+    change: &Change,
+    record: &mut InjectionRecord,
+    haste: &mut watch::Receiver<Haste>,
+) {
+    let end = shared.clock.at(planned.at_s + planned.for_s);
+    let born = tokio::time::Instant::now();
+    let mut seen: Option<Proof> = None;
+    loop {
+        let beat = tokio::time::Instant::now() + HEARTBEAT;
+        if wait(haste, beat.min(end)).await > Haste::Planned || tokio::time::Instant::now() >= end {
+            break;
+        }
+        if let Err(error) = limited(planned.injector.renew(&shared.env, change, born.elapsed())).await {
+            fail(shared, record, format!("{} on {} could not be kept alive: {error}", change.fault, change.target));
+            break;
+        }
+        prove(shared, planned, change, &mut seen).await;
+    }
+    prove(shared, planned, change, &mut seen).await;
+    if let Some(proof) = seen {
+        record.proof = ProofRecord {
+            status: status_name(proof.status).to_owned(),
+            requested: proof.requested,
+            measured: proof.measured,
+            tolerance: proof.tolerance,
+            samples: proof.samples,
+        };
+    }
+}
+
+/// Looks at the effect. What a process does is a state: once it was not as requested, the fault did not hold. What a
+/// relay or a balancer does is a tally: the last look counts.
+async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, seen: &mut Option<Proof>) {
+    let proof = match limited(planned.injector.observe(&shared.env, change)).await {
+        Ok(proof) => proof,
+        Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
+    };
+    let state = matches!(planned.injector.about().target, TargetKind::Process | TargetKind::Nothing);
+    let stuck = state && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
+    shared.tell(Event::Proof {
+        id: change.id.clone(),
+        what: format!("{} on {}", change.fault, change.target),
+        status: status_name(proof.status).to_owned(),
+        measured: proof.measured.clone(),
+    });
+    if !stuck {
+        *seen = Some(proof);
+    }
+}
+
+fn status_name(status: ProofStatus) -> &'static str {
+    match status {
+        ProofStatus::Confirmed => "confirmed",
+        ProofStatus::Mismatch => "mismatch",
+        ProofStatus::Unproven => "unproven",
+    }
+}
+
+/// Undoes, proves it, and tells journal and guardian. Never skipped once the intent was journalled.
+async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecord) {
+    let by = || "engine".to_owned();
+    if let Err(error) = shared.crash(CrashStep::Undoing) {
+        record.error.get_or_insert(error);
+    }
+    let outcome = restore(&shared.env, change).await;
+    shared.claims.lock().await.retain(|claim| !change.claims.contains(claim));
+    let crashed = shared.crash(CrashStep::Undone);
+    let entry = match (&outcome, crashed) {
+        (Ok(outcome), _) => {
+            record.undone_s = Some(shared.clock.now());
+            "restored".clone_into(&mut record.undo);
+            let text = match outcome {
+                Undone::Reverted => format!("{} on {} is undone; the picture is as before", change.fault, change.target),
+                Undone::NothingToDo => format!("{} on {}: nothing was left to undo", change.fault, change.target),
+            };
+            shared.tell(Event::Undone { id: change.id.clone(), text });
+            Entry::Undone { id: change.id.clone(), outcome: *outcome, by: by() }
+        }
+        (Err(error), _) => {
+            let text = format!("failed to restore {} on {}: {error}", change.fault, change.target);
+            "failed".clone_into(&mut record.undo);
+            fail(shared, record, text);
+            Entry::UndoFailed { id: change.id.clone(), error: error.to_string(), by: by() }
+        }
+    };
+    if let Err(error) = shared.write(entry).await {
+        record.error.get_or_insert(error.to_string());
+    }
+    if let Err(error) = shared.crash(CrashStep::Settled) {
+        record.error.get_or_insert(error);
+    }
+    if outcome.is_ok() && shared.guardian.release(&change.id).await.is_err() {
+        // It has ended: the dispatcher hears of that by itself.
+        record.error.get_or_insert("the guardian had gone".to_owned());
+    }
+}

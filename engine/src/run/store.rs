@@ -1,0 +1,243 @@
+//! Where runs are kept: one folder each, named by its ULID, with journal, record and the experiment's text.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use injectors::{Change, guardian, journal};
+use reports::RunRecord;
+use ulid::Ulid;
+
+/// The record's file name.
+pub const RECORD: &str = "record.json";
+/// The HTML report's file name.
+pub const REPORT: &str = "report.html";
+/// Lock that a living engine holds in its run's folder.
+pub const LOCK: &str = "engine.lock";
+/// Finished runs beyond this are removed, the oldest first.
+const KEEP: usize = 200;
+/// A record beyond this is not read.
+const RECORD_MAX: u64 = 256 << 20;
+
+/// Why runs could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No run fits the name.
+    #[error("there is no run `{0}`; `squall report --list` shows what there is")]
+    Unknown(String),
+    /// Several runs fit the name.
+    #[error("`{name}` fits {count} runs; give more letters")]
+    Ambiguous {
+        /// The prefix.
+        name: String,
+        /// How many runs it fits.
+        count: usize,
+    },
+    /// The file is no record that this version reads.
+    #[error("{path}: {why}")]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] journal::JournalError),
+}
+
+/// The folder of all runs.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A run that was cut off with something still changed.
+#[derive(Debug, Clone)]
+pub struct Leftover {
+    /// The run's folder.
+    pub folder: PathBuf,
+    /// Its id.
+    pub run: String,
+    /// The experiment's name.
+    pub experiment: String,
+    /// What is still changed, the newest first.
+    pub open: Vec<Change>,
+    /// Unreadable lines of its journal.
+    pub damaged: usize,
+}
+
+impl Store {
+    /// `--runs DIR`, else `$SQUALL_RUNS`, else `$XDG_STATE_HOME/squall/runs`, else `~/.local/state/squall/runs`.
+    pub fn find(option: Option<PathBuf>) -> Self {
+        let env = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let root = option.or_else(|| env("SQUALL_RUNS")).unwrap_or_else(|| {
+            let state = env("XDG_STATE_HOME")
+                .or_else(|| env("HOME").map(|home| home.join(".local/state")))
+                .unwrap_or_else(std::env::temp_dir);
+            state.join("squall/runs")
+        });
+        Self { root }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the folder of a new run and locks it for the life of the returned file.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn create(&self) -> Result<(String, PathBuf, File), StoreError> {
+        use std::os::unix::fs::DirBuilderExt;
+        self.prune();
+        let id = Ulid::generate().to_string();
+        let folder = self.root.join(&id);
+        // Journals and records can tell more of a system than its neighbours on this host should know.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|source| StoreError::Io { path: folder.clone(), source })?;
+        let lock = guardian::lock(&folder.join(LOCK)).ok_or_else(|| {
+            let source = io::Error::other("the new folder cannot be locked");
+            StoreError::Io { path: folder.clone(), source }
+        })?;
+        Ok((id, folder, lock))
+    }
+
+    /// Folders of all runs, the newest first.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let is_run = |path: &PathBuf| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Ulid::from_string(name).is_ok())
+        };
+        let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_run).collect();
+        folders.sort();
+        folders.reverse();
+        folders
+    }
+
+    /// Removes the oldest finished runs. What cannot be removed stays.
+    fn prune(&self) {
+        for folder in self.folders().into_iter().skip(KEEP) {
+            let done = !alive(&folder) && journal::read(&folder).is_ok_and(|story| story.open().is_empty() && story.damaged == 0);
+            if done {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+        }
+    }
+
+    /// Runs that ended with something still changed and that nobody is restoring.
+    ///
+    /// # Errors
+    /// A journal cannot be read.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>, StoreError> {
+        let mut leftovers = Vec::new();
+        for folder in self.folders() {
+            if alive(&folder) {
+                continue;
+            }
+            leftovers.extend(leftover(&folder)?);
+        }
+        Ok(leftovers)
+    }
+
+    /// What living runs have changed.
+    pub fn live_changes(&self) -> Vec<Change> {
+        let living = self.folders().into_iter().filter(|folder| alive(folder));
+        living.filter_map(|folder| leftover(&folder).ok().flatten()).flat_map(|leftover| leftover.open).collect()
+    }
+
+    /// The folder of a run by `latest`, an id, a unique prefix, or a path to its folder or record.
+    ///
+    /// # Errors
+    /// None fits, or several do.
+    pub fn resolve(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let path = Path::new(name);
+        if name.contains('/') || path.exists() {
+            let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+            return if folder.exists() { Ok(path.to_owned()) } else { Err(StoreError::Unknown(name.to_owned())) };
+        }
+        let mut folders = self.folders();
+        if name != "latest" {
+            let wanted = name.to_ascii_uppercase();
+            folders.retain(|folder| folder.file_name().is_some_and(|id| id.to_string_lossy().starts_with(&wanted)));
+            if folders.len() > 1 {
+                return Err(StoreError::Ambiguous { name: name.to_owned(), count: folders.len() });
+            }
+        } else {
+            folders.retain(|folder| folder.join(RECORD).exists());
+        }
+        folders.into_iter().next().ok_or_else(|| StoreError::Unknown(name.to_owned()))
+    }
+
+    /// Reads the record of a run.
+    ///
+    /// # Errors
+    /// None fits, it is no record, or of another version.
+    pub fn read(&self, name: &str) -> Result<RunRecord, StoreError> {
+        let path = self.resolve(name)?;
+        let path = if path.is_dir() { path.join(RECORD) } else { path };
+        let fail = |source| StoreError::Io { path: path.clone(), source };
+        if std::fs::metadata(&path).map_err(fail)?.len() > RECORD_MAX {
+            return Err(StoreError::Format { path, why: format!("larger than {RECORD_MAX} bytes") });
+        }
+        let bytes = std::fs::read(&path).map_err(fail)?;
+        let wrong = |why: String| StoreError::Format { path: path.clone(), why };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("no JSON: {e}")))?;
+        let schema = value["schema"].as_str().unwrap_or("none").to_owned();
+        if schema != reports::record::SCHEMA {
+            let text = format!("its schema is {schema}; this version reads {}", reports::record::SCHEMA);
+            return Err(wrong(text));
+        }
+        serde_json::from_value(value).map_err(|e| wrong(format!("no record: {e}")))
+    }
+}
+
+/// Writes a file whole or not at all.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    use std::io::Write as _;
+    let partial = path.with_extension("partial");
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|source| StoreError::Io { path: path.to_owned(), source })
+}
+
+/// Whether an engine or a guardian is at work in this folder.
+pub fn alive(folder: &Path) -> bool {
+    let held = |name: &str| {
+        let Ok(file) = File::open(folder.join(name)) else { return false };
+        matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
+    };
+    held(LOCK) || held(guardian::LOCK)
+}
+
+/// What the journal of a folder says is still changed.
+///
+/// # Errors
+/// It cannot be read.
+pub fn leftover(folder: &Path) -> Result<Option<Leftover>, StoreError> {
+    let story = journal::read(folder)?;
+    let open: Vec<Change> = story.open().into_iter().cloned().collect();
+    if open.is_empty() && story.damaged == 0 {
+        return Ok(None);
+    }
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (run, experiment) = story.title().map_or((name.clone(), "?".to_owned()), |(run, experiment)| (run.to_owned(), experiment.to_owned()));
+    Ok(Some(Leftover { folder: folder.to_owned(), run, experiment, open, damaged: story.damaged }))
+}

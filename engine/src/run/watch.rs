@@ -1,0 +1,167 @@
+//! What the dispatcher keeps of the load while it runs: enough to judge the baseline, the guards and the recovery.
+
+use std::collections::BTreeMap;
+
+use reports::Latencies;
+use reports::record::{Bucket, Objective, Outcomes, Phase, Verdict};
+
+use super::event::{LoadSnapshot, Snapshot};
+use crate::experiment::{Guard, GuardMetric};
+use crate::load::{PhaseTick, Tick};
+use crate::slo::{STEADY_SECONDS, measure};
+
+/// One second of one journey, phases merged.
+struct Second {
+    ok: u64,
+    failed: u64,
+    latencies: Latencies,
+}
+
+/// The live view of the load.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Per guard: seconds on end beyond the limit, and how close it ever came.
+    guards: Vec<(u32, f64)>,
+    baseline: BTreeMap<String, (Outcomes, Latencies)>,
+    /// Good seconds on end since the last undo, per journey.
+    good: BTreeMap<String, usize>,
+}
+
+impl Watch {
+    /// Takes in one second. Returns the text of a guard that trips.
+    pub(super) fn second(&mut self, tick: &Tick, guards: &[Guard], objectives: &[Objective]) -> Option<String> {
+        self.guards.resize(guards.len(), (0, 0.0));
+        let mut tripped = None;
+        for load in &tick.loads {
+            for part in load.phases.iter().filter(|part| part.phase == Phase::Baseline) {
+                self.add_baseline(&load.name, part);
+            }
+            let second = merged(&load.phases);
+            for (guard, state) in guards.iter().zip(&mut self.guards).filter(|(guard, _)| *guard.journey == *load.name) {
+                let (beyond, closeness) = beyond(guard, &second);
+                state.0 = if beyond { state.0 + 1 } else { 0 };
+                let close = if beyond { f64::from(state.0) / f64::from(guard.seconds) } else { closeness };
+                state.1 = state.1.max(close.min(1.0));
+                if state.0 >= guard.seconds {
+                    tripped = Some(guard.text.clone());
+                }
+            }
+            let after: Vec<&PhaseTick> = load.phases.iter().filter(|part| part.phase > Phase::Fault).collect();
+            if !after.is_empty() {
+                let bad = after.iter().any(|part| bad(objectives, &load.name, tick.second, part));
+                let good = self.good.entry(load.name.to_string()).or_default();
+                *good = if bad { 0 } else { *good + 1 };
+            }
+        }
+        tripped
+    }
+
+    fn add_baseline(&mut self, name: &str, part: &PhaseTick) {
+        let (outcomes, latencies) = self.baseline.entry(name.to_owned()).or_default();
+        outcomes.due += part.due;
+        outcomes.ok += part.ok;
+        for (class, count) in part.errors.by_name() {
+            *outcomes.errors.entry(class).or_default() += count;
+        }
+        latencies.merge(&part.latencies);
+    }
+
+    /// How close each guard ever came to tripping.
+    pub(super) fn closest(&self, index: usize) -> f64 {
+        self.guards.get(index).map_or(0.0, |(_, closest)| *closest)
+    }
+
+    /// How close each guard is now: seconds beyond the limit of those that it takes.
+    pub(super) fn now(&self, guards: &[Guard]) -> Vec<(String, f64)> {
+        let close = |index: usize, guard: &Guard| self.guards.get(index).map_or(0.0, |g| f64::from(g.0) / f64::from(guard.seconds));
+        guards.iter().enumerate().map(|(index, guard)| (guard.text.clone(), close(index, guard))).collect()
+    }
+
+    /// Whether the baseline allows a fault.
+    ///
+    /// # Errors
+    /// The broken clauses in words.
+    pub(super) fn steady(&self, objectives: &[Objective]) -> Result<(), String> {
+        let mut broken = Vec::new();
+        for objective in objectives.iter().filter(|objective| objective.phases.contains(&Phase::Baseline)) {
+            let known = self.baseline.get(&objective.journey);
+            let outcomes = known.map(|(outcomes, latencies)| Outcomes { latencies: latencies.encode(), ..outcomes.clone() });
+            let result = measure::of_baseline(objective, outcomes.as_ref());
+            let on_good_side = result.estimate.is_none_or(|value| measure::good(objective, value));
+            let no_data = outcomes.is_none_or(|outcomes| outcomes.done() == 0);
+            if no_data || !on_good_side {
+                broken.push(measure::sentence(&result));
+            }
+        }
+        if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
+    }
+
+    /// Whether every journey has been good for long enough since the last undo.
+    pub(super) fn recovered(&self, journeys: usize) -> bool {
+        self.good.len() == journeys && self.good.values().all(|good| *good >= STEADY_SECONDS)
+    }
+}
+
+fn merged(parts: &[PhaseTick]) -> Second {
+    let mut second = Second { ok: 0, failed: 0, latencies: Latencies::default() };
+    for part in parts {
+        second.ok += part.ok;
+        second.failed += part.errors.total();
+        second.latencies.merge(&part.latencies);
+    }
+    second
+}
+
+/// Whether a second is beyond a guard's limit, and how close it is otherwise (below 1).
+fn beyond(guard: &Guard, second: &Second) -> (bool, f64) {
+    let done = second.ok + second.failed;
+    let value = match guard.metric {
+        // A second in which nothing ends says nothing about errors; throughput sees it.
+        GuardMetric::Errors if done == 0 => return (false, 0.0),
+        GuardMetric::Errors => second.failed as f64 / done as f64,
+        GuardMetric::Throughput => second.ok as f64,
+        GuardMetric::Latency(q) => match second.latencies.quantile(q) {
+            Some(latency) => latency,
+            None => return (false, 0.0),
+        },
+    };
+    let beyond = if guard.above { value > guard.limit } else { value < guard.limit };
+    // Within the limit, closeness is scaled so that it stays below the first second beyond it.
+    let ratio = if guard.above { value / guard.limit } else { guard.limit / value };
+    (beyond, (ratio / f64::from(guard.seconds)).clamp(0.0, 0.99))
+}
+
+fn bad(objectives: &[Objective], journey: &str, second: u64, part: &PhaseTick) -> bool {
+    let bucket = Bucket {
+        at_s: second as f64,
+        len_s: 1.0,
+        phase: part.phase,
+        all: Outcomes { due: part.due, ok: part.ok, errors: part.errors.by_name(), latencies: part.latencies.encode() },
+        pops: BTreeMap::new(),
+    };
+    let own = objectives.iter().filter(|objective| objective.journey == journey);
+    own.into_iter().any(|objective| measure::of_bucket(objective, &bucket) == Verdict::Missed)
+}
+
+/// One second for displays.
+pub(super) fn snapshot(tick: &Tick, duration_s: f64, active: Vec<String>, guards: Vec<(String, f64)>) -> Snapshot {
+    let loads = tick.loads.iter().map(|load| {
+        let second = merged(&load.phases);
+        let done = second.ok + second.failed;
+        LoadSnapshot {
+            name: load.name.to_string(),
+            rate: done as f64,
+            errors: if done == 0 { 0.0 } else { second.failed as f64 / done as f64 },
+            p50_s: second.latencies.quantile(0.5),
+            p99_s: second.latencies.quantile(0.99),
+        }
+    });
+    Snapshot {
+        at_s: tick.second as f64 + 1.0,
+        duration_s,
+        loads: loads.collect(),
+        lag_p99_s: tick.lag_p99_s.unwrap_or_default(),
+        active,
+        guards,
+    }
+}

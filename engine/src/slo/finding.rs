@@ -1,0 +1,159 @@
+//! What a run says about single points of failure: each broken thing against each journey.
+
+use std::collections::BTreeMap;
+
+use reports::Latencies;
+use reports::record::{Bucket, Finding, InjectionRecord, LoadRecord, Outcomes, Phase, RunRecord, ServiceInfo, Verdict};
+
+use super::measure;
+
+/// Injections of one fault that hit one thing at one time.
+struct Group<'r> {
+    injections: Vec<&'r InjectionRecord>,
+    start: f64,
+    end: f64,
+}
+
+/// One finding for each broken thing and each judged journey.
+pub(super) fn findings(record: &RunRecord) -> Vec<Finding> {
+    let groups = groups(record);
+    let mut findings = Vec::new();
+    for (index, group) in groups.iter().enumerate() {
+        let overlaps = |other: &Group<'_>| other.start < group.end && group.start < other.end;
+        let alone = !groups.iter().enumerate().any(|(other, it)| other != index && overlaps(it));
+        for load in &record.loads {
+            if record.objectives.iter().any(|objective| objective.journey == load.name) {
+                findings.push(finding(record, group, load, alone));
+            }
+        }
+    }
+    findings.sort_by_key(|finding| ["confirmed", "untested", "refuted"].iter().position(|s| *s == finding.status));
+    findings
+}
+
+fn groups(record: &RunRecord) -> Vec<Group<'_>> {
+    let mut groups: BTreeMap<String, Group<'_>> = BTreeMap::new();
+    for injection in &record.injections {
+        let Some(start) = injection.applied_s else { continue };
+        let end = injection.undone_s.unwrap_or(f64::INFINITY);
+        // Instances of one service that are hit in the same second belong together.
+        let thing = injection.service.as_ref().unwrap_or(&injection.target);
+        let key = format!("{} {thing} {}", injection.fault, start.round());
+        let group = groups.entry(key).or_insert_with(|| Group { injections: Vec::new(), start, end });
+        group.injections.push(injection);
+        (group.start, group.end) = (group.start.min(start), group.end.max(end));
+    }
+    let mut groups: Vec<Group<'_>> = groups.into_values().collect();
+    groups.sort_by(|a, b| a.start.total_cmp(&b.start));
+    groups
+}
+
+fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool) -> Finding {
+    let first = group.injections[0];
+    let service = service(record, first);
+    let (verdict, sentence) = judge(record, group, load);
+    let unproven = group.injections.iter().any(|injection| injection.proof.status != "confirmed");
+    let (status, evidence) = if unproven {
+        ("untested", "the fault was not proven".to_owned())
+    } else if !record.generator.saturated.is_empty() {
+        ("untested", "the load generator did not keep up".to_owned())
+    } else {
+        match verdict {
+            Verdict::Held => ("refuted", sentence),
+            Verdict::Missed if alone => ("confirmed", sentence),
+            Verdict::Missed => ("untested", format!("several things were broken at once; {sentence}")),
+            Verdict::Unknown => ("untested", sentence),
+        }
+    };
+    Finding {
+        target: target(group, service),
+        fault: format!("{} {}", first.fault, first.parameters).trim().to_owned(),
+        journey: load.name.clone(),
+        status: status.to_owned(),
+        evidence,
+        remedy: if status == "confirmed" { remedy(group, service) } else { String::new() },
+    }
+}
+
+fn service<'r>(record: &'r RunRecord, injection: &InjectionRecord) -> Option<&'r ServiceInfo> {
+    let name = injection.service.as_ref()?;
+    record.topology.as_ref()?.services.iter().find(|service| service.name == *name)
+}
+
+/// The group in words: a service if all of it was hit, else its instances.
+fn target(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
+    let names: Vec<&str> = group.injections.iter().map(|injection| injection.target.as_str()).collect();
+    match service {
+        Some(service) if service.instances.len() == 1 => format!("{} (its only instance)", service.name),
+        Some(service) if names.len() >= service.instances.len() => {
+            format!("{} (all {} instances)", service.name, service.instances.len())
+        }
+        Some(service) => format!("{} ({} of {} instances of {})", names.join(", "), names.len(), service.instances.len(), service.name),
+        None => names.join(", "),
+    }
+}
+
+/// Judges the journey while the group was live, from the slices of that time.
+fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, String) {
+    let live: Vec<&Bucket> = load
+        .buckets
+        .iter()
+        .filter(|b| b.phase == Phase::Fault && b.at_s + b.len_s > group.start && b.at_s < group.end)
+        .collect();
+    let merged = merge(&live);
+    let mut worst: Option<(Verdict, String)> = None;
+    let rank = |verdict: Verdict| [Verdict::Held, Verdict::Unknown, Verdict::Missed].iter().position(|v| *v == verdict);
+    for objective in record.objectives.iter().filter(|o| o.journey == load.name && o.phases.contains(&Phase::Fault)) {
+        let measured = measure::measure(objective, &merged, &live).unwrap_or_default();
+        let verdict = measure::answer(objective, &measured);
+        let seen = measured.estimate.map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
+        let sentence = format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
+        if worst.as_ref().is_none_or(|(known, _)| rank(verdict) > rank(*known)) {
+            worst = Some((verdict, sentence));
+        }
+    }
+    worst.unwrap_or((Verdict::Unknown, "nothing was judged while it was broken".to_owned()))
+}
+
+fn merge(buckets: &[&Bucket]) -> Outcomes {
+    let mut all = Outcomes::default();
+    let mut latencies = Latencies::default();
+    for bucket in buckets {
+        all.due += bucket.all.due;
+        all.ok += bucket.all.ok;
+        for (class, count) in &bucket.all.errors {
+            *all.errors.entry(class.clone()).or_default() += count;
+        }
+        if let Ok(part) = Latencies::decode(&bucket.all.latencies) {
+            latencies.merge(&part);
+        }
+    }
+    all.latencies = latencies.encode();
+    all
+}
+
+/// What to do about a confirmed single point of failure.
+fn remedy(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
+    let first = group.injections[0];
+    let name = service.map_or(first.target.as_str(), |service| service.name.as_str());
+    let partly = service.is_some_and(|service| group.injections.len() < service.instances.len());
+    match first.effect.as_str() {
+        "outage" if partly => format!(
+            "The other instances of {name} did not take over: callers need health checks or outlier ejection, a short \
+             deadline per try and one retry on another instance, and the rest must have the capacity for all of the traffic."
+        ),
+        "outage" => format!(
+            "Run a second instance of {name} in another failure domain and let callers fail over to it; or make the call \
+             optional: answer without it, or from the last known value."
+        ),
+        "degradation" => format!(
+            "Give calls to {name} a deadline well below the journey's limit, with a fallback or one hedged try elsewhere, \
+             and shed load before queues build up."
+        ),
+        "shift" => format!(
+            "The surviving PoPs could not carry the traffic of {name}: add capacity for N-1, and drain in smaller steps \
+             with a longer soak."
+        ),
+        _ => format!("Remove the dependency on {name}, or make the journey survive without it."),
+    }
+}

@@ -1,0 +1,169 @@
+//! One clause against one set of outcomes: estimate, interval, answer.
+
+use injectors::units::Span;
+use reports::Latencies;
+use reports::record::{Bucket, LoadRecord, Objective, ObjectiveResult, Outcomes, Phase, RunRecord, Sli, Verdict};
+
+use super::stats;
+use crate::plan::{clause, span};
+
+/// An estimate with its interval.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Measured {
+    /// The point.
+    pub estimate: Option<f64>,
+    /// The lower end; none if the data give no bound.
+    pub low: Option<f64>,
+    /// The upper end; none if the data give no bound.
+    pub high: Option<f64>,
+    /// Observations.
+    pub samples: u64,
+}
+
+/// Whether a value is on the good side of a clause.
+pub fn good(objective: &Objective, value: f64) -> bool {
+    if objective.at_least { value >= objective.limit } else { value <= objective.limit }
+}
+
+/// The answer: the whole interval must be on one side.
+pub fn answer(objective: &Objective, measured: &Measured) -> Verdict {
+    let (Some(low), Some(_)) = (measured.low, measured.estimate) else { return Verdict::Unknown };
+    let high = measured.high.unwrap_or(f64::INFINITY);
+    match (good(objective, low), good(objective, high)) {
+        (true, true) => Verdict::Held,
+        (false, false) => Verdict::Missed,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Availability of outcomes.
+pub fn availability(outcomes: &Outcomes) -> Measured {
+    let all = outcomes.done();
+    let interval = stats::share(outcomes.ok, all);
+    Measured {
+        estimate: (all > 0).then(|| outcomes.ok as f64 / all as f64),
+        low: interval.map(|(low, _)| low),
+        high: interval.map(|(_, high)| high),
+        samples: all,
+    }
+}
+
+/// A quantile of latencies.
+pub fn latency(latencies: &Latencies, q: f64) -> Measured {
+    let n = latencies.count();
+    let (low, high) = stats::quantile_ranks(q, n);
+    Measured {
+        estimate: latencies.quantile(q),
+        // Rank 0 means no lower bound from the data: the smallest value is one.
+        low: latencies.at_rank(low.max(1)),
+        high: latencies.at_rank(high),
+        samples: n,
+    }
+}
+
+fn throughput(buckets: &[&Bucket]) -> Measured {
+    // Slices that a phase change has cut short would look like a drop.
+    let whole: Vec<f64> = buckets.iter().map(|bucket| bucket.all.ok as f64 / bucket.len_s).collect();
+    let inner = if whole.len() > 3 { &whole[1..whole.len() - 1] } else { &whole[..] };
+    let interval = stats::mean(inner);
+    Measured {
+        estimate: interval.map(|(mean, _, _)| mean),
+        low: interval.map(|(_, low, _)| low),
+        high: interval.map(|(_, _, high)| high),
+        samples: inner.len() as u64,
+    }
+}
+
+/// Measures a clause over outcomes and the slices that they came from.
+pub fn measure(objective: &Objective, outcomes: &Outcomes, buckets: &[&Bucket]) -> Result<Measured, String> {
+    match objective.sli {
+        Sli::Availability => Ok(availability(outcomes)),
+        Sli::Throughput => Ok(throughput(buckets)),
+        Sli::Latency(q) => {
+            let latencies = Latencies::decode(&outcomes.latencies).map_err(|error| error.to_string())?;
+            Ok(latency(&latencies, q))
+        }
+    }
+}
+
+/// A clause in one phase of a record.
+pub fn in_phase(objective: &Objective, load: Option<&LoadRecord>, phase: Phase, record: &RunRecord) -> ObjectiveResult {
+    let outcomes = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == phase)).map(|stats| &stats.all);
+    let buckets: Vec<&Bucket> =
+        load.map(|load| load.buckets.iter().filter(|bucket| bucket.phase == phase).collect()).unwrap_or_default();
+    let mut note = None;
+    let measured = match outcomes.map(|outcomes| measure(objective, outcomes, &buckets)) {
+        Some(Ok(measured)) => measured,
+        Some(Err(error)) => {
+            note = Some(error);
+            Measured::default()
+        }
+        None => Measured::default(),
+    };
+    let verdict = answer(objective, &measured);
+    if verdict == Verdict::Unknown && note.is_none() {
+        note = Some(why_unknown(&measured));
+    }
+    let _ = record;
+    ObjectiveResult {
+        journey: objective.journey.clone(),
+        phase,
+        sli: objective.sli,
+        at_least: objective.at_least,
+        limit: objective.limit,
+        estimate: measured.estimate,
+        low: measured.low,
+        high: measured.high,
+        samples: measured.samples,
+        verdict,
+        note,
+    }
+}
+
+fn why_unknown(measured: &Measured) -> String {
+    match measured.estimate {
+        None => "no data".to_owned(),
+        Some(_) => format!("{} observations are too few to decide: the limit lies inside the interval", measured.samples),
+    }
+}
+
+/// A clause within one slice of time. Throughput is not judged by the second.
+pub fn of_bucket(objective: &Objective, bucket: &Bucket) -> Verdict {
+    if matches!(objective.sli, Sli::Throughput) {
+        return Verdict::Unknown;
+    }
+    match measure(objective, &bucket.all, &[bucket]) {
+        Ok(measured) => answer(objective, &measured),
+        Err(_) => Verdict::Unknown,
+    }
+}
+
+/// A value of an SLI in words.
+pub fn value(sli: Sli, value: f64) -> String {
+    match sli {
+        Sli::Availability => format!("{:.3}%", value * 100.0),
+        Sli::Latency(_) if value < 1e-3 => format!("{:.0}us", value * 1e6),
+        Sli::Latency(_) if value < 1.0 => format!("{:.1}ms", value * 1e3),
+        Sli::Latency(_) => Span(span((value * 1e3).round() / 1e3)).to_string(),
+        Sli::Throughput => format!("{value:.1}/s"),
+    }
+}
+
+/// A result in one sentence.
+pub fn sentence(result: &ObjectiveResult) -> String {
+    let objective = Objective {
+        journey: result.journey.clone(),
+        sli: result.sli,
+        at_least: result.at_least,
+        limit: result.limit,
+        phases: Vec::new(),
+    };
+    let show = |bound: Option<f64>| bound.map_or("?".to_owned(), |bound| value(result.sli, bound));
+    let seen = match result.estimate {
+        Some(estimate) => {
+            format!("{} [{}, {}]", value(result.sli, estimate), show(result.low), show(result.high))
+        }
+        None => "no data".to_owned(),
+    };
+    format!("{} in {}: {} {seen}, objective {}", result.journey, result.phase.name(), result.sli.name(), clause(&objective))
+}
