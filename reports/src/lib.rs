@@ -8,6 +8,8 @@ pub mod record;
 pub mod render;
 #[cfg(test)]
 pub(crate) mod sample;
+#[cfg(test)]
+mod schema;
 mod series;
 mod svg;
 mod table;

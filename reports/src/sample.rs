@@ -481,6 +481,7 @@ pub(crate) fn not_steady() -> RunRecord {
     record.end = End::NotSteady("p99 of checkout was 900 ms".into());
     record.phases.truncate(2);
     record.injections.clear();
+    record.events.retain(|event| event.at_s < 15.0);
     record.judgement.findings.clear();
     record.judgement.results.retain(|r| r.phase <= Phase::Baseline);
     record.judgement.exit = 6;
@@ -513,7 +514,11 @@ pub(crate) fn with_text_everywhere(text: &str) -> RunRecord {
             _ => {}
         }
     }
-    let mut value = serde_json::to_value(aborted()).unwrap();
+    let mut record = aborted();
+    record.loads.iter_mut().for_each(|load| load.buckets.truncate(4));
+    record.topology = None;
+    record.events.truncate(5);
+    let mut value = serde_json::to_value(record).unwrap();
     replace(&mut value, text, "");
     serde_json::from_value(value).unwrap()
 }

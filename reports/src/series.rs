@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::latency::{Latencies, LatencyError};
-use crate::record::{LoadRecord, Outcomes};
+use crate::record::{Bucket, LoadRecord, Outcomes};
 
 /// The most points of one series.
 pub(crate) const POINTS_MAX: usize = 600;
 
-/// What ended within one slice of time.
+/// The quantiles kept of each slot.
+pub(crate) const QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 1.0];
+
+/// What ended within one slice of time. It keeps quantiles, not distributions: those take some 200 KB each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slot {
     /// Start in seconds.
@@ -21,8 +24,8 @@ pub(crate) struct Slot {
     pub(crate) ok: u64,
     /// Failures.
     pub(crate) failed: u64,
-    /// Latencies of both.
-    pub(crate) latencies: Latencies,
+    /// Latencies at [`QUANTILES`] in seconds, if there are any.
+    pub(crate) latencies: [Option<f64>; QUANTILES.len()],
     /// Answers by PoP.
     pub(crate) pops: BTreeMap<String, u64>,
 }
@@ -39,16 +42,31 @@ impl Slot {
         if length > 0.0 { n as f64 / length } else { 0.0 }
     }
 
-    fn merge(&mut self, other: &Self) {
-        self.start_s = self.start_s.min(other.start_s);
-        self.end_s = self.end_s.max(other.end_s);
-        self.due += other.due;
-        self.ok += other.ok;
-        self.failed += other.failed;
-        self.latencies.merge(&other.latencies);
-        for (pop, n) in &other.pops {
-            *self.pops.entry(pop.clone()).or_default() += n;
+    /// All of some buckets, of which there is at least one.
+    fn of(buckets: &[&Bucket]) -> Result<Self, LatencyError> {
+        let mut slot = Self { start_s: f64::INFINITY, end_s: f64::NEG_INFINITY, ..Self::default() };
+        let mut all: Option<Latencies> = None;
+        for bucket in buckets {
+            slot.start_s = slot.start_s.min(bucket.at_s);
+            slot.end_s = slot.end_s.max(bucket.at_s + bucket.len_s);
+            slot.due += bucket.all.due;
+            slot.ok += bucket.all.ok;
+            slot.failed += bucket.all.failed();
+            for (pop, n) in &bucket.pops {
+                *slot.pops.entry(pop.clone()).or_default() += n;
+            }
+            if !bucket.all.latencies.is_empty() {
+                let own = latencies(&bucket.all)?;
+                match &mut all {
+                    Some(all) => all.merge(&own),
+                    None => all = Some(own),
+                }
+            }
         }
+        if let Some(all) = all {
+            slot.latencies = QUANTILES.map(|q| all.quantile(q));
+        }
+        Ok(slot)
     }
 }
 
@@ -72,33 +90,22 @@ pub(crate) fn slots(load: &LoadRecord) -> Result<Vec<Slot>, LatencyError> {
         return Ok(Vec::new());
     }
     let step = base * ((end - start) / base / (POINTS_MAX - 1) as f64).ceil().max(1.0);
-    let mut grid: BTreeMap<u64, Slot> = BTreeMap::new();
+    let mut grid: BTreeMap<u64, Vec<&Bucket>> = BTreeMap::new();
     for bucket in buckets() {
-        let slot = Slot {
-            start_s: bucket.at_s,
-            end_s: bucket.at_s + bucket.len_s,
-            due: bucket.all.due,
-            ok: bucket.all.ok,
-            failed: bucket.all.failed(),
-            latencies: latencies(&bucket.all)?,
-            pops: bucket.pops.clone(),
-        };
         // A thousandth of a step makes up for starts such as 6.9999999.
         let index = ((bucket.at_s - start) / step + 1e-3) as u64;
-        grid.entry(index).and_modify(|known| known.merge(&slot)).or_insert(slot);
+        grid.entry(index).or_default().push(bucket);
     }
-    Ok(without_short_tail(grid.into_values().collect(), step))
-}
-
-/// A last slot of a few milliseconds would show a rate that never was: it joins the one before.
-fn without_short_tail(mut slots: Vec<Slot>, step: f64) -> Vec<Slot> {
-    if slots.len() > 1
-        && let Some(last) = slots.pop_if(|last| last.end_s - last.start_s < step / 4.0)
-        && let Some(before) = slots.last_mut()
+    let mut groups: Vec<_> = grid.into_values().collect();
+    let length = |group: &[&Bucket]| group.iter().map(|b| b.len_s).sum::<f64>();
+    // A last slot of a few milliseconds would show a rate that never was: it joins the one before.
+    if groups.len() > 1
+        && let Some(tail) = groups.pop_if(|group| length(group) < step / 4.0)
+        && let Some(before) = groups.last_mut()
     {
-        before.merge(&last);
+        before.extend(tail);
     }
-    slots
+    groups.iter().map(|group| Slot::of(group)).collect()
 }
 
 #[cfg(test)]
@@ -106,7 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Bucket, Phase};
+    use crate::record::Phase;
 
     fn load(lengths: &[(f64, u64)]) -> LoadRecord {
         let mut at_s = 0.0;

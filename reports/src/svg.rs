@@ -84,7 +84,7 @@ impl Axis {
         }
         let steps = || (-7..7).flat_map(|exp| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(exp)));
         let low = steps().filter(|v| *v <= min * 1.0001).last().unwrap_or(min);
-        let high = steps().find(|v| *v >= max * 0.9999).unwrap_or(max);
+        let high = steps().find(|v| *v >= max * 0.99).unwrap_or(max);
         let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
         let within: Vec<_> = steps().filter(|v| (low * 0.999..=high * 1.001).contains(v)).collect();
         let ticks = if within.len() <= 9 { within } else { within.into_iter().filter(whole).collect() };
@@ -202,7 +202,13 @@ impl Scene {
             let (from, to) = (self.time.share(band.start_s), self.time.share(band.end_s));
             out.raw("<rect class=\"shade\" x=\"").percent(from).raw("\" width=\"").percent(to - from);
             out.raw("\" height=\"").num(PLOT).raw("\"/>");
-            for edge in [from, to] {
+        }
+    }
+
+    /// Above areas, which hide the shades.
+    fn draw_edges(&self, out: &mut Markup) {
+        for band in self.lanes.iter().flatten() {
+            for edge in [self.time.share(band.start_s), self.time.share(band.end_s)] {
                 out.raw("<line class=\"edge\" x1=\"").percent(edge).raw("\" x2=\"").percent(edge);
                 out.raw("\" y2=\"").num(PLOT).raw("\"/>");
             }
@@ -270,19 +276,20 @@ impl<'a> Chart<'a> {
         self.shapes.raw("\"/>");
     }
 
-    /// An area between two values over points of time in seconds.
-    pub(crate) fn area(&mut self, class: &'static str, points: &[(f64, f64, f64)]) {
-        if points.is_empty() {
-            return;
-        }
+    /// An area of steps: from one time in seconds to the next, from one value to another. Nothing is drawn where
+    /// it is empty, so that what is drawn stands for something.
+    pub(crate) fn area(&mut self, class: &'static str, steps: &[Step]) {
         self.shapes.raw("<path class=\"area ").raw(class).raw("\" d=\"");
-        let forth = points.iter().map(|(s, low, _)| (*s, *low));
-        let back = points.iter().rev().map(|(s, _, high)| (*s, *high));
-        for (at, (s, value)) in forth.chain(back).enumerate() {
-            self.shapes.raw(if at == 0 { "M" } else { "L" }).num(self.scene.time.share(s) * WIDE);
-            self.shapes.raw(" ").num(self.axis.y(value));
+        for run in steps.split(|step| step.high <= step.low).filter(|run| !run.is_empty()) {
+            let forth = corners(run, |step| step.low);
+            let back = corners(run, |step| step.high);
+            for (at, (s, value)) in forth.into_iter().chain(back.into_iter().rev()).enumerate() {
+                self.shapes.raw(if at == 0 { "M" } else { "L" }).num(self.scene.time.share(s) * WIDE);
+                self.shapes.raw(" ").num(self.axis.y(value));
+            }
+            self.shapes.raw("Z");
         }
-        self.shapes.raw("Z\"/>");
+        self.shapes.raw("\"/>");
     }
 
     /// A dashed line at a limit during some spans, with its name.
@@ -327,7 +334,9 @@ impl<'a> Chart<'a> {
             .num(WIDE)
             .raw(" ")
             .num(PLOT);
-        out.raw("\" preserveAspectRatio=\"none\">").append(&self.shapes).raw("</svg>").append(&self.over);
+        out.raw("\" preserveAspectRatio=\"none\">").append(&self.shapes).raw("</svg>");
+        self.scene.draw_edges(&mut out);
+        out.append(&self.over);
         self.scene.draw_time_axis(&mut out);
         out.raw("</g></svg><svg class=\"ends\" aria-hidden=\"true\" height=\"").num(height).raw("\">");
         for (y, name) in apart(&self.ends) {
@@ -340,6 +349,32 @@ impl<'a> Chart<'a> {
         out.raw("</svg></div>");
         out
     }
+}
+
+/// A part of an area.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// From when, in seconds.
+    pub(crate) from_s: f64,
+    /// Until when, in seconds.
+    pub(crate) to_s: f64,
+    /// From which value.
+    pub(crate) low: f64,
+    /// To which value.
+    pub(crate) high: f64,
+}
+
+/// The corners of one side of an area; equal neighbours are one step.
+fn corners(steps: &[Step], side: fn(&Step) -> f64) -> Vec<(f64, f64)> {
+    let mut corners: Vec<(f64, f64)> = Vec::with_capacity(2 * steps.len());
+    for step in steps {
+        let value = side(step);
+        match corners.last_mut() {
+            Some(last) if last.1 == value => last.0 = step.to_s,
+            _ => corners.extend([(step.from_s, value), (step.to_s, value)]),
+        }
+    }
+    corners
 }
 
 /// The names moved down as far as needed not to touch each other, then up again from the foot of the plot.

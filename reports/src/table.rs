@@ -85,6 +85,9 @@ fn push_word(lines: &mut [String], word: &str) {
     last.push_str(word);
 }
 
+/// Spaces between two columns of a table.
+const GAP: usize = 2;
+
 /// How a cell is emphasised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
@@ -140,22 +143,25 @@ impl Cell {
 pub(crate) struct Table {
     /// The heads; the first one is the name of the table.
     pub(crate) heads: Vec<&'static str>,
-    /// The most columns of a terminal for each of them.
-    pub(crate) widest: Vec<usize>,
     /// The rows, each as long as `heads`.
     pub(crate) rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// The lines, aligned, without trailing spaces.
-    pub(crate) fn lines(&self, colour: bool) -> Vec<String> {
-        let widths: Vec<_> = (0..self.heads.len())
-            .map(|at| {
-                let cells = self.rows.iter().filter_map(|row| row.get(at)).map(|cell| width(&cell.text));
-                let widest = cells.max().unwrap_or(0).min(self.widest[at]);
-                widest.max(width(self.heads[at]))
-            })
-            .collect();
+    /// The lines, aligned, without trailing spaces, none wider than `columns`: the widest cells are clipped.
+    pub(crate) fn lines(&self, columns: usize, colour: bool) -> Vec<String> {
+        let widest =
+            |at: usize| self.rows.iter().filter_map(|row| row.get(at)).map(|cell| width(&cell.text)).max();
+        let mut widths: Vec<_> = self.heads.iter().map(|head| width(head)).collect();
+        for (at, own) in widths.iter_mut().enumerate() {
+            // Clipping takes one column at a time: start from what fits.
+            *own = widest(at).unwrap_or(0).max(*own).min(columns);
+        }
+        let gaps = GAP * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > columns {
+            let Some(largest) = widths.iter_mut().max().filter(|largest| **largest > 1) else { break };
+            *largest -= 1;
+        }
         let heads = self.heads.iter().enumerate();
         let heads =
             heads.map(|(at, head)| Cell::new(head, if at == 0 { Tone::Bold } else { Tone::Dim })).collect();
@@ -173,7 +179,7 @@ fn line(row: &[Cell], widths: &[usize], colour: bool) -> String {
             gap = 0;
             out.push_str(&paint(&text, cell.tone, colour));
         }
-        gap += columns - width(&text) + 2;
+        gap += columns - width(&text) + GAP;
     }
     out
 }
@@ -194,8 +200,9 @@ mod tests {
     fn columns_are_aligned_and_clipped() {
         let rows =
             vec![vec![Cell::plain("a"), Cell::plain("x")], vec![Cell::plain("abcdefgh"), Cell::plain("y")]];
-        let table = Table { heads: vec!["T", "V"], widest: vec![5, 5], rows };
-        assert_eq!(table.lines(false), ["T      V", "a      x", "abcd…  y"]);
+        let table = Table { heads: vec!["T", "V"], rows };
+        assert_eq!(table.lines(20, false), ["T         V", "a         x", "abcdefgh  y"]);
+        assert_eq!(table.lines(8, false), ["T      V", "a      x", "abcd…  y"]);
     }
 
     proptest! {

@@ -47,7 +47,7 @@ impl Page {
 
     fn table(&mut self, table: &Table, left_out: usize) {
         self.blank();
-        self.lines.extend(table.lines(self.colour));
+        self.lines.extend(table.lines(WIDTH, self.colour));
         if left_out > 0 {
             self.lines.push(paint(&format!("… and {left_out} more"), Tone::Dim, self.colour));
         }
@@ -116,7 +116,7 @@ fn objectives(page: &mut Page, record: &RunRecord) {
     });
     let rows = rows.collect();
     let heads = vec!["OBJECTIVES", "", "phase", "estimate", "95% interval", "verdict"];
-    page.table(&Table { heads, widest: vec![20, 26, 8, 11, 23, 9], rows }, left_out);
+    page.table(&Table { heads, rows }, left_out);
 }
 
 fn faults(page: &mut Page, record: &RunRecord) {
@@ -136,7 +136,7 @@ fn faults(page: &mut Page, record: &RunRecord) {
     let rows = rows.collect();
     let heads = vec!["FAULTS", "requested", "measured", "proof", "undo"];
     let left_out = record.injections.len().saturating_sub(INJECTIONS_MAX);
-    page.table(&Table { heads, widest: vec![34, 16, 20, 11, 12], rows }, left_out);
+    page.table(&Table { heads, rows }, left_out);
     for injection in record.injections.iter().take(INJECTIONS_MAX) {
         if let Some(error) = &injection.error {
             page.paragraph("  ! ", Tone::Bad, &format!("{}: {error}", injection.fault));

@@ -7,7 +7,7 @@ use crate::format;
 use crate::markup::Markup;
 use crate::record::{LoadRecord, RunRecord, Sli};
 use crate::series::{self, Slot};
-use crate::svg::{Axis, Chart, PLOT, Scene};
+use crate::svg::{Axis, Chart, PLOT, Scene, Step};
 
 /// The most journeys that get charts.
 const JOURNEYS_MAX: usize = 4;
@@ -17,9 +17,8 @@ const POPS_MAX: usize = 7;
 const LIMITS_MAX: usize = 6;
 /// Colours of areas, in the stylesheet.
 const AREAS: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
-/// The quantiles drawn: name, class, quantile.
-const QUANTILES: [(&str, &str, f64); 4] =
-    [("p50", "p50", 0.5), ("p90", "p90", 0.9), ("p99", "p99", 0.99), ("max", "max", 1.0)];
+/// The names and classes of [`series::QUANTILES`].
+const QUANTILES: [&str; series::QUANTILES.len()] = ["p50", "p90", "p99", "max"];
 
 /// All charts; empty when nothing was sent.
 pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
@@ -53,10 +52,10 @@ pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
     Ok(out)
 }
 
-/// A figure with a caption: what, of which journey, and a legend of (class, name).
-fn figure(what: &'static str, of: &str, legend: &[(&'static str, &str)], chart: &Chart<'_>) -> Markup {
+/// A figure with a caption: a title and a legend of (class, name).
+fn figure(title: &str, legend: &[(&'static str, &str)], chart: &Chart<'_>) -> Markup {
     let mut out = Markup::html();
-    out.raw("<figure><figcaption><strong>").raw(what).text(of).raw("</strong><span class=\"legend\">");
+    out.raw("<figure><figcaption><strong>").text(title).raw("</strong><span class=\"legend\">");
     for (class, name) in legend {
         out.raw("<span><i class=\"swatch ").raw(class).raw("\"></i>").text(name).raw("</span>");
     }
@@ -65,10 +64,9 @@ fn figure(what: &'static str, of: &str, legend: &[(&'static str, &str)], chart: 
 }
 
 fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
-    let measured = || slots.iter().filter(|slot| slot.latencies.count() > 0);
-    let at = |slot: &Slot, q: f64| slot.latencies.quantile(q);
-    let min = measured().filter_map(|s| at(s, 0.5)).fold(f64::INFINITY, f64::min);
-    let mut max = measured().filter_map(|s| at(s, 1.0)).fold(0.0, f64::max);
+    let latencies = || slots.iter().flat_map(|slot| slot.latencies).flatten();
+    let min = latencies().fold(f64::INFINITY, f64::min);
+    let mut max = latencies().fold(0.0, f64::max);
     let limits: Vec<_> = record.objectives.iter().filter(|o| o.journey == load.name).collect();
     for limit in &limits {
         if let Sli::Latency(_) = limit.sli {
@@ -81,11 +79,11 @@ fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot])
         load.name,
         format::seconds(max)
     );
-    let scale = if axis.is_log() { "Latency, logarithmic · " } else { "Latency · " };
+    let note = if axis.is_log() { " (logarithmic)" } else { "" };
     let mut chart = Chart::new(scene, axis, format::seconds_exact, alt);
-    for (name, class, q) in QUANTILES.into_iter().rev() {
-        let points: Vec<_> = slots.iter().map(|slot| (slot.middle_s(), at(slot, q))).collect();
-        chart.line(class, &points);
+    for (at, name) in QUANTILES.into_iter().enumerate().rev() {
+        let points: Vec<_> = slots.iter().map(|slot| (slot.middle_s(), slot.latencies[at])).collect();
+        chart.line(name, &points);
         if let Some(value) = points.iter().rev().find_map(|(_, value)| *value) {
             chart.ends.push((chart.axis.y(value), name.to_owned()));
         }
@@ -97,10 +95,10 @@ fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot])
         let limit = format::limit(objective.sli, objective.at_least, objective.limit);
         chart.limit(objective.limit, &spans, &format!("{} {limit}", objective.sli.name()));
     }
-    let legend = QUANTILES.map(|(name, class, _)| (class, name));
+    let legend = QUANTILES.map(|name| (name, name));
     let has_limit = !chart.over.is_empty();
     let legend: Vec<_> = legend.into_iter().chain(has_limit.then_some(("limit", "objective"))).collect();
-    figure(scale, &load.name, &legend, &chart)
+    figure(&format!("Latency of {}{note}", load.name), &legend, &chart)
 }
 
 fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
@@ -115,43 +113,76 @@ fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
         format::rate(max),
         format::many(failed, "failure")
     );
-    let mut chart = Chart::new(scene, Axis::linear(max), format::rate, alt);
+    let mut chart = Chart::new(scene, Axis::linear(max * 1.05), format::rate, alt);
     let area = |low: &dyn Fn(&Slot) -> f64, high: &dyn Fn(&Slot) -> f64| {
-        slots.iter().map(|slot| (slot.middle_s(), low(slot), high(slot))).collect::<Vec<_>>()
+        slots.iter().map(|slot| step(slot.start_s, slot.end_s, low(slot), high(slot))).collect::<Vec<_>>()
     };
     chart.area("ok", &area(&|_| 0.0, &ok));
     chart.area("error", &area(&ok, &done));
-    chart.line("due", &slots.iter().map(|slot| (slot.middle_s(), Some(due(slot)))).collect::<Vec<_>>());
-    figure("Requests per second · ", &load.name, &[("ok", "ok"), ("error", "errors"), ("due", "due")], &chart)
+    let steps = slots.iter().flat_map(|slot| [slot.start_s, slot.end_s].map(|s| (s, Some(due(slot)))));
+    chart.line("due", &steps.collect::<Vec<_>>());
+    figure(
+        &format!("Requests of {} per second", load.name),
+        &[("ok", "ok"), ("error", "errors"), ("due", "due")],
+        &chart,
+    )
 }
 
-/// Answers per slot and PoP, over all journeys, by the second in which the slot starts.
-fn answers(loads: &[Vec<Slot>]) -> BTreeMap<u64, (f64, BTreeMap<&str, u64>)> {
-    let mut grid: BTreeMap<u64, (f64, BTreeMap<&str, u64>)> = BTreeMap::new();
+fn step(from_s: f64, to_s: f64, low: f64, high: f64) -> Step {
+    Step { from_s, to_s, low, high }
+}
+
+/// The answers of all journeys in one slice of time.
+#[derive(Default)]
+struct Answers<'a> {
+    from_s: f64,
+    to_s: f64,
+    pops: BTreeMap<&'a str, u64>,
+}
+
+/// Answers by PoP over time, each slice up to the next one.
+fn answers(loads: &[Vec<Slot>]) -> Vec<Answers<'_>> {
+    let mut grid: BTreeMap<u64, Answers<'_>> = BTreeMap::new();
     for slot in loads.iter().flatten() {
-        let (_, pops) =
-            grid.entry((slot.start_s.max(0.0) * 10.0) as u64).or_insert((slot.middle_s(), BTreeMap::new()));
+        let new = || Answers { from_s: slot.start_s, to_s: slot.end_s, pops: BTreeMap::new() };
+        let answers = grid.entry((slot.start_s.max(0.0) * 10.0) as u64).or_insert_with(new);
+        answers.to_s = answers.to_s.max(slot.end_s);
         for (pop, n) in slot.pops.iter().filter(|(pop, _)| *pop != "-") {
-            *pops.entry(pop).or_default() += n;
+            *answers.pops.entry(pop).or_default() += n;
         }
     }
-    grid.retain(|_, (_, pops)| pops.values().sum::<u64>() > 0);
+    let mut grid: Vec<_> = grid.into_values().filter(|a| a.pops.values().sum::<u64>() > 0).collect();
     while grid.len() > series::POINTS_MAX {
-        // Journeys of different length have slots of different length: every other point goes.
-        let mut keep = false;
-        grid.retain(|_, _| {
-            keep = !keep;
-            keep
-        });
+        // Journeys of different length have slots of different length: neighbours are merged.
+        grid = merged_in_pairs(grid);
+    }
+    for at in 1..grid.len() {
+        grid[at - 1].to_s = grid[at].from_s;
     }
     grid
+}
+
+fn merged_in_pairs(grid: Vec<Answers<'_>>) -> Vec<Answers<'_>> {
+    let mut merged: Vec<Answers<'_>> = Vec::with_capacity(grid.len().div_ceil(2));
+    for (at, answers) in grid.into_iter().enumerate() {
+        match merged.last_mut() {
+            Some(last) if at % 2 == 1 => {
+                last.to_s = last.to_s.max(answers.to_s);
+                for (pop, n) in answers.pops {
+                    *last.pops.entry(pop).or_default() += n;
+                }
+            }
+            _ => merged.push(answers),
+        }
+    }
+    merged
 }
 
 /// Empty when answers name fewer than two PoPs.
 fn shares(scene: &Scene, loads: &[Vec<Slot>]) -> Markup {
     let grid = answers(loads);
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
-    for (pop, n) in grid.values().flat_map(|(_, pops)| pops) {
+    for (pop, n) in grid.iter().flat_map(|answers| &answers.pops) {
         *totals.entry(pop).or_default() += n;
     }
     if totals.len() < 2 {
@@ -162,34 +193,34 @@ fn shares(scene: &Scene, loads: &[Vec<Slot>]) -> Markup {
     let rest = names.split_off(names.len().min(POPS_MAX));
     let alt = format!("Share of answers per PoP over time: {}", names.join(", "));
     let mut chart = Chart::new(scene, Axis::linear(1.0), format::percent, alt);
-    let mut floor: Vec<_> = grid.values().map(|_| 0.0).collect();
+    let mut floor: Vec<_> = grid.iter().map(|_| 0.0).collect();
     let groups = names.iter().map(|name| vec![*name]).chain((!rest.is_empty()).then(|| rest.clone()));
     let mut legend = Vec::new();
     for (group, class) in groups.zip(AREAS) {
         let label = if group.len() > 1 { "others" } else { group[0] };
-        let points: Vec<_> = grid
-            .values()
+        let steps: Vec<_> = grid
+            .iter()
             .zip(&mut floor)
-            .map(|((at_s, pops), floor)| {
-                let all: u64 = pops.values().sum();
-                let own: u64 = group.iter().filter_map(|pop| pops.get(pop)).sum();
+            .map(|(answers, floor)| {
+                let all: u64 = answers.pops.values().sum();
+                let own: u64 = group.iter().filter_map(|pop| answers.pops.get(pop)).sum();
                 let low = *floor;
                 *floor = (low + own as f64 / all as f64).min(1.0);
-                (*at_s, low, *floor)
+                step(answers.from_s, answers.to_s, low, *floor)
             })
             .collect();
-        chart.area(class, &points);
-        name_area(&mut chart, &points, label);
+        chart.area(class, &steps);
+        name_area(&mut chart, &steps, label);
         legend.push((class, label));
     }
-    figure("Share of answers per PoP", "", &legend, &chart)
+    figure("Share of answers per PoP", &legend, &chart)
 }
 
 /// Writes the name into the area near its left end, if there is room.
-fn name_area(chart: &mut Chart<'_>, points: &[(f64, f64, f64)], name: &str) {
-    let near: Vec<_> = points.iter().take(points.len().div_ceil(10)).collect();
-    let low = near.iter().map(|(_, low, _)| *low).fold(0.0, f64::max);
-    let high = near.iter().map(|(_, _, high)| *high).fold(1.0, f64::min);
+fn name_area(chart: &mut Chart<'_>, steps: &[Step], name: &str) {
+    let near: Vec<_> = steps.iter().take(steps.len().div_ceil(10)).collect();
+    let low = near.iter().map(|step| step.low).fold(0.0, f64::max);
+    let high = near.iter().map(|step| step.high).fold(1.0, f64::min);
     if (high - low) * PLOT >= 16.0 {
         let y = chart.axis.y(low.midpoint(high)) + 4.0;
         chart.over.raw("<text class=\"area-name\" x=\"1%\" y=\"").num(y).raw("\">").text(name).raw("</text>");
