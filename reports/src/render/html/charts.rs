@@ -1,0 +1,228 @@
+//! The charts: per journey latency and requests over time, and the share of traffic per PoP.
+
+use std::collections::BTreeMap;
+
+use super::super::RenderError;
+use crate::format;
+use crate::markup::Markup;
+use crate::record::{LoadRecord, RunRecord, Sli};
+use crate::series::{self, Slot};
+use crate::svg::{Axis, Chart, PLOT, Scene, Step};
+
+/// The most journeys that get charts.
+const JOURNEYS_MAX: usize = 4;
+/// The most PoPs with an area of their own; the rest is one area.
+const POPS_MAX: usize = 7;
+/// The most limits drawn in one chart.
+const LIMITS_MAX: usize = 6;
+/// Colours of areas, in the stylesheet.
+const AREAS: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
+/// The names and classes of [`series::QUANTILES`].
+const QUANTILES: [&str; series::QUANTILES.len()] = ["p50", "p90", "p99", "max"];
+
+/// All charts; empty when nothing was sent.
+pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
+    let mut out = Markup::html();
+    let scene = Scene::of(record);
+    let mut pops = Vec::new();
+    for (at, load) in record.loads.iter().enumerate() {
+        let damaged = |source| RenderError::Latencies { journey: load.name.clone(), source };
+        let slots = series::slots(load).map_err(damaged)?;
+        if slots.is_empty() {
+            continue;
+        }
+        if at < JOURNEYS_MAX {
+            out.append(&latency(record, load, &scene, &slots)).append(&requests(load, &scene, &slots));
+        }
+        pops.push(slots);
+    }
+    out.append(&shares(&scene, &pops));
+    if out.is_empty() {
+        return Ok(out);
+    }
+    if record.loads.len() > JOURNEYS_MAX {
+        let left_out = record.loads.len() - JOURNEYS_MAX;
+        out.raw("<p class=\"more\">").text(format::many(left_out as u64, "further journey"));
+        out.raw(" without charts; the tables below have all of them.</p>\n");
+    }
+    if scene.hidden > 0 {
+        out.raw("<p class=\"more\">").text(format::many(scene.hidden as u64, "injection"));
+        out.raw(" not drawn for lack of room; the table of faults has all of them.</p>\n");
+    }
+    Ok(out)
+}
+
+/// A figure with a caption: a title and a legend of (class, name).
+fn figure(title: &str, legend: &[(&'static str, &str)], chart: &Chart<'_>) -> Markup {
+    let mut out = Markup::html();
+    out.raw("<figure><figcaption><strong>").text(title).raw("</strong><span class=\"legend\">");
+    for (class, name) in legend {
+        out.raw("<span><i class=\"swatch ").raw(class).raw("\"></i>").text(name).raw("</span>");
+    }
+    out.raw("</span></figcaption>").append(&chart.draw()).raw("</figure>\n");
+    out
+}
+
+fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
+    let latencies = || slots.iter().flat_map(|slot| slot.latencies).flatten();
+    let min = latencies().fold(f64::INFINITY, f64::min);
+    let mut max = latencies().fold(0.0, f64::max);
+    let limits: Vec<_> = record.objectives.iter().filter(|o| o.journey == load.name).collect();
+    for limit in &limits {
+        if let Sli::Latency(_) = limit.sli {
+            max = max.max(limit.limit);
+        }
+    }
+    let axis = Axis::fitting(min, max);
+    let alt = format!(
+        "Latency of {} over time: p50, p90, p99 and maximum, up to {}",
+        load.name,
+        format::seconds(max)
+    );
+    let note = if axis.is_log() { " (logarithmic)" } else { "" };
+    let mut chart = Chart::new(scene, axis, format::seconds_exact, alt);
+    for (at, name) in QUANTILES.into_iter().enumerate().rev() {
+        let points: Vec<_> = slots.iter().map(|slot| (slot.middle_s(), slot.latencies[at])).collect();
+        chart.line(name, &points);
+        if let Some(value) = points.iter().rev().find_map(|(_, value)| *value) {
+            chart.ends.push((chart.axis.y(value), name.to_owned()));
+        }
+    }
+    for objective in limits.into_iter().take(LIMITS_MAX) {
+        let Sli::Latency(_) = objective.sli else { continue };
+        let judged = record.phases.iter().filter(|span| objective.phases.contains(&span.phase));
+        let spans: Vec<_> = judged.map(|span| (span.start_s, span.end_s)).collect();
+        let limit = format::limit(objective.sli, objective.at_least, objective.limit);
+        chart.limit(objective.limit, &spans, &format!("{} {limit}", objective.sli.name()));
+    }
+    let legend = QUANTILES.map(|name| (name, name));
+    let has_limit = !chart.over.is_empty();
+    let legend: Vec<_> = legend.into_iter().chain(has_limit.then_some(("limit", "objective"))).collect();
+    figure(&format!("Latency of {}{note}", load.name), &legend, &chart)
+}
+
+fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
+    let due = |slot: &Slot| slot.per_second(slot.due);
+    let ok = |slot: &Slot| slot.per_second(slot.ok);
+    let done = |slot: &Slot| slot.per_second(slot.ok + slot.failed);
+    let max = slots.iter().map(|slot| due(slot).max(done(slot))).fold(0.0, f64::max);
+    let failed: u64 = slots.iter().map(|slot| slot.failed).sum();
+    let alt = format!(
+        "Requests of {} per second over time, up to {}; {} in all",
+        load.name,
+        format::rate(max),
+        format::many(failed, "failure")
+    );
+    let mut chart = Chart::new(scene, Axis::linear(max * 1.05), format::rate, alt);
+    let area = |low: &dyn Fn(&Slot) -> f64, high: &dyn Fn(&Slot) -> f64| {
+        slots.iter().map(|slot| step(slot.start_s, slot.end_s, low(slot), high(slot))).collect::<Vec<_>>()
+    };
+    chart.area("ok", &area(&|_| 0.0, &ok));
+    chart.area("error", &area(&ok, &done));
+    let steps = slots.iter().flat_map(|slot| [slot.start_s, slot.end_s].map(|s| (s, Some(due(slot)))));
+    chart.line("due", &steps.collect::<Vec<_>>());
+    figure(
+        &format!("Requests of {} per second", load.name),
+        &[("ok", "ok"), ("error", "errors"), ("due", "due")],
+        &chart,
+    )
+}
+
+fn step(from_s: f64, to_s: f64, low: f64, high: f64) -> Step {
+    Step { from_s, to_s, low, high }
+}
+
+/// The answers of all journeys in one slice of time.
+#[derive(Default)]
+struct Answers<'a> {
+    from_s: f64,
+    to_s: f64,
+    pops: BTreeMap<&'a str, u64>,
+}
+
+/// Answers by PoP over time, each slice up to the next one.
+fn answers(loads: &[Vec<Slot>]) -> Vec<Answers<'_>> {
+    let mut grid: BTreeMap<u64, Answers<'_>> = BTreeMap::new();
+    for slot in loads.iter().flatten() {
+        let new = || Answers { from_s: slot.start_s, to_s: slot.end_s, pops: BTreeMap::new() };
+        let answers = grid.entry((slot.start_s.max(0.0) * 10.0) as u64).or_insert_with(new);
+        answers.to_s = answers.to_s.max(slot.end_s);
+        for (pop, n) in slot.pops.iter().filter(|(pop, _)| *pop != "-") {
+            *answers.pops.entry(pop).or_default() += n;
+        }
+    }
+    let mut grid: Vec<_> = grid.into_values().filter(|a| a.pops.values().sum::<u64>() > 0).collect();
+    while grid.len() > series::POINTS_MAX {
+        // Journeys of different length have slots of different length: neighbours are merged.
+        grid = merged_in_pairs(grid);
+    }
+    for at in 1..grid.len() {
+        grid[at - 1].to_s = grid[at].from_s;
+    }
+    grid
+}
+
+fn merged_in_pairs(grid: Vec<Answers<'_>>) -> Vec<Answers<'_>> {
+    let mut merged: Vec<Answers<'_>> = Vec::with_capacity(grid.len().div_ceil(2));
+    for (at, answers) in grid.into_iter().enumerate() {
+        match merged.last_mut() {
+            Some(last) if at % 2 == 1 => {
+                last.to_s = last.to_s.max(answers.to_s);
+                for (pop, n) in answers.pops {
+                    *last.pops.entry(pop).or_default() += n;
+                }
+            }
+            _ => merged.push(answers),
+        }
+    }
+    merged
+}
+
+/// Empty when answers name fewer than two PoPs.
+fn shares(scene: &Scene, loads: &[Vec<Slot>]) -> Markup {
+    let grid = answers(loads);
+    let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
+    for (pop, n) in grid.iter().flat_map(|answers| &answers.pops) {
+        *totals.entry(pop).or_default() += n;
+    }
+    if totals.len() < 2 {
+        return Markup::html();
+    }
+    let mut names: Vec<_> = totals.keys().copied().collect();
+    names.sort_by_key(|name| std::cmp::Reverse(totals[name]));
+    let rest = names.split_off(names.len().min(POPS_MAX));
+    let alt = format!("Share of answers per PoP over time: {}", names.join(", "));
+    let mut chart = Chart::new(scene, Axis::linear(1.0), format::percent, alt);
+    let mut floor: Vec<_> = grid.iter().map(|_| 0.0).collect();
+    let groups = names.iter().map(|name| vec![*name]).chain((!rest.is_empty()).then(|| rest.clone()));
+    let mut legend = Vec::new();
+    for (group, class) in groups.zip(AREAS) {
+        let label = if group.len() > 1 { "others" } else { group[0] };
+        let steps: Vec<_> = grid
+            .iter()
+            .zip(&mut floor)
+            .map(|(answers, floor)| {
+                let all: u64 = answers.pops.values().sum();
+                let own: u64 = group.iter().filter_map(|pop| answers.pops.get(pop)).sum();
+                let low = *floor;
+                *floor = (low + own as f64 / all as f64).min(1.0);
+                step(answers.from_s, answers.to_s, low, *floor)
+            })
+            .collect();
+        chart.area(class, &steps);
+        name_area(&mut chart, &steps, label);
+        legend.push((class, label));
+    }
+    figure("Share of answers per PoP", &legend, &chart)
+}
+
+/// Writes the name into the area near its left end, if there is room.
+fn name_area(chart: &mut Chart<'_>, steps: &[Step], name: &str) {
+    let near: Vec<_> = steps.iter().take(steps.len().div_ceil(10)).collect();
+    let low = near.iter().map(|step| step.low).fold(0.0, f64::max);
+    let high = near.iter().map(|step| step.high).fold(1.0, f64::min);
+    if (high - low) * PLOT >= 16.0 {
+        let y = chart.axis.y(low.midpoint(high)) + 4.0;
+        chart.over.raw("<text class=\"area-name\" x=\"1%\" y=\"").num(y).raw("\">").text(name).raw("</text>");
+    }
+}

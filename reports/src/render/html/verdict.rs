@@ -1,0 +1,172 @@
+//! The banner, the deciding reasons, and the objectives with their intervals.
+
+use super::super::words::{self, State};
+use super::{ROWS_MAX, badge, close_table, number, open_table};
+use crate::format;
+use crate::markup::Markup;
+use crate::record::{ObjectiveResult, RunRecord, Verdict};
+
+const REASONS_MAX: usize = 20;
+
+/// The verdict and the question, before anything else.
+pub(super) fn banner(record: &RunRecord) -> Markup {
+    let state = words::verdict_state(record.judgement.verdict);
+    let mut out = Markup::html();
+    out.raw("<header class=\"banner ")
+        .raw(state.class())
+        .raw("\">\n<p class=\"verdict\"><span class=\"icon\" ");
+    out.raw("aria-hidden=\"true\">").raw(state.icon()).raw("</span>");
+    out.text(record.judgement.verdict.name().to_uppercase()).raw("<span class=\"meaning\">");
+    out.raw(meaning(record.judgement.verdict)).raw("</span></p>\n");
+    out.element("h1", &record.experiment.question).raw("\n<dl class=\"about\">");
+    let about = [
+        ("Experiment", record.experiment.name.clone()),
+        ("Owner", record.experiment.owner.clone().unwrap_or_default()),
+        ("Started", format::utc(record.started_unix_s)),
+        ("Took", format::seconds(words::length_s(record))),
+        ("Target", record.host.target.clone()),
+        ("Run", record.run.clone()),
+        ("squall", record.squall.clone()),
+    ];
+    for (name, value) in about.iter().filter(|(_, value)| !value.is_empty()) {
+        out.raw("<div>").element("dt", name).element("dd", value).raw("</div>");
+    }
+    out.raw("</dl>\n").append(&reasons(record)).append(&facts(record)).raw("</header>\n");
+    out
+}
+
+fn meaning(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Held => "the hypothesis held",
+        Verdict::Missed => "the hypothesis did not hold",
+        Verdict::Unknown => "the run cannot tell",
+    }
+}
+
+fn reasons(record: &RunRecord) -> Markup {
+    let mut out = Markup::html();
+    let reasons: Vec<_> =
+        words::end(record).into_iter().chain(record.judgement.reasons.iter().cloned()).collect();
+    if reasons.is_empty() {
+        return out;
+    }
+    out.raw("<ul class=\"reasons\">");
+    for reason in reasons.iter().take(REASONS_MAX) {
+        out.element("li", reason);
+    }
+    if reasons.len() > REASONS_MAX {
+        out.element("li", format!("… and {} more", reasons.len() - REASONS_MAX));
+    }
+    out.raw("</ul>\n");
+    out
+}
+
+/// The few numbers that a reader looks for first.
+fn facts(record: &RunRecord) -> Markup {
+    let mut out = Markup::html();
+    out.raw("<dl class=\"facts\">");
+    let mut fact = |name: &str, value: &str, state: State, note: &str| {
+        out.raw("<div class=\"").raw(state.class()).raw("\">").element("dt", name).raw("<dd>").text(value);
+        out.raw("<small>").text(note).raw("</small></dd></div>");
+    };
+    let results = &record.judgement.results;
+    let held = results.iter().filter(|r| r.verdict == Verdict::Held).count();
+    let state =
+        if held == results.len() { State::Good } else { words::verdict_state(record.judgement.verdict) };
+    fact("Objectives", &format!("{held} of {}", results.len()), state, "clauses × phases held");
+    if words::was_injected(record) {
+        let detect = record.judgement.detect_s;
+        let (value, note) = detect.map_or(("never".to_owned(), "no objective broke"), |s| {
+            (format::seconds(s), "after the first injection")
+        });
+        fact("Objective broke", &value, if detect.is_some() { State::Bad } else { State::Good }, note);
+    }
+    if let Some((state, _)) = words::recovered(record) {
+        let value = record.judgement.recover_s.map_or_else(|| "not seen".to_owned(), format::seconds);
+        let note = format!("after the last undo; {} allowed", format::seconds(record.recover_within_s));
+        fact("Recovered", &value, state, &note);
+    }
+    if !record.injections.is_empty() {
+        let proved = record.injections.iter().filter(|i| words::proof_state(i) == State::Good).count();
+        let state = if proved == record.injections.len() { State::Good } else { State::Unsure };
+        fact(
+            "Faults proved",
+            &format!("{proved} of {}", record.injections.len()),
+            state,
+            "requested against measured",
+        );
+    }
+    if let Some((state, _)) = words::restoration(record) {
+        let value = if state == State::Good { "verified" } else { "incomplete" };
+        fact("Restoration", value, state, &format!("in {}", format::seconds(record.restoration.seconds)));
+    }
+    out.raw("</dl>\n");
+    out
+}
+
+/// Each clause in each phase.
+pub(super) fn objectives(record: &RunRecord) -> Markup {
+    let mut out = Markup::html();
+    let results = &record.judgement.results;
+    if results.is_empty() {
+        return out;
+    }
+    let heads =
+        ["Journey", "Objective", "Phase", "#Estimate", "#95 % interval", "Interval and limit", "#Samples"];
+    open_table(&mut out, &[&heads[..], &["Verdict"]].concat());
+    let mut last: Option<&ObjectiveResult> = None;
+    for result in results.iter().take(ROWS_MAX) {
+        let is_new = last.is_none_or(|last| {
+            (&last.journey, last.sli, last.limit) != (&result.journey, result.sli, result.limit)
+        });
+        last = Some(result);
+        out.raw(if is_new { "<tr class=\"first\">" } else { "<tr class=\"again\">" });
+        out.element("td", &result.journey);
+        let limit = format::limit(result.sli, result.at_least, result.limit);
+        out.raw("<td class=\"keep\">").text(result.sli.name()).raw(" ").text(limit).raw("</td>");
+        out.element("td", result.phase.name());
+        number(&mut out, format::estimate(result));
+        number(&mut out, format::interval(result));
+        out.raw("<td>").append(&interval_bar(result)).raw("</td>");
+        number(&mut out, format::count(result.samples));
+        out.raw("<td>");
+        badge(&mut out, words::verdict_state(result.verdict), result.verdict.name());
+        if let Some(note) = &result.note {
+            out.raw("<small>").text(note).raw("</small>");
+        }
+        out.raw("</td></tr>\n");
+    }
+    close_table(&mut out, results.len().saturating_sub(ROWS_MAX));
+    out.raw("<p class=\"key\">The bar is the 95 % interval, the tick in it the estimate, the tall line the limit; ");
+    out.raw("the good side is shaded. A clause holds when its whole interval is on the good side.</p>\n");
+    out
+}
+
+/// The interval against the limit, on a scale that shows both.
+fn interval_bar(result: &ObjectiveResult) -> Markup {
+    const WIDE: f64 = 132.0;
+    let mut out = Markup::html();
+    let (Some(estimate), Some(low), Some(high)) = (result.estimate, result.low, result.high) else {
+        return out;
+    };
+    let (from, to) = (low.min(result.limit), high.max(result.limit));
+    if !(from.is_finite() && to.is_finite()) {
+        return out;
+    }
+    let pad = ((to - from) * 0.12).max(to.abs() * 1e-6).max(1e-9);
+    let x = |value: f64| ((value - from + pad) / (to - from + 2.0 * pad)).clamp(0.0, 1.0) * WIDE;
+    let limit = x(result.limit);
+    let (good_from, good_to) = if result.at_least { (limit, WIDE) } else { (0.0, limit) };
+    let class = words::verdict_state(result.verdict).class();
+    out.raw("<svg class=\"interval\" width=\"132\" height=\"18\" aria-hidden=\"true\"><rect class=\"goodside\" x=\"");
+    out.num(good_from)
+        .raw("\" y=\"1\" width=\"")
+        .num(good_to - good_from)
+        .raw("\" height=\"16\"/><line class=\"zero\"");
+    out.raw(" x2=\"132\" y1=\"9\" y2=\"9\"/><rect class=\"span ").raw(class).raw("\" x=\"").num(x(low));
+    out.raw("\" y=\"6\" rx=\"1\" width=\"").num((x(high) - x(low)).max(3.0)).raw("\" height=\"6\"/>");
+    out.raw("<line class=\"estimate\" x1=\"").num(x(estimate)).raw("\" x2=\"").num(x(estimate));
+    out.raw("\" y1=\"4\" y2=\"14\"/><line class=\"bound\" x1=\"").num(limit).raw("\" x2=\"").num(limit);
+    out.raw("\" y1=\"0\" y2=\"18\"/></svg>");
+    out
+}

@@ -1,0 +1,256 @@
+//! GitHub's Markdown for the summary of a CI step: starts at the third level, folds what is long, and stays below
+//! the megabyte that GitHub accepts.
+
+use super::RenderError;
+use super::words::{self, State};
+use crate::escape::{markdown as text, markdown_block};
+use crate::format::{NONE, count, estimate, instant, interval, limit, percent, seconds, share, utc};
+use crate::record::{LoadRecord, RunRecord};
+
+/// GitHub drops a summary of more than 1 MiB; whole sections are left out before that.
+const BYTES_MAX: usize = 900_000;
+/// The most rows of a table and lines of a list.
+const ROWS_MAX: usize = 100;
+/// The most characters of a text within a table or a list.
+const TEXT_MAX: usize = 600;
+/// The most bytes of the experiment's text.
+const YAML_MAX: usize = 60_000;
+
+/// The document.
+pub(super) fn render(record: &RunRecord) -> Result<String, RenderError> {
+    let mut sections =
+        vec![head(record), objectives(record), faults(record), findings(record), facts(record)];
+    for load in record.loads.iter().take(ROWS_MAX) {
+        sections.push(journey(load)?);
+    }
+    sections.extend([probes_and_guards(record), timeline(record), reproduction(record)]);
+    let mut out = String::new();
+    let mut left_out = 0;
+    for section in sections {
+        if out.len() + section.len() > BYTES_MAX {
+            left_out += 1;
+        } else {
+            out.push_str(&section);
+        }
+    }
+    if left_out > 0 {
+        out.push_str(&format!("\n_{left_out} sections are too long for this page; see the HTML report._\n"));
+    }
+    Ok(out)
+}
+
+/// Escaped, and no longer than a cell may be.
+fn cell(from: &str) -> String {
+    text(&crate::table::clip(from, TEXT_MAX))
+}
+
+/// A table: heads, then at most [`ROWS_MAX`] rows of escaped cells.
+fn table(heads: &[&str], aligned: &str, rows: impl ExactSizeIterator<Item = Vec<String>>) -> String {
+    let mut out = format!("\n| {} |\n|", heads.join(" | "));
+    aligned.chars().for_each(|side| out.push_str(if side == 'r' { " ---: |" } else { " --- |" }));
+    out.push('\n');
+    let left_out = rows.len().saturating_sub(ROWS_MAX);
+    for row in rows.take(ROWS_MAX) {
+        out.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    if left_out > 0 {
+        out.push_str(&format!("\n… and {left_out} more\n"));
+    }
+    out
+}
+
+fn marked(state: State, word: &str) -> String {
+    let icon = match state {
+        State::Good => "✅",
+        State::Bad => "❌",
+        State::Unsure => "❔",
+    };
+    format!("{icon}&nbsp;{}", cell(word))
+}
+
+fn head(record: &RunRecord) -> String {
+    let verdict = record.judgement.verdict;
+    let state = words::verdict_state(verdict);
+    let mut out = format!(
+        "### {}: {}\n\n**{}** · run {} · {} · {} · seed {} · squall {}\n\n",
+        marked(state, &verdict.name().to_uppercase()),
+        cell(&record.experiment.question),
+        cell(&record.experiment.name),
+        cell(&record.run),
+        utc(record.started_unix_s),
+        seconds(words::length_s(record)),
+        record.seed,
+        cell(&record.squall),
+    );
+    let reasons = words::end(record).into_iter().chain(record.judgement.reasons.iter().cloned());
+    for reason in reasons.take(ROWS_MAX) {
+        out.push_str(&format!("- {}\n", cell(&reason)));
+    }
+    out
+}
+
+fn objectives(record: &RunRecord) -> String {
+    if record.judgement.results.is_empty() {
+        return String::new();
+    }
+    let rows = record.judgement.results.iter().map(|result| {
+        vec![
+            cell(&result.journey),
+            format!("{} {}", result.sli.name(), limit(result.sli, result.at_least, result.limit)),
+            result.phase.name().to_owned(),
+            estimate(result),
+            text(&interval(result)),
+            count(result.samples),
+            marked(words::verdict_state(result.verdict), result.verdict.name()),
+            cell(result.note.as_deref().unwrap_or("")),
+        ]
+    });
+    let heads = ["journey", "objective", "phase", "estimate", "95 % interval", "samples", "verdict", "note"];
+    format!("\n#### Objectives\n{}", table(&heads, "lllrrrll", rows))
+}
+
+fn faults(record: &RunRecord) -> String {
+    if record.injections.is_empty() {
+        return String::new();
+    }
+    let rows = record.injections.iter().enumerate().map(|(at, injection)| {
+        let proof = &injection.proof;
+        let error = injection.error.as_ref().map(|e| format!(": {}", cell(e))).unwrap_or_default();
+        vec![
+            format!("F{} {} · {}", at + 1, cell(&injection.fault), cell(&injection.target)),
+            cell(&proof.requested),
+            cell(&proof.measured),
+            cell(&proof.tolerance),
+            count(proof.samples),
+            marked(words::proof_state(injection), &proof.status),
+            marked(words::undo_state(injection), &injection.undo) + &error,
+        ]
+    });
+    let heads = ["fault", "requested", "measured", "tolerance", "samples", "proof", "undo"];
+    format!("\n#### Faults\n{}", table(&heads, "llllrll", rows))
+}
+
+fn findings(record: &RunRecord) -> String {
+    let findings = &record.judgement.findings;
+    if findings.is_empty() {
+        return String::new();
+    }
+    let rows = findings.iter().map(|finding| {
+        vec![
+            marked(words::finding_state(finding), &finding.status),
+            format!("{}, {}", cell(&finding.target), cell(&finding.fault)),
+            cell(&finding.journey),
+            cell(&finding.evidence),
+            cell(&finding.remedy),
+        ]
+    });
+    let heads = ["status", "target", "journey", "evidence", "remedy"];
+    format!("\n#### Single points of failure\n{}", table(&heads, "lllll", rows))
+}
+
+fn facts(record: &RunRecord) -> String {
+    let mut out = "\n#### The run\n\n".to_owned();
+    let mut line = |name: &str, text: &str| out.push_str(&format!("- **{name}**: {}\n", cell(text)));
+    if let Some(text) = words::detected(record) {
+        line("Detection", &text);
+    }
+    if let Some((_, text)) = words::recovered(record) {
+        line("Recovery", &text);
+    }
+    line("Generator", &words::generator(record).1);
+    if let Some((_, text)) = words::restoration(record) {
+        line("Restoration", &text);
+    }
+    for command in record.restoration.left.iter().take(ROWS_MAX) {
+        line("To do by hand", command);
+    }
+    out
+}
+
+/// Folds a long part; the summary is our own words and escaped names.
+fn fold(summary: &str, body: &str) -> String {
+    format!("\n<details><summary>{summary}</summary>\n{body}\n</details>\n")
+}
+
+fn journey(load: &LoadRecord) -> Result<String, RenderError> {
+    let mut rows = Vec::new();
+    let mut errors = Vec::new();
+    for stats in &load.phases {
+        let latencies = words::latencies(load, &stats.all)?;
+        let at = |q: f64| latencies.quantile(q).map_or_else(|| NONE.to_owned(), seconds);
+        rows.push(vec![
+            stats.phase.name().to_owned(),
+            count(stats.all.due),
+            count(stats.all.ok),
+            count(stats.all.failed()),
+            words::availability(&stats.all).map_or_else(|| NONE.to_owned(), share),
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(0.999),
+            latencies.max().map_or_else(|| NONE.to_owned(), seconds),
+        ]);
+        for (class, n) in &stats.all.errors {
+            errors.push(vec![stats.phase.name().to_owned(), cell(class), count(*n)]);
+        }
+    }
+    let heads = ["phase", "due", "ok", "failed", "availability", "p50", "p90", "p99", "p99.9", "max"];
+    let mut body = format!("\n{}; {}\n", cell(&load.sends.join("; ")), cell(&load.arrivals));
+    body.push_str(&table(&heads, "lrrrrrrrrr", rows.into_iter()));
+    if !errors.is_empty() {
+        body.push_str(&table(&["phase", "error", "count"], "llr", errors.into_iter()));
+    }
+    Ok(fold(&format!("Journey <b>{}</b> by phase", cell(&load.name)), &body))
+}
+
+fn probes_and_guards(record: &RunRecord) -> String {
+    let mut out = String::new();
+    if !record.probes.is_empty() {
+        let rows = record.probes.iter().flat_map(|probe| {
+            probe.seen.iter().map(|seen| {
+                let last = seen.last_miss.as_deref().unwrap_or("");
+                vec![
+                    cell(&probe.name),
+                    seen.phase.name().to_owned(),
+                    count(seen.held),
+                    count(seen.missed),
+                    cell(last),
+                ]
+            })
+        });
+        let rows = Vec::from_iter(rows).into_iter();
+        out += &fold("Probes", &table(&["probe", "phase", "held", "missed", "last miss"], "llrrl", rows));
+    }
+    if !record.guards.is_empty() {
+        let rows = record.guards.iter().map(|guard| {
+            let tripped = guard.tripped_s.map_or_else(|| "no".to_owned(), |s| format!("at {}", instant(s)));
+            vec![cell(&guard.when), tripped, format!("{} of its limit", percent(guard.closest))]
+        });
+        out += &fold("Guards", &table(&["guard", "tripped", "closest"], "lll", rows));
+    }
+    out
+}
+
+fn timeline(record: &RunRecord) -> String {
+    if record.events.is_empty() {
+        return String::new();
+    }
+    let rows = record.events.iter().map(|e| vec![instant(e.at_s), cell(&e.kind), cell(&e.text)]);
+    fold("Timeline", &table(&["at", "what", ""], "rll", rows))
+}
+
+fn reproduction(record: &RunRecord) -> String {
+    let mut yaml = record.experiment.text.as_str();
+    if yaml.len() > YAML_MAX {
+        yaml = &yaml[..yaml.floor_char_boundary(YAML_MAX)];
+    }
+    let body = format!(
+        "\n{}\n{}\n{} · {} cores · {}\n",
+        markdown_block("sh", &record.reproduce),
+        markdown_block("yaml", yaml),
+        cell(&record.host.kernel),
+        record.host.cores,
+        cell(&record.host.target),
+    );
+    fold("How to reproduce", &body)
+}

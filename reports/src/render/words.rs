@@ -1,0 +1,189 @@
+//! The sentences and states that all renderers share, not yet escaped.
+
+use crate::format::{count, instant, many, percent, seconds};
+use crate::latency::Latencies;
+use crate::record::{End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, RunRecord, Verdict};
+use crate::table::Tone;
+use crate::{RenderError, series};
+
+/// Three ways in which a thing can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// As wished.
+    Good,
+    /// Not as wished.
+    Bad,
+    /// Cannot tell.
+    Unsure,
+}
+
+impl State {
+    /// Says it without colour.
+    pub(super) fn icon(self) -> &'static str {
+        match self {
+            Self::Good => "✓",
+            Self::Bad => "✗",
+            Self::Unsure => "?",
+        }
+    }
+
+    /// The tone on a terminal.
+    pub(super) fn tone(self) -> Tone {
+        match self {
+            Self::Good => Tone::Good,
+            Self::Bad => Tone::Bad,
+            Self::Unsure => Tone::Unsure,
+        }
+    }
+
+    /// The class in HTML.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Unsure => "unsure",
+        }
+    }
+}
+
+/// The state that goes with a verdict.
+pub(super) fn verdict_state(verdict: Verdict) -> State {
+    match verdict {
+        Verdict::Held => State::Good,
+        Verdict::Missed => State::Bad,
+        Verdict::Unknown => State::Unsure,
+    }
+}
+
+/// The state of a proof: `confirmed`, `mismatch`, `unproven`.
+pub(super) fn proof_state(injection: &InjectionRecord) -> State {
+    match injection.proof.status.as_str() {
+        "confirmed" => State::Good,
+        "mismatch" => State::Bad,
+        _ => State::Unsure,
+    }
+}
+
+/// The state of an undo: `restored`, `unverified`, `failed`, `not-needed`.
+pub(super) fn undo_state(injection: &InjectionRecord) -> State {
+    match injection.undo.as_str() {
+        "restored" | "not-needed" => State::Good,
+        "failed" => State::Bad,
+        _ => State::Unsure,
+    }
+}
+
+/// The state of a finding: a confirmed single point of failure is bad.
+pub(super) fn finding_state(finding: &Finding) -> State {
+    match finding.status.as_str() {
+        "refuted" => State::Good,
+        "confirmed" => State::Bad,
+        _ => State::Unsure,
+    }
+}
+
+/// Whether anything was broken at all.
+pub(super) fn was_injected(record: &RunRecord) -> bool {
+    record.injections.iter().any(|injection| injection.applied_s.is_some())
+}
+
+/// How the run ended, unless it simply ran through.
+pub(super) fn end(record: &RunRecord) -> Option<String> {
+    match &record.end {
+        End::Completed => None,
+        End::NotSteady(why) => Some(format!("The baseline was not steady, so nothing was injected: {why}")),
+        End::Aborted { by, why, at_s } => Some(format!("Aborted by {by} at {}: {why}", instant(*at_s))),
+    }
+}
+
+/// How long it took until an objective broke; nothing when nothing was injected.
+pub(super) fn detected(record: &RunRecord) -> Option<String> {
+    was_injected(record).then(|| {
+        record.judgement.detect_s.map_or_else(
+            || "no objective broke".to_owned(),
+            |s| format!("an objective broke {} after the first injection", seconds(s)),
+        )
+    })
+}
+
+/// How long it took until all objectives held again; nothing when nothing was injected or broken.
+pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
+    if !was_injected(record) {
+        return None;
+    }
+    let allowed = seconds(record.recover_within_s);
+    match (record.judgement.recover_s, record.judgement.detect_s) {
+        (Some(s), _) => {
+            let state = if s <= record.recover_within_s { State::Good } else { State::Bad };
+            Some((
+                state,
+                format!("every objective held {} after the last undo ({allowed} allowed)", seconds(s)),
+            ))
+        }
+        (None, Some(_)) => Some((State::Unsure, format!("recovery was not seen ({allowed} allowed)"))),
+        (None, None) => None,
+    }
+}
+
+/// Whether the generator kept up, in one line.
+pub(super) fn generator(record: &RunRecord) -> (State, String) {
+    let g = &record.generator;
+    let facts = format!(
+        "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}",
+        count(g.sent),
+        count(g.due),
+        many(u64::from(g.workers), "worker"),
+        seconds(g.lag_p50_s),
+        seconds(g.lag_p99_s),
+        seconds(g.lag_max_s),
+        percent(g.cpu_max),
+        many(g.connections_max, "connection"),
+    );
+    if g.saturated.is_empty() {
+        (State::Good, format!("kept up: {facts}"))
+    } else {
+        (State::Unsure, format!("saturated: {}; {facts}", g.saturated.join("; ")))
+    }
+}
+
+/// Whether the world is as it was, in one line; nothing when nothing was touched.
+pub(super) fn restoration(record: &RunRecord) -> Option<(State, String)> {
+    let restoration = &record.restoration;
+    if restoration.verified && record.injections.is_empty() {
+        return None;
+    }
+    Some(if restoration.verified {
+        (State::Good, format!("everything restored and verified in {}", seconds(restoration.seconds)))
+    } else {
+        let left = restoration.left.len() as u64;
+        let what =
+            if left == 0 { "not verified".to_owned() } else { format!("{} left", many(left, "command")) };
+        (
+            State::Bad,
+            format!("incomplete after {}: {what}; see `squall recover`", seconds(restoration.seconds)),
+        )
+    })
+}
+
+/// How long the run took, in seconds.
+pub(super) fn length_s(record: &RunRecord) -> f64 {
+    let length = record.ended_unix_s - record.started_unix_s;
+    if length.is_finite() { length.max(0.0) } else { 0.0 }
+}
+
+/// An objective without its phases: `availability of checkout ≥ 99.9%`.
+pub(super) fn clause(objective: &Objective) -> String {
+    let limit = crate::format::limit(objective.sli, objective.at_least, objective.limit);
+    format!("{} of {} {limit}", objective.sli.name(), objective.journey)
+}
+
+/// The latencies of some outcomes of a load.
+pub(super) fn latencies(load: &LoadRecord, outcomes: &Outcomes) -> Result<Latencies, RenderError> {
+    series::latencies(outcomes)
+        .map_err(|source| RenderError::Latencies { journey: load.name.clone(), source })
+}
+
+/// Good answers per finished request; none when none finished.
+pub(super) fn availability(outcomes: &Outcomes) -> Option<f64> {
+    (outcomes.done() > 0).then(|| outcomes.ok as f64 / outcomes.done() as f64)
+}

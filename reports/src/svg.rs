@@ -1,0 +1,454 @@
+//! Charts as static inline SVG: a time axis that all share, a value axis, the phases and the injections above the
+//! plot and shaded through it. Positions across are percentages and text is never scaled, so a chart fits any width.
+//! Every number of marks is bounded by the caller's points, [`BANDS_MAX`] and [`LANES_MAX`].
+
+use crate::format;
+use crate::markup::Markup;
+use crate::record::{PhaseSpan, RunRecord};
+
+/// The most injections drawn.
+pub(crate) const BANDS_MAX: usize = 60;
+/// The most lanes of overlapping injections.
+pub(crate) const LANES_MAX: usize = 8;
+/// Height of the plot in pixels.
+pub(crate) const PLOT: f64 = 190.0;
+/// Width of the stretched coordinate system of lines and areas.
+const WIDE: f64 = 1000.0;
+const STRIP: f64 = 18.0;
+const LANE: f64 = 19.0;
+const FOOT: f64 = 22.0;
+
+/// The time that the charts of a run show.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timespan {
+    start_s: f64,
+    end_s: f64,
+}
+
+impl Timespan {
+    /// From the earliest to the latest finite instant; one second when there is none.
+    fn around(instants: impl Iterator<Item = f64> + Clone) -> Self {
+        let finite = instants.filter(|s| s.is_finite());
+        let start_s = finite.clone().fold(f64::INFINITY, f64::min);
+        let end_s = finite.fold(f64::NEG_INFINITY, f64::max);
+        if end_s > start_s { Self { start_s, end_s } } else { Self { start_s: 0.0, end_s: 1.0 } }
+    }
+
+    /// Where an instant lies, from 0 to 1.
+    pub(crate) fn share(self, s: f64) -> f64 {
+        ((s - self.start_s) / (self.end_s - self.start_s)).clamp(0.0, 1.0)
+    }
+
+    fn ticks(self) -> Vec<f64> {
+        const STEPS: [f64; 19] = [
+            0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0,
+            7200.0, 21_600.0, 86_400.0,
+        ];
+        let length = self.end_s - self.start_s;
+        let step = STEPS.into_iter().find(|step| length / step <= 7.0).unwrap_or(length / 6.0);
+        let first = (self.start_s / step).ceil();
+        (0..8).map(|i| (first + f64::from(i)) * step).filter(|s| *s <= self.end_s).collect()
+    }
+
+    fn tick_label(self, s: f64) -> String {
+        if self.end_s < 120.0 { format::seconds_exact(s) } else { format::clock(s) }
+    }
+}
+
+/// A value axis.
+#[derive(Debug, Clone)]
+pub(crate) struct Axis {
+    log: bool,
+    low: f64,
+    high: f64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// From zero to at least `max`.
+    pub(crate) fn linear(max: f64) -> Self {
+        let max = if max.is_finite() && max > 0.0 { max } else { 1.0 };
+        let scale = 10f64.powf((max / 5.0).log10().floor());
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * scale).into_iter().find(|step| max / step <= 5.0);
+        let step = step.unwrap_or(10.0 * scale);
+        let count = (max / step - 1e-9).ceil().max(1.0);
+        let ticks = (0..=count as u32).map(|i| f64::from(i) * step).collect();
+        Self { log: false, low: 0.0, high: count * step, ticks }
+    }
+
+    /// Logarithmic when the values span more than a factor of 25, else linear.
+    pub(crate) fn fitting(min: f64, max: f64) -> Self {
+        let wide = min > 0.0 && max.is_finite() && max / min > 25.0;
+        if !wide {
+            return Self::linear(max);
+        }
+        let steps = || (-7..7).flat_map(|exp| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(exp)));
+        let low = steps().filter(|v| *v <= min * 1.0001).last().unwrap_or(min);
+        let high = steps().find(|v| *v >= max * 0.99).unwrap_or(max);
+        let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
+        let within: Vec<_> = steps().filter(|v| (low * 0.999..=high * 1.001).contains(v)).collect();
+        let ticks = if within.len() <= 9 { within } else { within.into_iter().filter(whole).collect() };
+        Self { log: true, low, high, ticks }
+    }
+
+    /// Whether it is logarithmic.
+    pub(crate) fn is_log(&self) -> bool {
+        self.log
+    }
+
+    /// The distance from the top of the plot in pixels.
+    pub(crate) fn y(&self, value: f64) -> f64 {
+        let share = if self.log {
+            (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
+        } else {
+            (value - self.low) / (self.high - self.low)
+        };
+        PLOT * (1.0 - share.clamp(0.0, 1.0))
+    }
+}
+
+/// An injection on the time axis.
+#[derive(Debug, Clone)]
+struct Band {
+    label: String,
+    title: String,
+    start_s: f64,
+    end_s: f64,
+}
+
+/// What all charts of one run share.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    /// Its time axis.
+    pub(crate) time: Timespan,
+    phases: Vec<PhaseSpan>,
+    lanes: Vec<Vec<Band>>,
+    /// How many injections were live and are not drawn.
+    pub(crate) hidden: usize,
+}
+
+impl Scene {
+    /// The phases and live injections of a run; injection `n` is labelled `Fn` as in the tables.
+    pub(crate) fn of(record: &RunRecord) -> Self {
+        let spans = record.phases.iter().flat_map(|p| [p.start_s, p.end_s]);
+        let buckets = record.loads.iter().flat_map(|l| &l.buckets).flat_map(|b| [b.at_s, b.at_s + b.len_s]);
+        let time = Timespan::around(spans.chain(buckets));
+        let mut scene = Self { time, phases: record.phases.clone(), lanes: Vec::new(), hidden: 0 };
+        for (at, injection) in record.injections.iter().enumerate() {
+            let Some(start_s) = injection.applied_s else { continue };
+            let name = format!("F{} {}", at + 1, injection.fault);
+            scene.add(Band {
+                label: format!("{name} · {}", injection.target),
+                title: format!("{name}: {}", injection.summary),
+                start_s,
+                end_s: injection.undone_s.unwrap_or(time.end_s),
+            });
+        }
+        scene
+    }
+
+    /// Puts a band into the first lane where it does not overlap.
+    fn add(&mut self, band: Band) {
+        if self.lanes.iter().map(Vec::len).sum::<usize>() >= BANDS_MAX {
+            self.hidden += 1;
+            return;
+        }
+        let free =
+            |lane: &&mut Vec<Band>| lane.iter().all(|b| b.end_s <= band.start_s || band.end_s <= b.start_s);
+        if let Some(lane) = self.lanes.iter_mut().find(free) {
+            lane.push(band);
+            lane.sort_by(|a, b| a.start_s.total_cmp(&b.start_s));
+        } else if self.lanes.len() < LANES_MAX {
+            self.lanes.push(vec![band]);
+        } else {
+            self.hidden += 1;
+        }
+    }
+
+    fn top(&self) -> f64 {
+        STRIP + LANE * self.lanes.len() as f64 + 5.0
+    }
+
+    fn draw_phases(&self, out: &mut Markup) {
+        for span in &self.phases {
+            let (from, to) = (self.time.share(span.start_s), self.time.share(span.end_s));
+            out.raw("<svg x=\"").percent(from).raw("\" y=\"0\" width=\"").percent(to - from);
+            out.raw("\" height=\"16\"><rect class=\"phase ").raw(span.phase.name());
+            out.raw("\" width=\"100%\" height=\"16\"/><text class=\"phase-name\" x=\"5\" y=\"12\">");
+            out.text(span.phase.name()).raw("</text></svg>");
+        }
+    }
+
+    /// A label may run on behind its band up to the next one.
+    fn draw_lanes(&self, out: &mut Markup) {
+        for (row, lane) in self.lanes.iter().enumerate() {
+            for (at, band) in lane.iter().enumerate() {
+                let (from, to) = (self.time.share(band.start_s), self.time.share(band.end_s));
+                let room = lane.get(at + 1).map_or(1.0, |next| self.time.share(next.start_s)) - from;
+                out.raw("<svg x=\"").percent(from).raw("\" y=\"").num(STRIP + LANE * row as f64);
+                out.raw("\" width=\"").percent(room).raw("\" height=\"17\"><rect class=\"band\" width=\"");
+                out.percent(if room > 0.0 { (to - from) / room } else { 0.0 })
+                    .raw("\" height=\"17\" rx=\"2\"/>");
+                out.element("title", &band.title);
+                out.raw("<text class=\"band-name\" x=\"5\" y=\"12.5\">")
+                    .text(&band.label)
+                    .raw("</text></svg>");
+            }
+        }
+    }
+
+    fn draw_shades(&self, out: &mut Markup) {
+        for band in self.lanes.iter().flatten() {
+            let (from, to) = (self.time.share(band.start_s), self.time.share(band.end_s));
+            out.raw("<rect class=\"shade\" x=\"").percent(from).raw("\" width=\"").percent(to - from);
+            out.raw("\" height=\"").num(PLOT).raw("\"/>");
+        }
+    }
+
+    /// Above areas, which hide the shades.
+    fn draw_edges(&self, out: &mut Markup) {
+        for band in self.lanes.iter().flatten() {
+            for edge in [self.time.share(band.start_s), self.time.share(band.end_s)] {
+                out.raw("<line class=\"edge\" x1=\"").percent(edge).raw("\" x2=\"").percent(edge);
+                out.raw("\" y2=\"").num(PLOT).raw("\"/>");
+            }
+        }
+    }
+
+    fn draw_time_axis(&self, out: &mut Markup) {
+        for tick in self.time.ticks() {
+            let at = self.time.share(tick);
+            let anchor = match at {
+                at if at < 0.02 => "start",
+                at if at > 0.98 => "end",
+                _ => "middle",
+            };
+            out.raw("<line class=\"tick\" x1=\"").percent(at).raw("\" x2=\"").percent(at).raw("\" y1=\"");
+            out.num(PLOT).raw("\" y2=\"").num(PLOT + 4.0).raw("\"/><text class=\"label\" x=\"").percent(at);
+            out.raw("\" y=\"").num(PLOT + 17.0).raw("\" text-anchor=\"").raw(anchor).raw("\">");
+            out.text(self.time.tick_label(tick)).raw("</text>");
+        }
+    }
+}
+
+/// One chart: lines and areas in stretched coordinates, marks above them in percentages across.
+#[derive(Debug)]
+pub(crate) struct Chart<'a> {
+    /// Phases, injections, time axis.
+    pub(crate) scene: &'a Scene,
+    /// The value axis.
+    pub(crate) axis: Axis,
+    /// Prints a tick of the value axis.
+    pub(crate) unit: fn(f64) -> String,
+    /// What a reader who cannot see it is told.
+    pub(crate) alt: String,
+    /// Lines and areas.
+    pub(crate) shapes: Markup,
+    /// Limits and names, over the shapes.
+    pub(crate) over: Markup,
+    /// Names at the right end of lines: distance from the top and text.
+    pub(crate) ends: Vec<(f64, String)>,
+}
+
+impl<'a> Chart<'a> {
+    /// A chart without marks.
+    pub(crate) fn new(scene: &'a Scene, axis: Axis, unit: fn(f64) -> String, alt: String) -> Self {
+        Self { scene, axis, unit, alt, shapes: Markup::html(), over: Markup::html(), ends: Vec::new() }
+    }
+
+    /// A line through points of time in seconds and value; a missing value is a gap.
+    pub(crate) fn line(&mut self, class: &'static str, points: &[(f64, Option<f64>)]) {
+        self.shapes.raw("<path class=\"line ").raw(class).raw("\" d=\"");
+        let mut pen_down = false;
+        for (at, (s, value)) in points.iter().enumerate() {
+            let Some(value) = value else {
+                pen_down = false;
+                continue;
+            };
+            self.shapes.raw(if pen_down { "L" } else { "M" }).num(self.scene.time.share(*s) * WIDE);
+            self.shapes.raw(" ").num(self.axis.y(*value));
+            let is_alone = !pen_down && points.get(at + 1).is_none_or(|next| next.1.is_none());
+            if is_alone {
+                self.shapes.raw("h.1");
+            }
+            pen_down = true;
+        }
+        self.shapes.raw("\"/>");
+    }
+
+    /// An area of steps: from one time in seconds to the next, from one value to another. Nothing is drawn where
+    /// it is empty, so that what is drawn stands for something.
+    pub(crate) fn area(&mut self, class: &'static str, steps: &[Step]) {
+        self.shapes.raw("<path class=\"area ").raw(class).raw("\" d=\"");
+        for run in steps.split(|step| step.high <= step.low).filter(|run| !run.is_empty()) {
+            let forth = corners(run, |step| step.low);
+            let back = corners(run, |step| step.high);
+            for (at, (s, value)) in forth.into_iter().chain(back.into_iter().rev()).enumerate() {
+                self.shapes.raw(if at == 0 { "M" } else { "L" }).num(self.scene.time.share(s) * WIDE);
+                self.shapes.raw(" ").num(self.axis.y(value));
+            }
+            self.shapes.raw("Z");
+        }
+        self.shapes.raw("\"/>");
+    }
+
+    /// A dashed line at a limit during some spans, with its name.
+    pub(crate) fn limit(&mut self, value: f64, spans: &[(f64, f64)], name: &str) {
+        let y = self.axis.y(value);
+        for (at, (from, to)) in spans.iter().enumerate() {
+            let (from, to) = (self.scene.time.share(*from), self.scene.time.share(*to));
+            self.over.raw("<line class=\"limit\" x1=\"").percent(from).raw("\" x2=\"").percent(to);
+            self.over.raw("\" y1=\"").num(y).raw("\" y2=\"").num(y).raw("\"/>");
+            if at == 0 {
+                self.over.raw("<text class=\"limit-name\" x=\"").percent(from).raw("\" dx=\"4\" y=\"");
+                self.over.num(if y > 16.0 { y - 5.0 } else { y + 13.0 }).raw("\">").text(name).raw("</text>");
+            }
+        }
+    }
+
+    /// The whole chart as HTML.
+    pub(crate) fn draw(&self) -> Markup {
+        let top = self.scene.top();
+        let height = top + PLOT + FOOT;
+        let mut out = Markup::html();
+        out.raw("<div class=\"chart\"><svg class=\"values\" aria-hidden=\"true\" height=\"")
+            .num(height)
+            .raw("\">");
+        for tick in &self.axis.ticks {
+            out.raw("<text class=\"label\" x=\"100%\" dx=\"-8\" text-anchor=\"end\" y=\"");
+            out.num(top + self.axis.y(*tick) + 4.0).raw("\">").text((self.unit)(*tick)).raw("</text>");
+        }
+        out.raw("</svg><svg class=\"plot\" role=\"img\" height=\"").num(height).raw("\"");
+        out.attribute("aria-label", &self.alt).raw(">");
+        self.scene.draw_phases(&mut out);
+        self.scene.draw_lanes(&mut out);
+        out.raw("<g transform=\"translate(0 ").num(top).raw(")\">");
+        self.scene.draw_shades(&mut out);
+        for tick in &self.axis.ticks {
+            let y = self.axis.y(*tick);
+            out.raw("<line class=\"grid\" x2=\"100%\" y1=\"").num(y).raw("\" y2=\"").num(y).raw("\"/>");
+        }
+        out.raw("<svg width=\"100%\" height=\"")
+            .num(PLOT)
+            .raw("\" viewBox=\"0 0 ")
+            .num(WIDE)
+            .raw(" ")
+            .num(PLOT);
+        out.raw("\" preserveAspectRatio=\"none\">").append(&self.shapes).raw("</svg>");
+        self.scene.draw_edges(&mut out);
+        out.append(&self.over);
+        self.scene.draw_time_axis(&mut out);
+        out.raw("</g></svg><svg class=\"ends\" aria-hidden=\"true\" height=\"").num(height).raw("\">");
+        for (y, name) in apart(&self.ends) {
+            out.raw("<text class=\"label\" x=\"5\" y=\"")
+                .num(top + y + 4.0)
+                .raw("\">")
+                .text(name)
+                .raw("</text>");
+        }
+        out.raw("</svg></div>");
+        out
+    }
+}
+
+/// A part of an area.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// From when, in seconds.
+    pub(crate) from_s: f64,
+    /// Until when, in seconds.
+    pub(crate) to_s: f64,
+    /// From which value.
+    pub(crate) low: f64,
+    /// To which value.
+    pub(crate) high: f64,
+}
+
+/// The corners of one side of an area; equal neighbours are one step.
+fn corners(steps: &[Step], side: fn(&Step) -> f64) -> Vec<(f64, f64)> {
+    let mut corners: Vec<(f64, f64)> = Vec::with_capacity(2 * steps.len());
+    for step in steps {
+        let value = side(step);
+        match corners.last_mut() {
+            Some(last) if last.1 == value => last.0 = step.to_s,
+            _ => corners.extend([(step.from_s, value), (step.to_s, value)]),
+        }
+    }
+    corners
+}
+
+/// The names moved down as far as needed not to touch each other, then up again from the foot of the plot.
+fn apart(ends: &[(f64, String)]) -> Vec<(f64, &str)> {
+    const GAP: f64 = 13.0;
+    let mut ends: Vec<_> = ends.iter().map(|(y, name)| (*y, name.as_str())).collect();
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for at in 1..ends.len() {
+        ends[at].0 = ends[at].0.max(ends[at - 1].0 + GAP);
+    }
+    let mut floor = PLOT;
+    for end in ends.iter_mut().rev() {
+        end.0 = end.0.min(floor);
+        floor = end.0 - GAP;
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_linear_axis_starts_at_zero_and_holds_the_largest_value() {
+        let axis = Axis::linear(412.0);
+        assert_eq!(axis.ticks, [0.0, 100.0, 200.0, 300.0, 400.0, 500.0]);
+        assert_eq!((axis.y(0.0), axis.y(500.0)), (PLOT, 0.0));
+    }
+
+    #[test]
+    fn values_that_span_decades_get_a_logarithmic_axis() {
+        let axis = Axis::fitting(0.002, 4.8);
+        assert!(axis.is_log());
+        assert!((axis.y(0.002) - PLOT).abs() < 1e-6 && axis.y(5.0).abs() < 1e-6);
+        assert!(!Axis::fitting(0.01, 0.2).is_log());
+        assert!(!Axis::fitting(0.0, 10.0).is_log());
+    }
+
+    #[test]
+    fn overlapping_bands_get_lanes_of_their_own() {
+        let time = Timespan { start_s: 0.0, end_s: 60.0 };
+        let mut scene = Scene { time, phases: vec![], lanes: vec![], hidden: 0 };
+        let band = |start_s, end_s| Band { label: String::new(), title: String::new(), start_s, end_s };
+        for (start, end) in [(10.0, 30.0), (20.0, 40.0), (30.0, 35.0)] {
+            scene.add(band(start, end));
+        }
+        assert_eq!(scene.lanes.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        for _ in 0..100 {
+            scene.add(band(0.0, 60.0));
+        }
+        assert_eq!((scene.lanes.len(), scene.hidden), (LANES_MAX, 94));
+    }
+
+    #[test]
+    fn names_at_the_end_of_lines_never_touch() {
+        let ends: Vec<_> = [100.0, 100.0, 189.0, 190.0].map(|y| (y, String::new())).into();
+        let ys: Vec<_> = apart(&ends).into_iter().map(|(y, _)| y).collect();
+        assert_eq!(ys, [100.0, 113.0, 177.0, 190.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn an_axis_has_few_ticks_and_holds_every_value(min in 1e-6f64..1e3, factor in 1.0f64..1e7) {
+            let axis = Axis::fitting(min, min * factor);
+            prop_assert!((2..=12).contains(&axis.ticks.len()), "{:?}", axis);
+            prop_assert!(axis.high >= min * factor * 0.999);
+        }
+
+        #[test]
+        fn a_time_axis_has_few_ticks(start_s in 0.0f64..1e6, length in 0.01f64..1e7) {
+            let ticks = Timespan { start_s, end_s: start_s + length }.ticks();
+            prop_assert!(ticks.len() <= 8);
+        }
+    }
+}
