@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 use super::sys;
 
@@ -17,7 +16,8 @@ pub(crate) struct Alarm(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    fd: AsyncFd<OwnedFd>,
+    /// A timerfd. To tokio it is a pipe: something that becomes readable.
+    fd: pipe::Receiver,
     queue: Mutex<Queue>,
 }
 
@@ -31,7 +31,7 @@ struct Queue {
 impl Alarm {
     /// Opens the timerfd; needs a tokio runtime.
     pub(crate) fn new() -> io::Result<Self> {
-        let fd = AsyncFd::register(sys::timer()?)?;
+        let fd = pipe::Receiver::from_owned_fd_unchecked(sys::timer()?)?;
         Ok(Self(Arc::new(Shared { fd, queue: Mutex::default() })))
     }
 
@@ -45,10 +45,11 @@ impl Alarm {
     /// Wakes whoever is due, for ever; ends only with an error of the timerfd.
     pub(crate) async fn run(&self) -> io::Result<()> {
         loop {
-            let mut ready = self.0.fd.readable().await?;
-            match sys::timer_fired(self.0.fd.get_ref()) {
-                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e),
-                _ => ready.clear_ready(),
+            self.0.fd.readable().await?;
+            match self.0.fd.try_read(&mut [0; 8]) {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(e) => return Err(e),
             }
             for waker in self.0.due()? {
                 waker.wake();
@@ -77,7 +78,7 @@ impl Shared {
         let Some((first, _)) = queue.waiting.keys().next().copied() else { return Ok(()) };
         if queue.armed.is_none_or(|armed| first < armed) {
             queue.armed = Some(first);
-            sys::set_timer(self.fd.get_ref(), first.saturating_duration_since(Instant::now()))?;
+            sys::set_timer(&self.fd, first.saturating_duration_since(Instant::now()))?;
         }
         Ok(())
     }

@@ -102,7 +102,7 @@ fn half_a_minute() -> Span {
 /// A relay with all its sockets bound, not yet running.
 #[derive(Debug)]
 pub struct Relay {
-    routes: Vec<(Arc<Route>, std::os::fd::OwnedFd)>,
+    routes: Vec<(Arc<Route>, std::net::TcpListener)>,
     control: UnixListener,
     path: PathBuf,
     linger: Duration,
@@ -266,11 +266,11 @@ pub async fn main(stdin: impl AsyncRead + Unpin, mut stdout: impl Write) -> io::
 /// [`main`] for a binary: makes a current-thread runtime and uses the process's own pipes.
 ///
 /// # Errors
-/// As [`main`]; also if standard input is not a pipe, a socket or the like.
+/// As [`main`]; also if standard input is not a pipe.
 pub fn main_blocking() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let outcome = runtime.block_on(async {
-        let stdin = tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(sys::standard_input()?)?;
+        let stdin = tokio::net::unix::pipe::Receiver::from_owned_fd(sys::standard_input()?)?;
         main(stdin, io::stdout()).await
     });
     // A name lookup that hangs must not keep the process.

@@ -6,14 +6,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::target::Protocol;
@@ -26,8 +24,6 @@ use super::table::Live;
 
 /// The most connections of one route; more wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 4096;
-/// How many connections are accepted before others run.
-const ACCEPTS: u64 = 64;
 /// How long the listener rests after an error such as too many open files.
 const REST: Duration = Duration::from_millis(50);
 
@@ -91,7 +87,11 @@ impl Route {
     }
 
     /// Accepts and carries connections until the future is dropped, which drops them.
-    pub(crate) async fn run(self: Arc<Self>, mut listener: OwnedFd, alarm: Alarm) -> io::Result<()> {
+    pub(crate) async fn run(
+        self: Arc<Self>,
+        mut listener: std::net::TcpListener,
+        alarm: Alarm,
+    ) -> io::Result<()> {
         let mut connections = JoinSet::new();
         let mut change = self.watch(0);
         let mut number = 0;
@@ -112,42 +112,32 @@ impl Route {
     /// Accepts connections until a fault refuses them; returns the listener, with none left waiting.
     async fn accept(
         self: &Arc<Self>,
-        listener: OwnedFd,
+        listener: std::net::TcpListener,
         alarm: &Alarm,
         change: &mut Change,
         connections: &mut JoinSet<()>,
         number: &mut u64,
-    ) -> io::Result<OwnedFd> {
-        // Registered anew each time: readiness of a listener that was closed is never taken back.
-        let listener = AsyncFd::register(listener)?;
+    ) -> io::Result<std::net::TcpListener> {
+        // Registered anew each time: tokio never takes back that a listener was closed.
+        let listener = TcpListener::from_std(listener)?;
         loop {
             change.seen();
             let refuses = self.refuses();
             let full = connections.len() >= CONNECTIONS_MAX;
-            let accepted =
-                if full { Err(io::ErrorKind::WouldBlock.into()) } else { sys::accept(listener.get_ref()) };
-            match accepted.and_then(TcpStream::from_std) {
-                Ok(client) => {
-                    *number += 1;
-                    connections.spawn(carry(Arc::clone(self), client, *number, alarm.timer()));
-                    if number.is_multiple_of(ACCEPTS) {
-                        tokio::task::yield_now().await;
+            tokio::select! {
+                biased;
+                accepted = listener.accept(), if !full => match accepted {
+                    Ok((client, _)) => {
+                        *number += 1;
+                        connections.spawn(carry(Arc::clone(self), client, *number, alarm.timer()));
                     }
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if refuses {
-                        return Ok(listener.into_inner());
-                    }
-                    tokio::select! {
-                        // Cleared before the next try, so that no arrival is lost.
-                        ready = listener.readable(), if !full => ready?.clear_ready(),
-                        () = std::future::poll_fn(|cx| change.poll(cx)) => {}
-                        Some(_) = connections.join_next() => {}
-                    }
-                }
-                // The client gave up in the queue.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => tokio::time::sleep(REST).await,
+                    // The client gave up in the queue.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(_) => tokio::time::sleep(REST).await,
+                },
+                () = std::future::ready(()), if refuses => return listener.into_std(),
+                () = std::future::poll_fn(|cx| change.poll(cx)) => {}
+                Some(_) = connections.join_next() => {}
             }
         }
     }

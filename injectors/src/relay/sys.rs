@@ -1,7 +1,7 @@
 //! The few system calls that tokio does not offer. The only file of the relay that names rustix.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 const BACKLOG: i32 = 4096;
 
 /// Binds a listening socket. The port stays reserved even while the socket does not listen.
-pub(crate) fn bind(addr: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
+pub(crate) fn bind(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     if addr.port() == 0 {
         // A port that the kernel chose is given back when the socket stops listening, one that was asked for
         // is not. So the kernel chooses once, and a second socket asks while the first still holds the port.
@@ -36,27 +36,21 @@ fn bound(addr: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
     Ok((socket, addr))
 }
 
-fn listening(socket: OwnedFd) -> io::Result<OwnedFd> {
+fn listening(socket: OwnedFd) -> io::Result<TcpListener> {
     rustix::net::listen(&socket, BACKLOG)?;
     // From here on nobody may share the port, not even while it is closed.
     rustix::net::sockopt::set_socket_reuseaddr(&socket, false)?;
-    Ok(socket)
+    Ok(socket.into())
 }
 
 /// Stops listening: new connections are refused, the port stays ours.
-pub(crate) fn stop_listening(listener: &OwnedFd) -> io::Result<()> {
+pub(crate) fn stop_listening(listener: &TcpListener) -> io::Result<()> {
     Ok(rustix::net::shutdown(listener, Shutdown::Read)?)
 }
 
 /// Listens again after [`stop_listening`].
-pub(crate) fn listen_again(listener: &OwnedFd) -> io::Result<()> {
+pub(crate) fn listen_again(listener: &TcpListener) -> io::Result<()> {
     Ok(rustix::net::listen(listener, BACKLOG)?)
-}
-
-/// Takes one waiting connection; `WouldBlock` if there is none.
-pub(crate) fn accept(listener: &OwnedFd) -> io::Result<TcpStream> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    Ok(TcpStream::from(rustix::net::accept_with(listener, flags)?))
 }
 
 /// Bytes that wait to be read.
@@ -71,20 +65,13 @@ pub(crate) fn timer() -> io::Result<OwnedFd> {
 }
 
 /// Makes the timer fire once after this time, or as soon as possible if it is zero.
-pub(crate) fn set_timer(timer: &OwnedFd, after: Duration) -> io::Result<()> {
+pub(crate) fn set_timer(timer: impl AsFd, after: Duration) -> io::Result<()> {
     let after = after.max(Duration::from_nanos(1));
     let once = Itimerspec {
         it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
         it_value: Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) },
     };
     rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
-    Ok(())
-}
-
-/// Takes note that the timer has fired; `WouldBlock` if it has not.
-pub(crate) fn timer_fired(timer: &OwnedFd) -> io::Result<()> {
-    let mut count = [0; 8];
-    rustix::io::read(timer, &mut count)?;
     Ok(())
 }
 
