@@ -1,9 +1,10 @@
 //! The one list of faults. Help, `squall faults`, the JSON Schema, the docs and the plan come from it.
 
 use crate::Injector;
+use crate::faults::pop_drain::PopDrain;
 
 /// Every fault, sorted by name.
-pub const INJECTORS: &[&dyn Injector] = &[];
+pub const INJECTORS: &[&dyn Injector] = &[&PopDrain];
 
 /// The fault with this name.
 pub fn find(name: &str) -> Option<&'static dyn Injector> {

@@ -23,7 +23,7 @@ pub(super) struct Keep {
 /// `/browse` lives for a second and is never served stale: what it shows must be current.
 pub(super) const BROWSE: Keep = Keep { fresh: Duration::from_secs(1), stale: Duration::ZERO };
 /// Assets do not change: a minute without asking, ten if the origin is gone.
-pub(super) const ASSET: Keep = Keep { fresh: Duration::from_secs(60), stale: Duration::from_secs(600) };
+pub(super) const ASSET: Keep = Keep { fresh: Duration::from_mins(1), stale: Duration::from_mins(10) };
 
 /// Answers by path and query.
 #[derive(Debug, Default)]

@@ -15,10 +15,10 @@ use tokio::process::{Child, ChildStdout, Command};
 use super::instance::Duty;
 use super::{Kind, LabError, process};
 
+/// The hidden verb of a relay process.
+const RELAY_VERB: &str = "__relay";
 /// The longest first line, in bytes.
 const LINE_MAX: u64 = 1 << 18;
-/// How long the relay outlives the end of its stdin, in seconds: not at all, for nothing is behind it then.
-const LINGER_S: f64 = 0.0;
 
 /// A child that has been started and has not yet said that it is ready.
 pub(super) struct Starting {
@@ -36,29 +36,37 @@ pub(super) fn start_instance(duty: &Duty) -> Result<Starting, LabError> {
     spawn(&duty.name, command)
 }
 
-/// Starts the relay process with one route per instance and returns what it carries.
+/// Starts the relay process with one route per instance and returns what it carries. It ends with its stdin, which the
+/// child holds.
 pub(super) async fn start_relay(
     control: &Path,
     routes: &[(&str, SocketAddr)],
 ) -> Result<(Child, Vec<Relay>), LabError> {
-    #[derive(Deserialize)]
-    struct Started {
-        relays: Vec<Relay>,
-    }
     let route = |(name, upstream): &(&str, SocketAddr)| json!({"name": name, "listen": "127.0.0.1:0", "upstream": upstream.to_string(), "protocol": "http"});
     let routes: Vec<Value> = routes.iter().map(route).collect();
-    let order = json!({"routes": routes, "control": control, "parent": true, "linger_s": LINGER_S});
+    let order = json!({"routes": routes, "control": control, "parent": true});
     let mut command = own_program()?;
-    command.arg("__relay").stdin(Stdio::piped());
+    command.arg(Kind::Relay.verb()).arg(std::process::id().to_string()).stdin(Stdio::piped());
     let mut starting = spawn("the relay", command)?;
-    // The child keeps the pipe: its end ends the relay.
     let stdin = starting.child.stdin.as_mut().expect("stdin is piped two lines above");
     stdin
         .write_all(format!("{order}\n").as_bytes())
         .await
         .map_err(LabError::system("telling the relay its routes"))?;
     let (child, line) = starting.first_line().await?;
-    Ok((child, Started::deserialize(&line)?.relays))
+    // The list of relays, bare or as the field of an object.
+    let relays = line.get("relays").unwrap_or(&line);
+    Ok((child, Vec::deserialize(relays)?))
+}
+
+/// Runs the relay in this process: `squall __lab-relay PARENT`. The tie to the supervisor's life outlasts the exec,
+/// so that even a stopped relay ends with the supervisor. Returns only if that fails.
+pub(super) fn become_relay(args: &[String]) -> Result<(), LabError> {
+    use std::os::unix::process::CommandExt;
+    process::die_with_named(args.first())?;
+    let exe = std::env::current_exe().map_err(LabError::system("finding this program"))?;
+    let failed = std::process::Command::new(exe).arg(RELAY_VERB).exec();
+    Err(LabError::system("starting the relay")(failed))
 }
 
 /// The program that runs now, for another process of the lab.

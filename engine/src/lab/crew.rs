@@ -101,7 +101,7 @@ impl Slot {
             service: self.service.name.to_owned(),
             state,
             workers: self.service.workers,
-            service_time_s: self.service.service_time.as_secs_f64(),
+            service_time_s: self.service.work.as_secs_f64(),
             queue_s: self.service.queue.as_secs_f64(),
             capacity_per_s: self.service.capacity(),
         }

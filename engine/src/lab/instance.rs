@@ -35,8 +35,7 @@ pub(super) fn main(args: &[String]) -> Result<(), LabError> {
     let [parent, duty] = args else {
         return Err(LabError::Start("__instance takes its parent's pid and its duty".to_owned()));
     };
-    let parent = parent.parse().map_err(|_| LabError::Start(format!("{parent:?} is no process id")))?;
-    process::die_with(parent).map_err(LabError::system("binding to the supervisor's life"))?;
+    process::die_with_named(Some(parent))?;
     process::raise_file_limit();
     let duty: Duty = serde_json::from_str(duty)?;
     tokio::runtime::Builder::new_current_thread()

@@ -151,12 +151,14 @@ pub enum Kind {
     Supervisor,
     /// `__instance`: one instance of a service, or the balancer.
     Instance,
+    /// `__lab-relay`: becomes `squall __relay`, tied to the supervisor's life.
+    Relay,
 }
 
 impl Kind {
     /// The kind that this verb names.
     pub fn of(verb: &str) -> Option<Self> {
-        [Self::Supervisor, Self::Instance].into_iter().find(|kind| kind.verb() == verb)
+        [Self::Supervisor, Self::Instance, Self::Relay].into_iter().find(|kind| kind.verb() == verb)
     }
 
     /// The hidden verb.
@@ -164,6 +166,7 @@ impl Kind {
         match self {
             Self::Supervisor => "__lab",
             Self::Instance => "__instance",
+            Self::Relay => "__lab-relay",
         }
     }
 }
@@ -173,6 +176,7 @@ pub fn main(kind: Kind, args: &[String]) -> ExitCode {
     let outcome = match kind {
         Kind::Supervisor => supervisor::main(args),
         Kind::Instance => instance::main(args),
+        Kind::Relay => child::become_relay(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

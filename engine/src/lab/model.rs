@@ -24,8 +24,8 @@ pub(super) struct Service {
     pub(super) pops: &'static [&'static str],
     /// Workers of each instance. Zero: no pool, hence no stated capacity.
     pub(super) workers: u32,
-    /// How long one worker is busy with one request.
-    pub(super) service_time: Duration,
+    /// The service time: how long one worker is busy with one request.
+    pub(super) work: Duration,
     /// The longest that a request may wait for a worker; beyond it the answer is 503 at once.
     pub(super) queue: Duration,
 }
@@ -33,7 +33,7 @@ pub(super) struct Service {
 impl Service {
     /// Requests per second that one instance can carry: workers over service time.
     pub(super) fn capacity(&self) -> Option<f64> {
-        (self.workers > 0).then(|| f64::from(self.workers) / self.service_time.as_secs_f64())
+        (self.workers > 0).then(|| f64::from(self.workers) / self.work.as_secs_f64())
     }
 
     /// The PoP of the instance with this number.
@@ -49,7 +49,7 @@ pub(super) const SERVICES: &[Service] = &[
         instances: &["kv-1"],
         pops: &[],
         workers: 8,
-        service_time: Duration::from_millis(1),
+        work: Duration::from_millis(1),
         queue: Duration::from_millis(40),
     },
     Service {
@@ -57,7 +57,7 @@ pub(super) const SERVICES: &[Service] = &[
         instances: &["auth-1"],
         pops: &[],
         workers: 8,
-        service_time: Duration::from_millis(4),
+        work: Duration::from_millis(4),
         queue: Duration::from_millis(200),
     },
     Service {
@@ -65,7 +65,7 @@ pub(super) const SERVICES: &[Service] = &[
         instances: &["catalog-1", "catalog-2"],
         pops: &[],
         workers: 8,
-        service_time: Duration::from_millis(6),
+        work: Duration::from_millis(6),
         queue: Duration::from_millis(200),
     },
     Service {
@@ -73,7 +73,7 @@ pub(super) const SERVICES: &[Service] = &[
         instances: &["origin-1", "origin-2"],
         pops: &[],
         workers: 16,
-        service_time: Duration::from_millis(2),
+        work: Duration::from_millis(2),
         queue: Duration::from_millis(200),
     },
     Service {
@@ -81,7 +81,7 @@ pub(super) const SERVICES: &[Service] = &[
         instances: &["edge-fra", "edge-iad", "edge-sin"],
         pops: &["fra", "iad", "sin"],
         workers: 32,
-        service_time: Duration::from_micros(500),
+        work: Duration::from_micros(500),
         queue: Duration::from_millis(100),
     },
     Service {
@@ -89,7 +89,7 @@ pub(super) const SERVICES: &[Service] = &[
         instances: &[GLB],
         pops: &[],
         workers: 0,
-        service_time: Duration::ZERO,
+        work: Duration::ZERO,
         queue: Duration::ZERO,
     },
 ];
@@ -126,7 +126,7 @@ mod tests {
     fn the_topology_file_states_what_the_lab_is() {
         for service in SERVICES.iter().filter(|service| service.name != GLB) {
             let text = line(service.name);
-            let time = injectors::units::Span(service.service_time);
+            let time = injectors::units::Span(service.work);
             for wanted in [
                 format!("instances: [{}]", service.instances.join(", ")),
                 format!("workers: {}", service.workers),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn capacity_is_workers_over_service_time() {
+    fn capacity_is_workers_over_work() {
         let capacity = |name| SERVICES.iter().find(|service| service.name == name).unwrap().capacity();
         assert_eq!(capacity("auth"), Some(2000.0));
         assert_eq!(capacity(GLB), None);

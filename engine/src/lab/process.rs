@@ -7,17 +7,26 @@ use injectors::target::ProcessId;
 use rustix::process::{Resource, Rlimit, Signal};
 use serde_json::Value;
 
+use super::LabError;
+
 /// Ties this process to its parent: when the parent ends, however it ends, this process is killed, even if stopped.
 ///
 /// # Errors
 /// The parent has ended already.
-pub(super) fn die_with(parent: u32) -> io::Result<()> {
+fn die_with(parent: u32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
     if now.and_then(|pid| u32::try_from(pid).ok()) != Some(parent) {
         return Err(io::Error::other("the supervisor has ended"));
     }
     Ok(())
+}
+
+/// The same, with the parent's process id as this process was told it.
+pub(super) fn die_with_named(parent: Option<&String>) -> Result<(), LabError> {
+    let pid = parent.and_then(|parent| parent.parse().ok());
+    let pid = pid.ok_or_else(|| LabError::Start("the parent's process id is missing".to_owned()))?;
+    die_with(pid).map_err(LabError::system("binding to the supervisor's life"))
 }
 
 /// Leaves the session of whoever started this process, with its terminal.

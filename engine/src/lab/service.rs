@@ -47,23 +47,19 @@ struct Workers {
 impl Workers {
     fn new(name: &str, service: &Service) -> Self {
         let now = Instant::now().into_std();
-        let pool = Pool::new(service.workers, service.service_time, service.queue, now);
+        let pool = Pool::new(service.workers, service.work, service.queue, now);
         Self { name: name.to_owned(), pool: Mutex::new(pool) }
     }
 
     /// Occupies a worker for the service time, or refuses at once.
     async fn work(&self) -> Result<(), Reply> {
         let admitted = locked(&self.pool).admit(Instant::now().into_std());
-        match admitted {
-            Ok(end) => {
-                tokio::time::sleep_until(end.into()).await;
-                Ok(())
-            }
-            Err(_) => {
-                let why = "is overloaded: its queue is full";
-                Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, &self.name, why))
-            }
-        }
+        let Ok(end) = admitted else {
+            let why = "is overloaded: its queue is full";
+            return Err(Reply::error(StatusCode::SERVICE_UNAVAILABLE, &self.name, why));
+        };
+        tokio::time::sleep_until(end.into()).await;
+        Ok(())
     }
 }
 

@@ -13,8 +13,10 @@ use super::retry::{Choose, Passive};
 
 /// The most drains at a time.
 const DRAINS_MAX: usize = 64;
+/// The longest id of a drain, in bytes.
+const ID_MAX: usize = 256;
 /// The longest lease.
-const LEASE_MAX: Duration = Duration::from_secs(3600);
+const LEASE_MAX: Duration = Duration::from_hours(1);
 /// Checks in a row that change a PoP's state, up or down.
 const CHECKS: u32 = 2;
 
@@ -97,6 +99,9 @@ impl Spread {
         lease: Duration,
     ) -> Result<Value, String> {
         self.expire(now);
+        if id.is_empty() || id.len() > ID_MAX {
+            return Err(format!("the id must have from 1 to {ID_MAX} bytes"));
+        }
         let index = self.pops.iter().position(|known| known.name == pop).ok_or_else(|| {
             let known: Vec<&str> = self.pops.iter().map(|pop| pop.name.as_str()).collect();
             format!("unknown PoP {pop:?}; there are {}", known.join(", "))
@@ -311,6 +316,7 @@ mod tests {
         assert!(spread.drain(now, "r/1", "lhr", 0.5, LEASE).unwrap_err().contains("fra, iad, sin"));
         assert!(spread.drain(now, "r/1", "fra", 0.5, Duration::ZERO).is_err());
         assert!(spread.drain(now, "r/1", "fra", 0.5, LEASE_MAX * 2).is_err());
+        assert!(spread.drain(now, &"r".repeat(ID_MAX + 1), "fra", 0.5, LEASE).is_err());
         spread.drain(now, "r/1", "fra", 0.5, LEASE).unwrap();
         assert!(spread.drain(now, "r/1", "iad", 0.5, LEASE).is_err());
     }

@@ -27,7 +27,7 @@ const IN_FLIGHT_MAX: usize = 2048;
 /// The most connections; beyond it new ones wait in the listen queue.
 const PEERS_MAX: usize = 4096;
 /// How long a connection may stay without a request.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// How long the outermost caller waits, and the longest that a request may live.
 pub(super) const CLIENT_DEADLINE: Duration = Duration::from_secs(2);
 /// How much earlier than its caller a process gives up.

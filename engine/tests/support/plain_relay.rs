@@ -30,7 +30,7 @@ pub(crate) fn main() -> ExitCode {
             relays.push(relay);
             tokio::spawn(carry(listener, route["upstream"].as_str().expect("upstream").to_owned()));
         }
-        writeln!(std::io::stdout(), "{}", json!({"relays": relays})).expect("a reader");
+        writeln!(std::io::stdout(), "{}", Value::Array(relays)).expect("a reader");
         std::future::pending::<ExitCode>().await
     })
 }
