@@ -1,1 +1,3 @@
 //! What is to happen, when, and is it well?
+
+pub mod lab;

@@ -2,11 +2,12 @@
 
 use crate::Injector;
 use crate::faults::command::Command;
+use crate::faults::pop_drain::PopDrain;
 use crate::faults::process_kill::ProcessKill;
 use crate::faults::process_pause::ProcessPause;
 
 /// Every fault, sorted by name.
-pub const INJECTORS: &[&dyn Injector] = &[&Command, &ProcessKill, &ProcessPause];
+pub const INJECTORS: &[&dyn Injector] = &[&Command, &PopDrain, &ProcessKill, &ProcessPause];
 
 /// The fault with this name.
 pub fn find(name: &str) -> Option<&'static dyn Injector> {

@@ -1,6 +1,7 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 pub mod command;
+pub mod pop_drain;
 mod processes;
 pub mod process_kill;
 pub mod process_pause;
