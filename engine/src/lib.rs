@@ -1,1 +1,2 @@
 //! What is to happen, when, and is it well?
+pub mod load;
