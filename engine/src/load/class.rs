@@ -61,7 +61,9 @@ impl ErrorClass {
     pub(super) fn of_connect(error: &io::Error) -> Self {
         match errno(error) {
             Some(Errno::TIMEDOUT) => Self::ConnectTimeout,
-            Some(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN) => Self::Refused,
+            Some(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN) => {
+                Self::Refused
+            }
             Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => Self::Reset,
             _ => Self::Local,
         }
@@ -81,7 +83,9 @@ impl ErrorClass {
     /// The class of a failed TLS handshake.
     pub(super) fn of_handshake(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                Self::Reset
+            }
             _ => Self::Tls,
         }
     }
@@ -118,6 +122,10 @@ impl Errors {
 
     /// The classes that occurred, by name.
     pub fn by_name(&self) -> BTreeMap<String, u64> {
-        ErrorClass::ALL.iter().filter(|c| self.of(**c) > 0).map(|c| (c.name().to_owned(), self.of(*c))).collect()
+        ErrorClass::ALL
+            .iter()
+            .filter(|c| self.of(**c) > 0)
+            .map(|c| (c.name().to_owned(), self.of(*c)))
+            .collect()
     }
 }

@@ -95,7 +95,10 @@ fn config(spec: &TlsSpec) -> Result<ClientConfig, OriginError> {
         .with_safe_default_protocol_versions()
         .map_err(|e| OriginError::Tls(e.to_string()))?;
     let mut config = if spec.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustEverything(provider))).with_no_client_auth()
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustEverything(provider)))
+            .with_no_client_auth()
     } else {
         builder.with_root_certificates(roots(spec)?).with_no_client_auth()
     };

@@ -147,7 +147,11 @@ impl Shape {
         let mut t = length * (n / self.arrivals(length)).clamp(0.0, 1.0);
         for _ in 0..100 {
             let off = self.arrivals(t) - n;
-            if off > 0.0 { high = t } else { low = t }
+            if off > 0.0 {
+                high = t
+            } else {
+                low = t
+            }
             let newton = t - off / self.rate(t);
             let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
             if (next - t).abs() <= 1e-12 * length.max(1.0) {
@@ -257,7 +261,10 @@ impl Segment {
                 })
             }
             Self::Spike { base, peak, at, lasting, total } => {
-                let rest = at.checked_add(lasting).and_then(|end| total.checked_sub(end)).ok_or(ProfileError::Spike)?;
+                let rest = at
+                    .checked_add(lasting)
+                    .and_then(|end| total.checked_sub(end))
+                    .ok_or(ProfileError::Spike)?;
                 let mut hold = |from, length| push(out, Shape::Line { from, slope: 0.0 }, length);
                 if !at.is_zero() {
                     hold(base, at)?;

@@ -16,7 +16,12 @@ fn segment() -> impl Strategy<Value = Segment> {
         (rate(), rate(), time()).prop_map(|(from, to, over)| Segment::Ramp { from, to, over }),
         (rate(), time()).prop_map(|(from, over)| Segment::Ramp { from, to: 0.0, over }),
         time().prop_map(|lasting| Segment::Hold { rate: 0.0, lasting }),
-        (rate(), rate(), 1..9u32, time()).prop_map(|(from, to, count, each)| Segment::Steps { from, to, count, each }),
+        (rate(), rate(), 1..9u32, time()).prop_map(|(from, to, count, each)| Segment::Steps {
+            from,
+            to,
+            count,
+            each
+        }),
         (rate(), rate(), time(), time(), time()).prop_map(|(base, peak, at, lasting, rest)| Segment::Spike {
             base,
             peak,

@@ -247,8 +247,16 @@ fn parse_url(request: &RequestSpec) -> Result<(OriginName, Uri), SpecError> {
     let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
         (Some(0), _) => return Err(wrong("port 0 cannot be connected to")),
         (Some(port), _) => port,
-        (None, Some((_, rest))) if !rest.ends_with(']') => return Err(wrong("the port is not a number up to 65535")),
-        (None, _) => if tls { 443 } else { 80 },
+        (None, Some((_, rest))) if !rest.ends_with(']') => {
+            return Err(wrong("the port is not a number up to 65535"));
+        }
+        (None, _) => {
+            if tls {
+                443
+            } else {
+                80
+            }
+        }
     };
     Ok((OriginName { tls, host: host.to_owned(), port }, uri))
 }
@@ -290,7 +298,9 @@ fn build(spec: &RequestSpec, uri: &Uri, origin: usize, reuse: bool) -> Result<Re
     for (name, value) in &given {
         head += &format!("{name}: {value}\r\n");
     }
-    if !spec.body.is_empty() || [hyper::Method::POST, hyper::Method::PUT, hyper::Method::PATCH].contains(&method) {
+    if !spec.body.is_empty()
+        || [hyper::Method::POST, hyper::Method::PUT, hyper::Method::PATCH].contains(&method)
+    {
         head += &format!("content-length: {}\r\n", spec.body.len());
     }
     head += if reuse { "\r\n" } else { "connection: close\r\n\r\n" };

@@ -41,13 +41,31 @@ fn a_get_is_written_once_and_for_all() {
 fn urls_name_their_origin() {
     let origin = |text: &str| url(text).map(|c| c.origins[0].clone());
     assert_eq!(origin("https://h").unwrap(), OriginName { tls: true, host: "h".into(), port: 443 });
-    assert_eq!(origin("http://[::1]:8080/").unwrap(), OriginName { tls: false, host: "::1".into(), port: 8080 });
+    assert_eq!(
+        origin("http://[::1]:8080/").unwrap(),
+        OriginName { tls: false, host: "::1".into(), port: 8080 }
+    );
     assert_eq!(origin("http://[::1]/").unwrap().port, 80);
     for wrong in [
-        "", "h", "/path", "ftp://h/", "http://", "http://u:p@h/", "http://u@h/", "http://h:0/", "http://h:99999/",
-        "http://h:/x", "http://h/a b", "http://h/\r\nX: y", "http://h/\0",
+        "",
+        "h",
+        "/path",
+        "ftp://h/",
+        "http://",
+        "http://u:p@h/",
+        "http://u@h/",
+        "http://h:0/",
+        "http://h:99999/",
+        "http://h:/x",
+        "http://h/a b",
+        "http://h/\r\nX: y",
+        "http://h/\0",
     ] {
-        assert!(matches!(url(wrong), Err(SpecError::Url(..))), "{wrong:?}: {:?}", url(wrong).map(|c| c.origins));
+        assert!(
+            matches!(url(wrong), Err(SpecError::Url(..))),
+            "{wrong:?}: {:?}",
+            url(wrong).map(|c| c.origins)
+        );
     }
 }
 

@@ -66,7 +66,9 @@ impl Chunked {
             Self::Trailer { line, read } => Self::Trailer { line: line + 1, read: read + 1 },
             Self::TrailerLf { line: 0, .. } if byte == b'\n' => return Ok(Step::End(1)),
             Self::TrailerLf { read, .. } if byte == b'\n' => Self::Trailer { line: 0, read },
-            Self::SizeEnd { .. } | Self::DataCr | Self::DataLf | Self::TrailerLf { .. } => return Err(NotHttp),
+            Self::SizeEnd { .. } | Self::DataCr | Self::DataLf | Self::TrailerLf { .. } => {
+                return Err(NotHttp);
+            }
         };
         Ok(Step::Skip(1))
     }

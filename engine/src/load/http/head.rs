@@ -29,8 +29,11 @@ pub(super) struct Head<'a> {
 pub(super) fn parse<'a>(input: &'a [u8], rules: &Rules<'_>) -> Result<Option<Head<'a>>, NotHttp> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut []);
-    let parsed =
-        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, input, &mut fields);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        input,
+        &mut fields,
+    );
     let length = match parsed.map_err(|_| NotHttp)? {
         httparse::Status::Complete(length) if length <= HEAD_MAX => length,
         httparse::Status::Complete(_) => return Err(NotHttp),

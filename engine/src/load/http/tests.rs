@@ -46,7 +46,11 @@ fn a_response_split_at_every_byte_says_the_same() {
         let expected = whole(text).unwrap();
         assert!(expected.0, "{text:?} is complete");
         for at in 0..=bytes.len() {
-            assert_eq!(tell(&RULES, [&bytes[..at], &bytes[at..]]).unwrap(), expected, "{text:?} split at {at}");
+            assert_eq!(
+                tell(&RULES, [&bytes[..at], &bytes[at..]]).unwrap(),
+                expected,
+                "{text:?} split at {at}"
+            );
         }
         assert_eq!(tell(&RULES, bytes.chunks(1)).unwrap(), expected, "{text:?} byte by byte");
     }
@@ -57,7 +61,11 @@ fn a_response_that_is_cut_off_is_not_complete() {
     for text in &RESPONSES[..8] {
         for at in 0..text.len() {
             let mut parser = Parser::default();
-            assert_eq!(parser.feed(&RULES, &text.as_bytes()[..at]), Ok(Progress::More), "{text:?} cut at {at}");
+            assert_eq!(
+                parser.feed(&RULES, &text.as_bytes()[..at]),
+                Ok(Progress::More),
+                "{text:?} cut at {at}"
+            );
             assert!(!parser.end());
         }
     }
@@ -124,7 +132,8 @@ fn a_head_of_64_kib_is_read_and_a_larger_one_is_refused() {
     }
     let endless = "HTTP/1.1 200 OK\r\n".to_owned() + &"A: b\r\n".repeat(20_000);
     assert_eq!(tell(&RULES, endless.as_bytes().chunks(1400)), Err(NotHttp));
-    let trailers = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".to_owned() + &"A: b\r\n".repeat(20_000);
+    let trailers =
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".to_owned() + &"A: b\r\n".repeat(20_000);
     assert_eq!(tell(&RULES, trailers.as_bytes().chunks(1400)), Err(NotHttp));
 }
 
