@@ -1,3 +1,14 @@
 //! What is to happen, when, and is it well?
+//!
+//! Top to bottom: [`cli`] → [`run`] → {[`load`], [`probe`], [`lab`]} → [`plan`] → [`experiment`]. Pure, without tokio:
+//! [`experiment`], [`plan`], [`slo`], [`schedule`].
 
+pub mod clock;
+pub mod experiment;
 pub mod lab;
+pub mod load;
+pub mod plan;
+pub mod probe;
+pub mod run;
+pub mod schedule;
+pub mod slo;

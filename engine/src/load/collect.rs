@@ -1,0 +1,267 @@
+//! Merges what the workers counted: a tick each second for guards and the live view, records at the end.
+//!
+//! A thread of its own, so that neither a busy engine nor a slow reader of ticks holds up a worker. Memory is flat:
+//! distributions of past slices of time are kept encoded.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use reports::record::{LoadRecord, Phase};
+use tokio::sync::{mpsc, oneshot};
+
+use super::clock::{Clock, MILLISECOND, SECOND};
+use super::saturation::{CPU_HOT, Facts, saturation};
+use super::sums::LoadSums;
+use super::tally::{PhaseSlice, Slice, Tally};
+use super::{Errors, Load, LoadError, LoadOutcome};
+
+/// How long after its end a second is waited for.
+const PATIENCE: u64 = 150 * MILLISECOND;
+/// The most time buckets per load and phase.
+pub(super) const BUCKETS_MAX: u64 = 900;
+
+/// What happened in one second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tick {
+    /// Seconds since the start at its beginning.
+    pub second: u64,
+    /// Each load, in the order in which they were given.
+    pub loads: Vec<LoadTick>,
+    /// Start lateness of the 99th percentile, in seconds.
+    pub lag_p99_s: Option<f64>,
+    /// The largest share of the second that one worker computed.
+    pub cpu: f64,
+    /// The most connections open.
+    pub connections: u64,
+}
+
+/// One load in one second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadTick {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Phases in which something came due or ended, in order.
+    pub phases: Vec<PhaseTick>,
+}
+
+/// One load in one second and one phase.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseTick {
+    /// The phase to which the requests belong.
+    pub phase: Phase,
+    /// Arrivals that came due in this second.
+    pub due: u64,
+    /// Good answers in this second.
+    pub ok: u64,
+    /// Failures in this second.
+    pub errors: Errors,
+    /// Median latency in seconds, of good answers and deadline misses.
+    pub p50_s: Option<f64>,
+    /// The 99th percentile likewise.
+    pub p99_s: Option<f64>,
+    /// Good answers by PoP.
+    pub pops: Vec<(Arc<str>, u64)>,
+}
+
+/// A second whose tick is not out yet.
+#[derive(Default)]
+struct Pending {
+    loads: BTreeMap<(usize, usize), PendingPhase>,
+    lag: reports::Latencies,
+    cpu: f64,
+    connections: u64,
+}
+
+#[derive(Default)]
+struct PendingPhase {
+    due: u64,
+    all: Tally,
+    pops: BTreeMap<Arc<str>, u64>,
+}
+
+/// See the module.
+pub(super) struct Collector {
+    loads: Vec<Arc<Load>>,
+    clock: Clock,
+    slices: Receiver<Slice>,
+    ticks: mpsc::Sender<Tick>,
+    sums: Vec<LoadSums>,
+    pending: BTreeMap<u64, Pending>,
+    /// The first second that has no tick yet.
+    next_tick: u64,
+    /// By worker: seconds before this one are complete.
+    complete: Vec<u64>,
+    facts: Facts,
+}
+
+impl Collector {
+    pub(super) fn new(
+        loads: Vec<Arc<Load>>,
+        workers: u32,
+        clock: Clock,
+        slices: Receiver<Slice>,
+        ticks: mpsc::Sender<Tick>,
+    ) -> Self {
+        let longest = loads.iter().map(|l| l.profile.duration() + Duration::from_nanos(l.deadline)).max();
+        let bucket = longest.unwrap_or_default().as_secs().saturating_add(1).div_ceil(BUCKETS_MAX);
+        Self {
+            sums: loads.iter().map(|_| LoadSums::new(bucket)).collect(),
+            loads,
+            clock,
+            slices,
+            ticks,
+            pending: BTreeMap::new(),
+            next_tick: 0,
+            complete: vec![0; workers as usize],
+            facts: Facts { workers, ..Facts::default() },
+        }
+    }
+
+    /// The collector's thread: until every worker has sent its last slice, or died.
+    pub(super) fn run(
+        mut self,
+        threads: Vec<JoinHandle<io::Result<()>>>,
+        done: oneshot::Sender<Result<LoadOutcome, LoadError>>,
+    ) {
+        while self.complete.iter().any(|second| *second < u64::MAX) {
+            match self.slices.recv_timeout(self.patience()) {
+                Ok(slice) => self.absorb(slice),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.tick(self.clock.now());
+        }
+        let ended: Vec<Result<(), String>> = threads
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(ended) => ended.map_err(|e| e.to_string()),
+                Err(_) => Err("it panicked".to_owned()),
+            })
+            .collect();
+        let outcome = match ended.into_iter().find_map(Result::err) {
+            Some(why) => Err(LoadError::Worker(why)),
+            None => Ok(self.outcome()),
+        };
+        // Nobody waits if the run was dropped.
+        let _ = done.send(outcome);
+    }
+
+    /// Until the oldest pending second must go out.
+    fn patience(&self) -> Duration {
+        let oldest = self.pending.keys().next().map(|second| (second + 1) * SECOND + PATIENCE);
+        let left = oldest.map_or(SECOND, |at| at.saturating_sub(self.clock.now()));
+        Duration::from_nanos(left.clamp(MILLISECOND, SECOND))
+    }
+
+    fn absorb(&mut self, slice: Slice) {
+        let second = slice.second;
+        self.facts.lag.merge(&slice.lag);
+        self.facts.worker_seconds += 1;
+        self.facts.hot_seconds += u64::from(slice.cpu > CPU_HOT);
+        self.facts.cpu_max = self.facts.cpu_max.max(slice.cpu);
+        self.facts.reconnects += slice.reconnects;
+        let mut pending = (second >= self.next_tick).then(|| self.pending.entry(second).or_default());
+        self.facts.late_slices += u64::from(pending.is_none());
+        if let Some(pending) = &mut pending {
+            pending.lag.merge(&slice.lag);
+            pending.cpu = pending.cpu.max(slice.cpu);
+            pending.connections += slice.connections;
+            self.facts.connections_max = self.facts.connections_max.max(pending.connections);
+        }
+        for (load, phases) in slice.loads.into_iter().enumerate() {
+            for (phase, counted) in phases.into_iter().enumerate() {
+                let Some(counted) = counted else { continue };
+                if let Some(pending) = &mut pending {
+                    pending.loads.entry((load, phase)).or_default().add(&counted);
+                }
+                self.sums[load].add(second, Phase::ALL[phase], &counted);
+            }
+        }
+        self.complete[slice.worker] = match slice.last {
+            None => second + 1,
+            Some((totals, aborted)) => {
+                self.facts.aborted += aborted;
+                self.sums.iter_mut().zip(totals).for_each(|(sums, phases)| sums.close(phases));
+                u64::MAX
+            }
+        };
+    }
+
+    /// Sends the ticks of the seconds that are complete, or have been waited for long enough.
+    fn tick(&mut self, now: u64) {
+        let complete = self.complete.iter().copied().min().unwrap_or(u64::MAX);
+        while let Some(entry) = self.pending.first_entry() {
+            let second = *entry.key();
+            if second >= complete && now < (second + 1) * SECOND + PATIENCE {
+                return;
+            }
+            let tick = entry.remove().tick(second, &self.loads);
+            self.next_tick = second + 1;
+            // A reader that is 60 seconds behind misses ticks; the records have everything.
+            let _ = self.ticks.try_send(tick);
+        }
+    }
+
+    fn outcome(mut self) -> LoadOutcome {
+        for sums in &self.sums {
+            for (phase, all, unsent) in sums.ended() {
+                self.facts.due += all.ended();
+                self.facts.sent += all.ended() - unsent;
+                if !matches!(phase, Phase::Fault | Phase::Recovery) {
+                    self.facts.due_steady += all.ended();
+                    self.facts.sent_steady += all.ended() - unsent;
+                }
+                self.facts.local_errors += all.errors.of(super::ErrorClass::Local);
+            }
+        }
+        let records: Vec<LoadRecord> =
+            self.loads.iter().zip(self.sums).map(|(load, sums)| sums.record(load)).collect();
+        let facts = self.facts;
+        let generator = reports::record::GeneratorRecord {
+            workers: facts.workers,
+            due: facts.due,
+            sent: facts.sent,
+            lag_p50_s: facts.lag.quantile(0.5).unwrap_or_default(),
+            lag_p99_s: facts.lag.quantile(0.99).unwrap_or_default(),
+            lag_max_s: facts.lag.max().unwrap_or_default(),
+            cpu_max: facts.cpu_max,
+            connections_max: facts.connections_max,
+            saturated: saturation(&facts, None),
+        };
+        LoadOutcome { loads: records, generator, facts }
+    }
+}
+
+impl PendingPhase {
+    fn add(&mut self, slice: &PhaseSlice) {
+        self.due += slice.due;
+        self.all.merge(&slice.all);
+        for (name, count) in &slice.by_pop {
+            *self.pops.entry(Arc::clone(name)).or_default() += count;
+        }
+    }
+}
+
+impl Pending {
+    fn tick(self, second: u64, loads: &[Arc<Load>]) -> Tick {
+        let mut by_load: Vec<LoadTick> =
+            loads.iter().map(|load| LoadTick { name: Arc::clone(&load.name), phases: Vec::new() }).collect();
+        for ((load, phase), counted) in self.loads {
+            by_load[load].phases.push(PhaseTick {
+                phase: Phase::ALL[phase],
+                due: counted.due,
+                ok: counted.all.ok,
+                errors: counted.all.errors,
+                p50_s: counted.all.latencies.quantile(0.5),
+                p99_s: counted.all.latencies.quantile(0.99),
+                pops: counted.pops.into_iter().collect(),
+            });
+        }
+        let lag_p99_s = self.lag.quantile(0.99);
+        Tick { second, loads: by_load, lag_p99_s, cpu: self.cpu, connections: self.connections }
+    }
+}

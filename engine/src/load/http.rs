@@ -1,0 +1,245 @@
+//! Reading HTTP/1.1 responses as they arrive: a push parser without sockets, clock or allocation per response.
+//!
+//! Invariants: the same bytes give the same answer however they are split; memory is bounded by [`HEAD_MAX`].
+
+mod chunked;
+mod head;
+mod needle;
+
+use chunked::{Chunked, Step};
+pub(super) use needle::Needle;
+use needle::Search;
+
+/// The largest response head (and trailer section), in bytes.
+pub(super) const HEAD_MAX: usize = 64 * 1024;
+/// The longest PoP name that is kept, in bytes.
+pub(super) const POP_MAX: usize = 64;
+/// A partial head larger than this gives its memory back.
+const HEAD_KEEP: usize = 4 * 1024;
+
+/// What is not HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotHttp;
+
+/// What the parser must know about the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules<'a> {
+    /// The response has no body, whatever its head says.
+    pub(super) head_request: bool,
+    /// The header that names the PoP, in lower case.
+    pub(super) pop_header: &'a [u8],
+    /// What the body must contain.
+    pub(super) needle: Option<&'a Needle>,
+}
+
+/// How far a response has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More bytes are needed.
+    More,
+    /// The response is complete; this many bytes of the input belong to it.
+    Complete(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Head,
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+    Complete,
+}
+
+/// One response at a time; `reset` before each.
+#[derive(Debug)]
+pub(super) struct Parser {
+    state: State,
+    started: bool,
+    /// The beginning of a head that has not ended yet.
+    partial: Vec<u8>,
+    status: u16,
+    keep_alive: bool,
+    pop: [u8; POP_MAX],
+    pop_len: Option<u8>,
+    search: Search,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self {
+            state: State::Head,
+            started: false,
+            partial: Vec::new(),
+            status: 0,
+            keep_alive: false,
+            pop: [0; POP_MAX],
+            pop_len: None,
+            search: Search::default(),
+        }
+    }
+}
+
+impl Parser {
+    /// Forgets the last response.
+    pub(super) fn reset(&mut self) {
+        self.state = State::Head;
+        self.started = false;
+        self.partial.clear();
+        self.partial.shrink_to(HEAD_KEEP);
+        self.status = 0;
+        self.keep_alive = false;
+        self.pop_len = None;
+        self.search = Search::default();
+    }
+
+    /// Whether any byte of this response has come.
+    pub(super) fn started(&self) -> bool {
+        self.started
+    }
+
+    /// The status code, once the head is complete.
+    pub(super) fn status(&self) -> Option<u16> {
+        (self.status != 0).then_some(self.status)
+    }
+
+    /// Whether the connection may serve another request.
+    pub(super) fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// The PoP that answered, as named by the response. Empty if the name is too long or not visible ASCII.
+    pub(super) fn pop(&self) -> Option<&[u8]> {
+        self.pop_len.map(|len| &self.pop[..usize::from(len)])
+    }
+
+    /// Whether the body contained the needle; true without one.
+    pub(super) fn found(&self, needle: Option<&Needle>) -> bool {
+        needle.is_none_or(|needle| self.search.found(needle))
+    }
+
+    /// Reads what arrived.
+    pub(super) fn feed(&mut self, rules: &Rules<'_>, input: &[u8]) -> Result<Progress, NotHttp> {
+        self.started |= !input.is_empty();
+        let mut at = 0;
+        loop {
+            let rest = &input[at..];
+            match self.state {
+                State::Complete => return Ok(Progress::Complete(at)),
+                _ if rest.is_empty() => return Ok(Progress::More),
+                State::Head => at += self.read_head(rules, rest)?,
+                State::UntilClose => {
+                    self.look(rules, rest);
+                    at = input.len();
+                }
+                State::Length(left) => {
+                    let now = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                    self.look(rules, &rest[..now]);
+                    at += now;
+                    let left = left - now as u64;
+                    self.state = if left == 0 { State::Complete } else { State::Length(left) };
+                }
+                State::Chunked(mut chunked) => {
+                    let step = chunked.step(rest)?;
+                    self.state = State::Chunked(chunked);
+                    match step {
+                        Step::Skip(n) => at += n,
+                        Step::Data(n) => {
+                            self.look(rules, &rest[..n]);
+                            at += n;
+                        }
+                        Step::End(n) => {
+                            at += n;
+                            self.state = State::Complete;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection ended. Whether the response is complete by that.
+    pub(super) fn end(&mut self) -> bool {
+        let complete = matches!(self.state, State::UntilClose | State::Complete);
+        if complete {
+            self.state = State::Complete;
+            self.keep_alive = false;
+        }
+        complete
+    }
+
+    fn look(&mut self, rules: &Rules<'_>, body: &[u8]) {
+        if let Some(needle) = rules.needle {
+            self.search.feed(needle, body);
+        }
+    }
+
+    /// Reads heads until the one that counts is complete or the input ends; returns how much of the input was used.
+    fn read_head(&mut self, rules: &Rules<'_>, input: &[u8]) -> Result<usize, NotHttp> {
+        if self.partial.is_empty() {
+            return match head::parse(input, rules)? {
+                Some(head) => Ok(self.accept(&head, rules)),
+                None if input.len() > HEAD_MAX => Err(NotHttp),
+                None => {
+                    self.partial.extend_from_slice(input);
+                    Ok(input.len())
+                }
+            };
+        }
+        let before = self.partial.len();
+        let room = (HEAD_MAX + 1).saturating_sub(before).min(input.len());
+        self.partial.extend_from_slice(&input[..room]);
+        // A head can only end, and after its first line only go wrong, at the end of a line.
+        if before >= 256 && !input[..room].contains(&b'\n') && self.partial.len() <= HEAD_MAX {
+            return Ok(room);
+        }
+        let partial = std::mem::take(&mut self.partial);
+        let parsed = head::parse(&partial, rules);
+        let used = match parsed? {
+            Some(head) => {
+                let length = self.accept(&head, rules);
+                self.partial = partial;
+                self.partial.clear();
+                length - before
+            }
+            None if partial.len() > HEAD_MAX => return Err(NotHttp),
+            None => {
+                self.partial = partial;
+                room
+            }
+        };
+        Ok(used)
+    }
+
+    /// Takes over what a complete head says; returns its length.
+    fn accept(&mut self, head: &head::Head<'_>, rules: &Rules<'_>) -> usize {
+        // Interim responses say nothing; the final one follows.
+        if head.status >= 200 {
+            self.status = head.status;
+            self.keep_alive = head.keep_alive && head.body != head::Body::UntilClose;
+            self.pop_len = head.pop.map(|name| self.keep_pop(name));
+            let bodiless = rules.head_request || head.status == 204 || head.status == 304;
+            self.state = match head.body {
+                _ if bodiless => State::Complete,
+                head::Body::Length(0) => State::Complete,
+                head::Body::Length(n) => State::Length(n),
+                head::Body::Chunked => State::Chunked(Chunked::default()),
+                head::Body::UntilClose => State::UntilClose,
+            };
+            if bodiless {
+                self.keep_alive = head.keep_alive;
+            }
+        }
+        head.length
+    }
+
+    fn keep_pop(&mut self, name: &[u8]) -> u8 {
+        if name.len() > POP_MAX || !name.iter().all(u8::is_ascii_graphic) {
+            return 0;
+        }
+        self.pop[..name.len()].copy_from_slice(name);
+        name.len() as u8
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! The open-model load generator: HTTP/1.1, arrivals that keep their intended times, latency from the intended time.
+//!
+//! Invariants:
+//! - Every arrival ends in exactly one way: a good answer or one [`ErrorClass`]. Only a stop ([`Stop::Now`]) cuts
+//!   requests short; those are counted as aborted and in nothing else.
+//! - Latencies count from the intended time, so waiting for a connection, the connection itself, the TLS handshake and
+//!   the generator's own lateness are part of them. Good answers are recorded when their last byte is there, deadline
+//!   misses at their age; other failures have no latency.
+//! - Workers share nothing: a thread, a runtime, connections and counts of its own, and every k-th arrival. No lock, no
+//!   channel and no allocation per request.
+//! - A request belongs to the fault phase if it was dispatched or ended in it, else to the phase of its dispatch.
+
+mod class;
+mod clock;
+mod collect;
+mod connection;
+mod http;
+mod lane;
+mod origin;
+mod phase;
+mod random;
+mod saturation;
+pub mod schedule;
+mod spec;
+mod sums;
+mod tally;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use reports::record::{GeneratorRecord, LoadRecord};
+use tokio::sync::{mpsc, oneshot};
+
+pub use class::{ErrorClass, Errors};
+pub use collect::{LoadTick, PhaseTick, Tick};
+pub use origin::OriginError;
+pub use phase::PhaseCell;
+pub use saturation::{CPU_HOT, Facts, saturation};
+pub use spec::{
+    CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
+};
+
+use clock::Clock;
+use collect::Collector;
+use origin::Origin;
+use schedule::Profile;
+use spec::Checked;
+use worker::{Setup, StopCell};
+
+/// The rate up to which one worker is enough, in requests per second.
+const RATE_PER_WORKER: f64 = 20_000.0;
+/// Ticks that wait for their reader.
+const TICKS: usize = 60;
+/// Slices that wait for the collector, per worker.
+const SLICES: usize = 8;
+/// The most loads of one run.
+pub const LOADS_MAX: usize = 64;
+
+/// Why there is no load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No load at all, or more than [`LOADS_MAX`].
+    #[error("1 to {LOADS_MAX} loads can be sent at a time")]
+    Count,
+    /// A load cannot be sent as it is.
+    #[error("load {load}: {why}")]
+    Spec {
+        /// Its name.
+        load: String,
+        /// Why.
+        why: SpecError,
+    },
+    /// An origin cannot be used.
+    #[error("load {load}: {why}")]
+    Origin {
+        /// The load's name.
+        load: String,
+        /// Why.
+        why: OriginError,
+    },
+    /// No thread could be started.
+    #[error("cannot start a load thread: {0}")]
+    Thread(#[source] io::Error),
+    /// A worker could not go on.
+    #[error("a load thread failed: {0}")]
+    Worker(String),
+}
+
+/// A load, ready to be sent.
+struct Load {
+    name: Arc<str>,
+    checked: Checked,
+    origins: Vec<Origin>,
+    profile: Profile,
+    poisson: bool,
+    reuse: bool,
+    max_connections: u32,
+    /// In nanoseconds.
+    deadline: u64,
+    /// In nanoseconds.
+    connect_within: u64,
+}
+
+/// Loads that are checked and whose names are resolved. Nothing has been sent.
+pub struct Prepared(Vec<Arc<Load>>);
+
+/// Checks the loads, resolves their hosts (once; all addresses are kept and used in turn) and reads certificates.
+/// Needs a tokio runtime with time.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
+    if specs.is_empty() || specs.len() > LOADS_MAX {
+        return Err(LoadError::Count);
+    }
+    let mut loads = Vec::new();
+    for spec in specs {
+        let checked = spec::check(&spec).map_err(|why| LoadError::Spec { load: spec.name.clone(), why })?;
+        let origins = origin::prepare(&checked.origins, &spec.tls).await;
+        loads.push(Arc::new(Load {
+            origins: origins.map_err(|why| LoadError::Origin { load: spec.name.clone(), why })?,
+            name: Arc::from(spec.name),
+            checked,
+            profile: spec.profile,
+            poisson: spec.poisson,
+            reuse: spec.reuse,
+            max_connections: spec.max_connections,
+            deadline: clock::nanos(spec.deadline),
+            connect_within: clock::nanos(spec.connect_timeout),
+        }));
+    }
+    Ok(Prepared(loads))
+}
+
+impl Prepared {
+    /// Threads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
+    fn workers(&self) -> u32 {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let peak: f64 = self.0.iter().map(|load| load.profile.peak()).sum();
+        let connections = self.0.iter().map(|load| load.max_connections).min().unwrap_or(1);
+        ((peak / RATE_PER_WORKER).ceil() as u32).clamp(1, cores as u32).min(connections)
+    }
+}
+
+/// How to end before the profile does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// No more arrivals; requests under way end by themselves, at the latest at their deadline.
+    Graceful,
+    /// Requests under way are cut short.
+    Now,
+}
+
+/// A load that is being sent. Dropping it stops everything at once.
+pub struct Running {
+    stop: Arc<StopCell>,
+    ticks: Option<mpsc::Receiver<Tick>>,
+    done: oneshot::Receiver<Result<LoadOutcome, LoadError>>,
+}
+
+/// What a load came to.
+#[derive(Debug)]
+pub struct LoadOutcome {
+    /// One per load, in the order in which they were given.
+    pub loads: Vec<LoadRecord>,
+    /// How the generator did; judged without knowledge of the objectives (see [`saturation`]).
+    pub generator: GeneratorRecord,
+    /// What it was judged by.
+    pub facts: Facts,
+}
+
+/// Starts the threads. Time 0 of the profiles is `origin`, which should lie some 50 ms ahead. The same seed gives the
+/// same arrivals.
+///
+/// # Errors
+/// A thread cannot be started.
+pub fn start(
+    prepared: Prepared,
+    phase: Arc<PhaseCell>,
+    origin: Instant,
+    seed: u64,
+) -> Result<Running, LoadError> {
+    let workers = prepared.workers();
+    let (clock, loads) = (Clock::new(origin), prepared.0);
+    let (out, slices) = sync_channel(SLICES * workers as usize);
+    let (tick, ticks) = mpsc::channel(TICKS);
+    let (done, outcome) = oneshot::channel();
+    // Stops the workers that did start if a later one does not.
+    let running = Running { stop: Arc::new(StopCell::default()), ticks: Some(ticks), done: outcome };
+    let collector = Collector::new(loads.clone(), workers, clock, slices, tick);
+    let mut threads = Vec::new();
+    for worker in 0..workers {
+        let setup = Setup {
+            worker,
+            workers,
+            loads: loads.clone(),
+            clock,
+            phase: Arc::clone(&phase),
+            stop: Arc::clone(&running.stop),
+            seed,
+            out: out.clone(),
+        };
+        let thread = std::thread::Builder::new().name(format!("load-{worker}"));
+        threads.push(thread.spawn(move || worker::run(&setup)).map_err(LoadError::Thread)?);
+    }
+    // Only the workers hold the sending side now: when they are gone, the collector ends too.
+    drop(out);
+    let thread = std::thread::Builder::new().name("load-collect".to_owned());
+    thread.spawn(move || collector.run(threads, done)).map_err(LoadError::Thread)?;
+    Ok(running)
+}
+
+impl Running {
+    /// One tick per second, at most 200 ms after the second's end. Can be taken once; a reader that falls 60 seconds
+    /// behind misses some.
+    pub fn ticks(&mut self) -> Option<mpsc::Receiver<Tick>> {
+        self.ticks.take()
+    }
+
+    /// Ends the load early. Threads are gone within 100 ms, or, if graceful, that long after the longest deadline.
+    pub fn stop(&self, how: Stop) {
+        self.stop.request(match how {
+            Stop::Graceful => StopCell::GRACEFUL,
+            Stop::Now => StopCell::NOW,
+        });
+    }
+
+    /// Waits until all requests have ended.
+    ///
+    /// # Errors
+    /// A worker failed: there is no record that could be trusted.
+    pub async fn finish(mut self) -> Result<LoadOutcome, LoadError> {
+        let done = (&mut self.done).await;
+        done.unwrap_or_else(|_| Err(LoadError::Worker("the collector is gone".to_owned())))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop(Stop::Now);
+    }
+}

@@ -1,0 +1,163 @@
+//! Where requests go: addresses, resolved once, and trust.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::sync::oneshot;
+use tokio_rustls::TlsConnector;
+
+use super::spec::{OriginName, TlsSpec};
+
+/// The time for resolving one name.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why an origin cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// The name has no address.
+    #[error("cannot resolve {0}: {1}")]
+    Resolve(String, String),
+    /// The resolver did not answer.
+    #[error("resolving {0} took more than 5 s")]
+    ResolveTimeout(String),
+    /// The given CA has no readable certificate.
+    #[error("the CA is no PEM with certificates: {0}")]
+    Ca(String),
+    /// Not a name that a certificate could have.
+    #[error("{0:?} is no server name")]
+    ServerName(String),
+    /// The TLS library refused the settings.
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+/// A place to connect to.
+pub(super) struct Origin {
+    /// At least one.
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// Resolves and prepares all origins of a load.
+pub(super) async fn prepare(names: &[OriginName], tls: &TlsSpec) -> Result<Vec<Origin>, OriginError> {
+    let connector = match names.iter().any(|name| name.tls) {
+        true => Some(TlsConnector::from(Arc::new(config(tls)?))),
+        false => None,
+    };
+    let mut origins = Vec::new();
+    for name in names {
+        let addresses = resolve(&name.host, name.port).await?;
+        let tls = match connector.as_ref().filter(|_| name.tls) {
+            Some(connector) => {
+                let asked = tls.server_name.as_ref().unwrap_or(&name.host);
+                let server = ServerName::try_from(asked.clone());
+                Some((connector.clone(), server.map_err(|_| OriginError::ServerName(asked.clone()))?))
+            }
+            None => None,
+        };
+        origins.push(Origin { addresses, tls });
+    }
+    Ok(origins)
+}
+
+/// All addresses of a host, by the system's resolver, in a thread of its own since it blocks.
+async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let fail = |why: String| OriginError::Resolve(host.to_owned(), why);
+    let (answer, answered) = oneshot::channel();
+    let asked = (host.to_owned(), port);
+    std::thread::Builder::new()
+        .name("load-resolve".to_owned())
+        .spawn(move || {
+            // Nobody waits any more if the deadline has passed.
+            let _ = answer.send(asked.to_socket_addrs().map(Iterator::collect::<Vec<_>>));
+        })
+        .map_err(|e| fail(e.to_string()))?;
+    let addresses = tokio::time::timeout(RESOLVE_WITHIN, answered)
+        .await
+        .map_err(|_| OriginError::ResolveTimeout(host.to_owned()))?
+        .map_err(|_| fail("the resolver failed".to_owned()))?
+        .map_err(|e| fail(e.to_string()))?;
+    if addresses.is_empty() { Err(fail("it has no address".to_owned())) } else { Ok(addresses) }
+}
+
+fn config(spec: &TlsSpec) -> Result<ClientConfig, OriginError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| OriginError::Tls(e.to_string()))?;
+    let mut config = if spec.insecure {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(TrustEverything(provider)))
+            .with_no_client_auth()
+    } else {
+        builder.with_root_certificates(roots(spec)?).with_no_client_auth()
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn roots(spec: &TlsSpec) -> Result<RootCertStore, OriginError> {
+    let mut roots = RootCertStore::empty();
+    // A system without readable roots is fine as long as a CA is given; otherwise every handshake says so.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(pem) = &spec.ca {
+        let given: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+        let given = given.map_err(|e| OriginError::Ca(e.to_string()))?;
+        if given.is_empty() {
+            return Err(OriginError::Ca("it has none".to_owned()));
+        }
+        for certificate in given {
+            roots.add(certificate).map_err(|e| OriginError::Ca(e.to_string()))?;
+        }
+    }
+    Ok(roots)
+}
+
+/// Verifies signatures but not identities: `insecure` is written by the user, never a default.
+#[derive(Debug)]
+struct TrustEverything(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustEverything {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

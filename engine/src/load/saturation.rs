@@ -1,0 +1,129 @@
+//! Was the generator the bottleneck? A pure function of what it measured about itself.
+
+use std::time::Duration;
+
+use reports::Latencies;
+
+/// What a generator knows about its own work.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Worker threads.
+    pub workers: u32,
+    /// Arrivals that came due, without those that were cut short.
+    pub due: u64,
+    /// Requests that were given a connection, or the attempt of one.
+    pub sent: u64,
+    /// Like `due`, outside of fault and recovery.
+    pub due_steady: u64,
+    /// Like `sent`, outside of fault and recovery. A target that hangs may use up every connection; that is the
+    /// fault's effect, not the generator's weakness.
+    pub sent_steady: u64,
+    /// Start lateness.
+    pub lag: Latencies,
+    /// Seconds of all workers.
+    pub worker_seconds: u64,
+    /// Those in which the thread computed more than [`CPU_HOT`] of the time.
+    pub hot_seconds: u64,
+    /// The largest share of one second that one thread computed.
+    pub cpu_max: f64,
+    /// The most connections open at a time.
+    pub connections_max: u64,
+    /// Requests that failed for want of local resources.
+    pub local_errors: u64,
+    /// Stale connections replaced without harm to their request.
+    pub reconnects: u64,
+    /// Requests that were cut short by a stop; they are in no other count.
+    pub aborted: u64,
+    /// Slices of time that reached the collector too late for their tick; records have them.
+    pub late_slices: u64,
+}
+
+/// A thread that computes more than this share of a second has no reserve.
+pub const CPU_HOT: f64 = 0.95;
+/// Lateness below this never matters.
+const LAG_ALLOWED_S: f64 = 0.025;
+
+/// The reasons why the numbers must not be trusted; none if the generator kept up. `tightest` is the smallest latency
+/// limit of any objective.
+pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if (facts.sent_steady as f64) < 0.999 * facts.due_steady as f64 {
+        reasons.push(format!(
+            "only {} of {} requests were sent: the others found every connection busy until their deadline",
+            facts.sent_steady, facts.due_steady
+        ));
+    }
+    let allowed = tightest.map_or(0.0, |limit| 0.1 * limit.as_secs_f64()).max(LAG_ALLOWED_S);
+    if let Some(lag) = facts.lag.quantile(0.99).filter(|lag| *lag > allowed) {
+        let (lag, allowed) = (lag * 1e3, allowed * 1e3);
+        reasons.push(format!(
+            "1 % of the requests started more than {lag:.1} ms late ({allowed:.1} ms are allowed)"
+        ));
+    }
+    if facts.hot_seconds * 10 > facts.worker_seconds {
+        reasons.push(format!(
+            "a worker had no CPU time left in {} of {} seconds",
+            facts.hot_seconds, facts.worker_seconds
+        ));
+    }
+    if facts.local_errors as f64 > 0.001 * facts.due as f64 {
+        reasons.push(format!(
+            "{} of {} requests failed on this machine: too few file descriptors or ports",
+            facts.local_errors, facts.due
+        ));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Facts {
+        let mut lag = Latencies::default();
+        (0..1000).for_each(|_| lag.record(50));
+        Facts {
+            due: 10_000,
+            sent: 10_000,
+            due_steady: 10_000,
+            sent_steady: 10_000,
+            worker_seconds: 10,
+            hot_seconds: 1,
+            lag,
+            ..Facts::default()
+        }
+    }
+
+    #[test]
+    fn a_generator_that_keeps_up_is_not_saturated() {
+        assert_eq!(saturation(&good(), None), Vec::<String>::new());
+        assert_eq!(saturation(&Facts::default(), None), Vec::<String>::new());
+        let hung = Facts { sent: 5_000, ..good() };
+        assert_eq!(
+            saturation(&hung, None),
+            Vec::<String>::new(),
+            "unsent during the fault is the fault's effect"
+        );
+    }
+
+    #[test]
+    fn each_limit_is_a_reason_of_its_own() {
+        let unsent = Facts { sent_steady: 9_989, ..good() };
+        let hot = Facts { hot_seconds: 2, ..good() };
+        let local = Facts { local_errors: 11, ..good() };
+        for (facts, word) in [(unsent, "9989 of 10000"), (hot, "2 of 10 seconds"), (local, "11 of 10000")] {
+            let reasons = saturation(&facts, None);
+            assert!(reasons.len() == 1 && reasons[0].contains(word), "{reasons:?}");
+        }
+    }
+
+    #[test]
+    fn lateness_is_measured_against_the_tightest_objective() {
+        let mut late = good();
+        (0..100).for_each(|_| late.lag.record(40_000));
+        let within = |ms| saturation(&late, Some(Duration::from_millis(ms))).is_empty();
+        assert!(!saturation(&late, None).is_empty());
+        assert!(!within(300));
+        assert!(within(500));
+    }
+}

@@ -1,0 +1,363 @@
+//! What a worker counts: by second for guards and curves, by phase for verdicts. Swapped each second, never shared.
+//!
+//! Nothing here allocates per request: distributions are made when a phase, kind or PoP is first seen, and names and
+//! codes are bounded.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use reports::Latencies;
+use reports::record::Phase;
+
+use super::clock::{SECOND, thread_cpu};
+use super::{ErrorClass, Errors};
+
+/// The most PoP names that are told apart; further ones are counted together.
+pub(super) const POPS_MAX: usize = 64;
+/// The most status codes that are told apart in a phase.
+pub(super) const STATUSES_MAX: usize = 32;
+/// Answers that name no PoP, and failures without an answer.
+pub(super) const NO_POP: &str = "-";
+/// PoPs beyond [`POPS_MAX`], and names that are too long or not visible ASCII.
+pub(super) const OTHER_POP: &str = "other";
+/// Status codes beyond [`STATUSES_MAX`] are counted here.
+pub(super) const OTHER_STATUS: u16 = 0;
+
+/// Phases, as an index.
+pub(super) const PHASES: usize = Phase::ALL.len();
+
+/// Counts and latencies.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) ok: u64,
+    pub(super) errors: Errors,
+    pub(super) latencies: Latencies,
+}
+
+impl Tally {
+    fn count(&mut self, failure: Option<ErrorClass>, us: u64) {
+        match failure {
+            None => self.ok += 1,
+            Some(class) => self.errors.count(class),
+        }
+        if matches!(failure, None | Some(ErrorClass::Deadline)) {
+            self.latencies.record(us);
+        }
+    }
+
+    /// Adds all of another.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.ok += other.ok;
+        self.errors.merge(&other.errors);
+        self.latencies.merge(&other.latencies);
+    }
+
+    /// Requests that ended.
+    pub(super) fn ended(&self) -> u64 {
+        self.ok + self.errors.total()
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending<'a> {
+    pub(super) failure: Option<ErrorClass>,
+    pub(super) status: Option<u16>,
+    pub(super) pop: Option<&'a [u8]>,
+    /// It was given a connection, or the attempt of one.
+    pub(super) sent: bool,
+}
+
+impl Ending<'_> {
+    /// It failed before there was an answer.
+    pub(super) fn failed(class: ErrorClass) -> Self {
+        Self { failure: Some(class), status: None, pop: None, sent: true }
+    }
+
+    /// Its deadline passed before it had a connection.
+    pub(super) fn unsent() -> Self {
+        Self { sent: false, ..Self::failed(ErrorClass::Deadline) }
+    }
+}
+
+/// One load, one second, one phase.
+#[derive(Debug, Default)]
+pub(super) struct PhaseSlice {
+    /// Arrivals that came due in this second, by the phase in which they did.
+    pub(super) due: u64,
+    /// Requests that ended in this second, by the phase to which they belong.
+    pub(super) all: Tally,
+    /// Those that never had a connection.
+    pub(super) unsent: u64,
+    pops: Vec<u64>,
+    /// Good answers by PoP; filled when the second is over.
+    pub(super) by_pop: Vec<(Arc<str>, u64)>,
+}
+
+/// One load in one phase, from the beginning.
+#[derive(Debug, Default)]
+pub(super) struct PhaseTotals {
+    /// By kind of request; empty if there is only one.
+    pub(super) kinds: Vec<Option<Box<Tally>>>,
+    pops: Vec<Option<Box<Tally>>>,
+    /// By PoP; filled at the end.
+    pub(super) by_pop: Vec<(Arc<str>, Box<Tally>)>,
+    pub(super) statuses: Vec<(u16, u64)>,
+}
+
+/// What one worker saw in one second.
+#[derive(Debug)]
+pub(super) struct Slice {
+    pub(super) worker: usize,
+    pub(super) second: u64,
+    /// By load, then phase.
+    pub(super) loads: Vec<[Option<Box<PhaseSlice>>; PHASES]>,
+    /// From the intended time to the pacer's turn, in microseconds.
+    pub(super) lag: Latencies,
+    /// Share of the time that the thread computed.
+    pub(super) cpu: f64,
+    /// The most connections open at a time.
+    pub(super) connections: u64,
+    /// Stale connections replaced.
+    pub(super) reconnects: u64,
+    /// The last slice: by load, then phase, and the requests that were cut short.
+    pub(super) last: Option<(Vec<[Option<Box<PhaseTotals>>; PHASES]>, u64)>,
+}
+
+impl Slice {
+    fn new(worker: usize, second: u64, loads: usize) -> Self {
+        Self {
+            worker,
+            second,
+            loads: (0..loads).map(|_| Default::default()).collect(),
+            lag: Latencies::default(),
+            cpu: 0.0,
+            connections: 0,
+            reconnects: 0,
+            last: None,
+        }
+    }
+}
+
+/// The PoP names of one load, as an index.
+#[derive(Debug)]
+struct Pops {
+    names: Vec<Arc<str>>,
+    latest: usize,
+}
+
+impl Pops {
+    fn new() -> Self {
+        Self { names: vec![Arc::from(NO_POP), Arc::from(OTHER_POP)], latest: 0 }
+    }
+
+    fn index(&mut self, name: Option<&[u8]>) -> usize {
+        let Some(name) = name else { return 0 };
+        if name == self.names[self.latest].as_bytes() {
+            return self.latest;
+        }
+        let found = self.names.iter().position(|known| known.as_bytes() == name);
+        self.latest = match (found, std::str::from_utf8(name)) {
+            (Some(index), _) => index,
+            (None, Ok(text)) if !text.is_empty() && self.names.len() < POPS_MAX + 2 => {
+                self.names.push(Arc::from(text));
+                self.names.len() - 1
+            }
+            _ => 1,
+        };
+        self.latest
+    }
+}
+
+struct LoadTotals {
+    kinds: usize,
+    pops: Pops,
+    phases: [Option<Box<PhaseTotals>>; PHASES],
+}
+
+/// The counts of one worker.
+pub(super) struct Recorder {
+    slice: Slice,
+    totals: Vec<LoadTotals>,
+    cut_at: u64,
+    cut_cpu: u64,
+    out: SyncSender<Slice>,
+}
+
+impl Recorder {
+    /// `kinds`: how many kinds of requests each load has.
+    pub(super) fn new(worker: usize, kinds: &[usize], out: SyncSender<Slice>) -> Self {
+        let totals = kinds.iter().map(|kinds| LoadTotals {
+            kinds: *kinds,
+            pops: Pops::new(),
+            phases: Default::default(),
+        });
+        let slice = Slice::new(worker, 0, kinds.len());
+        Self { slice, totals: totals.collect(), cut_at: 0, cut_cpu: thread_cpu(), out }
+    }
+
+    /// Sends the slice of a second that is over. If the collector is behind, the slice grows instead.
+    pub(super) fn roll(&mut self, now: u64, open: u64) {
+        let second = now / SECOND;
+        if second <= self.slice.second {
+            return;
+        }
+        let next = Slice::new(self.slice.worker, second, self.totals.len());
+        let mut full = std::mem::replace(&mut self.slice, next);
+        self.complete(&mut full, now);
+        if let Err(TrySendError::Full(kept)) = self.out.try_send(full) {
+            self.slice = kept;
+        }
+        self.slice.connections = self.slice.connections.max(open);
+    }
+
+    fn complete(&mut self, slice: &mut Slice, now: u64) {
+        let cpu = thread_cpu();
+        slice.cpu = (cpu - self.cut_cpu) as f64 / now.saturating_sub(self.cut_at).max(1) as f64;
+        (self.cut_at, self.cut_cpu) = (now, cpu);
+        for (phases, totals) in slice.loads.iter_mut().zip(&self.totals) {
+            for phase in phases.iter_mut().flatten() {
+                let named = totals.pops.names.iter().zip(&phase.pops).filter(|(_, count)| **count > 0);
+                phase.by_pop = named.map(|(name, count)| (Arc::clone(name), *count)).collect();
+            }
+        }
+    }
+
+    /// The worker is done; waits for room, since nothing may get lost now.
+    pub(super) fn close(mut self, now: u64, aborted: u64) {
+        let next = Slice::new(self.slice.worker, 0, 0);
+        let mut last = std::mem::replace(&mut self.slice, next);
+        self.complete(&mut last, now);
+        for load in &mut self.totals {
+            for phase in load.phases.iter_mut().flatten() {
+                let tallies = std::mem::take(&mut phase.pops);
+                let named = load.pops.names.iter().zip(tallies);
+                phase.by_pop = named.filter_map(|(name, tally)| Some((Arc::clone(name), tally?))).collect();
+            }
+        }
+        last.last = Some((self.totals.into_iter().map(|load| load.phases).collect(), aborted));
+        // The collector is gone only if nobody wants the result.
+        let _ = self.out.send(last);
+    }
+
+    /// An arrival came due; `lag` is how late the pacer is, in nanoseconds.
+    pub(super) fn due(&mut self, load: usize, phase: Phase, lag: u64) {
+        self.slice.loads[load][phase as usize].get_or_insert_default().due += 1;
+        self.slice.lag.record(lag / 1000);
+    }
+
+    /// A stale connection was replaced.
+    pub(super) fn reconnected(&mut self) {
+        self.slice.reconnects += 1;
+    }
+
+    /// So many connections are open now.
+    pub(super) fn opened(&mut self, open: u64) {
+        self.slice.connections = self.slice.connections.max(open);
+    }
+
+    /// A request ended, `age` nanoseconds after its intended time.
+    pub(super) fn ended(&mut self, load: usize, kind: usize, phase: Phase, age: u64, ending: &Ending<'_>) {
+        let us = (age + 500) / 1000;
+        let second = self.slice.loads[load][phase as usize].get_or_insert_default();
+        second.all.count(ending.failure, us);
+        second.unsent += u64::from(!ending.sent);
+        let LoadTotals { kinds, pops, phases } = &mut self.totals[load];
+        let pop = pops.index(ending.pop);
+        if ending.failure.is_none() {
+            add(&mut second.pops, pop, 1);
+        }
+        let total = phases[phase as usize].get_or_insert_default();
+        if *kinds > 1 {
+            tally(&mut total.kinds, kind).count(ending.failure, us);
+        }
+        tally(&mut total.pops, pop).count(ending.failure, us);
+        if let Some(status) = ending.status {
+            total.status(status);
+        }
+    }
+}
+
+impl PhaseTotals {
+    fn status(&mut self, status: u16) {
+        match self.statuses.iter().position(|(code, _)| *code == status) {
+            Some(at) => self.statuses[at].1 += 1,
+            None if self.statuses.len() < STATUSES_MAX => self.statuses.push((status, 1)),
+            None if status == OTHER_STATUS => self.statuses.push((OTHER_STATUS, 1)),
+            None => self.status(OTHER_STATUS),
+        }
+    }
+}
+
+fn add(counts: &mut Vec<u64>, index: usize, n: u64) {
+    if counts.len() <= index {
+        counts.resize(index + 1, 0);
+    }
+    counts[index] += n;
+}
+
+fn tally(tallies: &mut Vec<Option<Box<Tally>>>, index: usize) -> &mut Tally {
+    if tallies.len() <= index {
+        tallies.resize_with(index + 1, || None);
+    }
+    tallies[index].get_or_insert_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    fn ok(pop: &str) -> Ending<'_> {
+        Ending { failure: None, status: Some(200), pop: Some(pop.as_bytes()), sent: true }
+    }
+
+    #[test]
+    fn names_and_codes_beyond_their_bounds_are_counted_together() {
+        let (out, slices) = sync_channel(1);
+        let mut recorder = Recorder::new(0, &[1], out);
+        for i in 0..100u16 {
+            let ending = Ending { status: Some(200 + i), ..ok("") };
+            let name = format!("pop{i}");
+            recorder.ended(0, 0, Phase::Baseline, 0, &Ending { pop: Some(name.as_bytes()), ..ending });
+        }
+        recorder.close(1, 0);
+        let last = slices.recv().unwrap();
+        let (totals, _) = last.last.unwrap();
+        let phase = totals[0][Phase::Baseline as usize].as_ref().unwrap();
+        assert_eq!(phase.by_pop.len(), POPS_MAX + 1);
+        let other = phase.by_pop.iter().find(|(name, _)| &**name == OTHER_POP).unwrap();
+        assert_eq!(other.1.ok, 100 - POPS_MAX as u64);
+        assert_eq!(phase.statuses.len(), STATUSES_MAX + 1);
+        assert_eq!(phase.statuses.iter().map(|(_, n)| n).sum::<u64>(), 100);
+    }
+
+    #[test]
+    fn a_slice_that_finds_no_room_grows_instead_of_getting_lost() {
+        let (out, slices) = sync_channel(1);
+        let mut recorder = Recorder::new(0, &[1], out);
+        for second in 0..5 {
+            recorder.ended(0, 0, Phase::Fault, 0, &ok("a"));
+            recorder.roll((second + 1) * SECOND, 0);
+        }
+        let count = |slice: &Slice| slice.loads[0][Phase::Fault as usize].as_ref().map_or(0, |p| p.all.ok);
+        let first = slices.recv().unwrap();
+        assert_eq!((first.second, count(&first)), (0, 1));
+        recorder.roll(6 * SECOND, 0);
+        let second = slices.recv().unwrap();
+        assert_eq!((second.second, count(&second)), (1, 4));
+        assert_eq!(second.loads[0][Phase::Fault as usize].as_ref().unwrap().by_pop[0].1, 4);
+    }
+
+    #[test]
+    fn latencies_are_of_good_answers_and_deadline_misses_only() {
+        let mut tally = Tally::default();
+        tally.count(None, 10);
+        for class in ErrorClass::ALL {
+            tally.count(Some(class), 20);
+        }
+        assert_eq!(tally.latencies.count(), 2);
+        assert_eq!(tally.ended(), 10);
+    }
+}

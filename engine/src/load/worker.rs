@@ -1,0 +1,189 @@
+//! One worker: a thread, a runtime of its own, its share of the arrivals, and the pacer that starts them in time.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::Load;
+use super::clock::{Clock, MILLISECOND, SECOND, Timer};
+use super::lane::{Job, Lane, Shared};
+use super::phase::PhaseCell;
+use super::random::Random;
+use super::schedule::Arrivals;
+use super::tally::{Recorder, Slice};
+
+/// How often overdue requests are looked for.
+const SWEEP: u64 = 5 * MILLISECOND;
+/// The longest sleep of a worker: it looks for a request to stop at least this often.
+const NAP: u64 = 50 * MILLISECOND;
+/// Where responses are read into.
+const SCRATCH: usize = 64 * 1024;
+
+/// Whether the load goes on.
+#[derive(Debug, Default)]
+pub(super) struct StopCell(AtomicU8);
+
+impl StopCell {
+    /// No more arrivals; what is under way may end.
+    pub(super) const GRACEFUL: u8 = 1;
+    /// Everything ends at once.
+    pub(super) const NOW: u8 = 2;
+
+    /// Asks to stop; a weaker request does not undo a stronger one.
+    pub(super) fn request(&self, how: u8) {
+        self.0.fetch_max(how, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All that a worker needs.
+pub(super) struct Setup {
+    pub(super) worker: u32,
+    pub(super) workers: u32,
+    pub(super) loads: Vec<Arc<Load>>,
+    pub(super) clock: Clock,
+    pub(super) phase: Arc<PhaseCell>,
+    pub(super) stop: Arc<StopCell>,
+    pub(super) seed: u64,
+    pub(super) out: SyncSender<Slice>,
+}
+
+/// The arrivals of one load, as far as this worker sends them.
+struct Stream {
+    load: Arc<Load>,
+    arrivals: Arrivals,
+    next: Option<u64>,
+    random: Random,
+    /// By origin.
+    lanes: Vec<Rc<Lane>>,
+}
+
+impl Stream {
+    fn new(setup: &Setup, index: usize, shared: &Rc<Shared>) -> Self {
+        let load = Arc::clone(&setup.loads[index]);
+        let (worker, workers) = (setup.worker, setup.workers);
+        let seed = setup.seed.wrapping_add(index as u64);
+        let mut arrivals = match load.poisson {
+            true => Arrivals::poisson(&load.profile, worker, workers, seed),
+            false => Arrivals::even(&load.profile, worker, workers),
+        };
+        let slots = load.max_connections / workers + u32::from(worker < load.max_connections % workers);
+        let lane =
+            |origin| Lane::new(Rc::clone(shared), Arc::clone(&load), index, origin, slots, worker as usize);
+        let lanes = (0..load.origins.len()).map(lane).collect();
+        let next = arrivals.next();
+        let random = Random::new(!seed, u64::from(worker));
+        Self { load, arrivals, next, random, lanes }
+    }
+
+    /// Starts everything that is due.
+    fn dispatch(&mut self, shared: &Shared, now: u64) {
+        let phase = shared.phase.get();
+        while let Some(due) = self.next.filter(|due| *due <= now) {
+            let kind = self.pick();
+            let origin = self.load.checked.requests[usize::from(kind)].origin;
+            self.lanes[origin].dispatch(Job { due, kind, phase }, now);
+            self.next = self.arrivals.next();
+        }
+    }
+
+    fn pick(&mut self) -> u16 {
+        let weights = &self.load.checked.weights;
+        match weights.last() {
+            Some(sum) if weights.len() > 1 => {
+                let drawn = (self.random.unit() * *sum as f64) as u64;
+                weights.partition_point(|below| *below <= drawn).min(weights.len() - 1) as u16
+            }
+            _ => 0,
+        }
+    }
+
+    /// The highest rate of the next second, for one worker.
+    fn rate(&self, now: u64, workers: u32) -> f64 {
+        let at = now as f64 / SECOND as f64;
+        let rates = [0.0, 0.5, 1.0].map(|ahead| self.load.profile.rate_at(at + ahead));
+        rates.into_iter().fold(0.0, f64::max) / f64::from(workers)
+    }
+}
+
+/// How long arrivals are gathered: the wake-up, not the request, is what costs.
+fn quantum(rate: f64) -> u64 {
+    match rate {
+        r if r <= 5_000.0 => 0,
+        r if r <= 30_000.0 => 100_000,
+        _ => 250_000,
+    }
+}
+
+/// The thread of a worker. Sends its last slice in any case.
+///
+/// # Errors
+/// No runtime or no timer.
+pub(super) fn run(setup: &Setup) -> io::Result<()> {
+    let kinds: Vec<usize> = setup.loads.iter().map(|load| load.checked.requests.len()).collect();
+    let recorder = Recorder::new(setup.worker as usize, &kinds, setup.out.clone());
+    let shared = Rc::new(Shared {
+        clock: setup.clock,
+        phase: Arc::clone(&setup.phase),
+        recorder: RefCell::new(recorder),
+        scratch: RefCell::new(vec![0; SCRATCH]),
+        outstanding: Cell::new(0),
+        open: Cell::new(0),
+    });
+    let runtime = Builder::new_current_thread().enable_io().build_local(LocalOptions::default())?;
+    let paced = runtime.block_on(pace(setup, &shared));
+    // Drops the tasks, and with them all connections and all other owners of what is shared.
+    drop(runtime);
+    if let Ok(Shared { recorder, outstanding, clock, .. }) = Rc::try_unwrap(shared) {
+        recorder.into_inner().close(clock.now(), outstanding.get());
+    }
+    paced
+}
+
+async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
+    let Setup { clock, stop, workers, .. } = setup;
+    let timer = Timer::new(*clock)?;
+    let mut streams: Vec<Stream> = (0..setup.loads.len()).map(|i| Stream::new(setup, i, shared)).collect();
+    let (mut sweep_at, mut second, mut gather) = (0, u64::MAX, 0);
+    loop {
+        let now = clock.now();
+        shared.recorder.borrow_mut().roll(now, shared.open.get());
+        if now / SECOND != second {
+            second = now / SECOND;
+            gather = quantum(streams.iter().map(|s| s.rate(now, *workers)).sum());
+        }
+        let stopping = stop.get();
+        if stopping == StopCell::NOW {
+            return Ok(());
+        }
+        if stopping == StopCell::GRACEFUL {
+            streams.iter_mut().for_each(|s| s.next = None);
+        }
+        streams.iter_mut().for_each(|s| s.dispatch(shared, now));
+        if now >= sweep_at {
+            streams.iter().flat_map(|s| &s.lanes).for_each(|lane| lane.sweep(now));
+            sweep_at = now + SWEEP;
+        }
+        let next = streams.iter().filter_map(|s| s.next).min();
+        let busy = shared.outstanding.get() > 0;
+        if next.is_none() && !busy {
+            return Ok(());
+        }
+        let mut wake = ((second + 1) * SECOND).min(now + NAP);
+        if busy {
+            wake = wake.min(sweep_at);
+        }
+        if let Some(due) = next {
+            wake = wake.min(due.max(now + gather));
+        }
+        timer.until(wake).await?;
+    }
+}
