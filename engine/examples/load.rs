@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::load::schedule::{Profile, Segment};
+use engine::schedule::{Profile, Segment};
 use engine::load::{LoadSpec, PhaseCell, RequestSpec, prepare, start};
 use reports::Latencies;
 use reports::record::Phase;

@@ -3,12 +3,14 @@
 //! Top to bottom: [`cli`] → [`run`] → {[`load`], [`probe`], [`lab`]} → [`plan`] → [`experiment`]. Pure, without tokio:
 //! [`experiment`], [`plan`], [`slo`], [`schedule`].
 
+pub mod cli;
 pub mod clock;
 pub mod experiment;
 pub mod lab;
 pub mod load;
 pub mod plan;
 pub mod probe;
+mod random;
 pub mod run;
 pub mod schedule;
 pub mod slo;

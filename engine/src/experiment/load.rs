@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use injectors::units::{Rate, SPAN_MAX, Share, Span};
+use injectors::units::{Rate, Share, Span};
 
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node};
-use super::{Load, Request, Segment, Tls};
+use super::{Load, Request, Tls};
 use crate::experiment::Sources;
+use crate::schedule::{Profile, Segment};
 
 /// The most loads in one experiment.
 const LOADS_MAX: usize = 16;
@@ -85,7 +86,7 @@ fn one(reader: &Reader<'_>, name: &str, open: Fields<'_, '_>, sources: &dyn Sour
     Some(Load {
         name: name.to_owned(),
         requests: requests?,
-        arrivals: arrivals?,
+        arrivals: arrivals??,
         poisson: poisson?,
         reuse: reuse?,
         deadline: deadline?,
@@ -254,15 +255,13 @@ fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<Tls> {
     Some(Tls { ca, insecure, server_name })
 }
 
-fn arrivals(reader: &Reader<'_>, node: &Node) -> Vec<Segment> {
+fn arrivals(reader: &Reader<'_>, node: &Node) -> Option<Profile> {
     let mut segments: Vec<Segment> = Vec::new();
     let items = reader.list(node, "arrivals");
-    if items.is_empty() {
-        reader.mistake_with(node.id, "arrivals is empty", "such as `[{ramp: {to: 400/s, over: 5s}}, {hold: 40s}]`");
-    }
+    let mut whole = true;
     for item in items {
-        let Some((id, name, value)) = reader.named(item, "a stretch of arrivals") else { continue };
-        let before = segments.last().map_or(0.0, Segment::last_rate);
+        let Some((id, name, value)) = reader.named(item, "a stretch of arrivals") else { return None };
+        let before = segments.last().map_or(0.0, last_rate);
         let read = match name {
             "hold" => hold(reader, value, before),
             "ramp" => ramp(reader, value, before),
@@ -275,16 +274,24 @@ fn arrivals(reader: &Reader<'_>, node: &Node) -> Vec<Segment> {
                 None
             }
         };
+        whole &= read.is_some();
         segments.extend(read);
     }
-    let total: f64 = segments.iter().map(|segment| segment.duration().as_secs_f64()).sum();
-    if total > SPAN_MAX.as_secs_f64() {
-        reader.mistake(node.id, "the load lasts longer than 7 days");
+    if !whole {
+        return None;
     }
-    if !segments.is_empty() && segments.iter().all(|segment| segment.peak() == 0.0) {
-        reader.mistake_with(node.id, "nothing is ever sent", "give the first stretch a rate: `{hold: {rate: 100/s, for: 30s}}`");
+    let help = "such as `[{ramp: {to: 400/s, over: 5s}}, {hold: 40s}]`";
+    Profile::new(segments).map_err(|error| reader.mistake_with(node.id, error.to_string(), help)).ok()
+}
+
+/// The rate at the end of a stretch, from which the next one goes on.
+fn last_rate(segment: &Segment) -> f64 {
+    match segment {
+        Segment::Hold { rate, .. } => *rate,
+        Segment::Ramp { to, .. } | Segment::Steps { to, .. } => *to,
+        Segment::Spike { base, .. } => *base,
+        Segment::Sine { mean, .. } => *mean,
     }
-    segments
 }
 
 pub(super) fn positive_span(reader: &Reader<'_>, node: &Node, what: &str) -> Option<Duration> {
@@ -306,12 +313,12 @@ fn length(reader: &Reader<'_>, fields: &Fields<'_, '_>, name: &'static str, what
 
 fn hold(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
     if !matches!(node.content, Content::Map(_)) {
-        return Some(Segment::Hold { rate: before, length: positive_span(reader, node, "hold")? });
+        return Some(Segment::Hold { rate: before, lasting: positive_span(reader, node, "hold")? });
     }
     let fields = reader.map(node, "hold")?;
     let (rate, length) = (rate(reader, &fields, "rate", before), length(reader, &fields, "for", "hold"));
     fields.finish("hold");
-    Some(Segment::Hold { rate: rate?, length: length? })
+    Some(Segment::Hold { rate: rate?, lasting: length? })
 }
 
 fn ramp(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
@@ -320,7 +327,7 @@ fn ramp(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
     let to = fields.required("to", "ramp").and_then(|node| reader.parse::<Rate>(node, "to"));
     let length = length(reader, &fields, "over", "ramp");
     fields.finish("ramp");
-    Some(Segment::Ramp { from: from?, to: to?.0, length: length? })
+    Some(Segment::Ramp { from: from?, to: to?.0, over: length? })
 }
 
 fn steps(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
@@ -345,7 +352,8 @@ fn spike(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
     let to = fields.required("to", "spike").and_then(|node| reader.parse::<Rate>(node, "to"));
     let length = length(reader, &fields, "for", "spike");
     fields.finish("spike");
-    Some(Segment::Spike { base: before, peak: to?.0, length: length? })
+    let (peak, lasting) = (to?.0, length?);
+    Some(Segment::Spike { base: before, peak, at: Duration::ZERO, lasting, total: lasting })
 }
 
 fn sine(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
@@ -362,5 +370,5 @@ fn sine(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
         reader.mistake(node.id, "the amplitude is larger than the mean: the rate would be negative");
         return None;
     }
-    Some(Segment::Sine { mean, amplitude, period: period?, length: length? })
+    Some(Segment::Sine { mean, amplitude, period: period?, lasting: length? })
 }

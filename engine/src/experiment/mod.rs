@@ -23,6 +23,9 @@ use injectors::{Args, Injector};
 use reports::record::{Objective, Phase};
 use serde::Serialize;
 
+use crate::lab::LabOptions;
+use crate::schedule::Profile;
+
 pub use fault::{Pick, Selector, parse_args};
 pub use judging::parse_guard;
 pub use mistake::{Diagnostic, Mistakes};
@@ -48,7 +51,7 @@ pub struct Experiment {
     /// Who owns it.
     pub owner: Option<String>,
     /// The built-in lab to run on.
-    pub lab: Option<LabChoice>,
+    pub lab: Option<LabOptions>,
     /// Services and their dependencies: the lab's or the file's.
     pub topology: Option<Topology>,
     /// Relays that the run starts.
@@ -70,26 +73,28 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// The experiment around a single ad hoc fault: no load, nothing judged.
+    pub fn ad_hoc(step: Step, topology: Option<Topology>) -> Self {
+        Self {
+            name: "inject".to_owned(),
+            question: String::new(),
+            owner: None,
+            lab: topology.as_ref().map(|_| LabOptions::default()),
+            topology,
+            relays: Vec::new(),
+            warm_up: Duration::ZERO,
+            load: Vec::new(),
+            objectives: Vec::new(),
+            probes: Vec::new(),
+            timeline: vec![step],
+            guards: Vec::new(),
+            recover_within: Duration::ZERO,
+        }
+    }
+
     /// Time from the start to the end of the load.
     pub fn duration(&self) -> Duration {
         self.load.iter().map(Load::duration).max().unwrap_or_default()
-    }
-}
-
-/// The lab and its options.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LabChoice {
-    /// How often a hop tries again after a failed try.
-    pub retries: u32,
-    /// Share of requests that may be retries.
-    pub retry_budget: f64,
-    /// Whether the edges cache.
-    pub cache: bool,
-}
-
-impl Default for LabChoice {
-    fn default() -> Self {
-        Self { retries: 1, retry_budget: 0.2, cache: true }
     }
 }
 
@@ -113,8 +118,8 @@ pub struct Load {
     pub name: String,
     /// What is sent; at least one.
     pub requests: Vec<Request>,
-    /// When; at least one.
-    pub arrivals: Vec<Segment>,
+    /// When.
+    pub arrivals: Profile,
     /// Random gaps instead of even ones.
     pub poisson: bool,
     /// Connections are kept alive.
@@ -134,7 +139,7 @@ pub struct Load {
 impl Load {
     /// Time from the first to the last arrival.
     pub fn duration(&self) -> Duration {
-        self.arrivals.iter().map(Segment::duration).sum()
+        self.arrivals.duration()
     }
 }
 
@@ -168,92 +173,6 @@ pub struct Request {
     pub statuses: Vec<(u16, u16)>,
     /// Text that a good body holds.
     pub body_contains: Option<String>,
-}
-
-/// A stretch of arrivals. Rates are per second.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Segment {
-    /// One rate.
-    Hold {
-        /// Per second.
-        rate: f64,
-        /// How long.
-        length: Duration,
-    },
-    /// From one rate to another, evenly.
-    Ramp {
-        /// Per second.
-        from: f64,
-        /// Per second.
-        to: f64,
-        /// How long.
-        length: Duration,
-    },
-    /// From one rate to another in stairs; the first stair has `from`, the last has `to`.
-    Steps {
-        /// Per second.
-        from: f64,
-        /// Per second.
-        to: f64,
-        /// Number of stairs, at least 2.
-        count: u32,
-        /// Length of a stair.
-        each: Duration,
-    },
-    /// A burst; what follows goes on from the rate before it.
-    Spike {
-        /// The rate before and after, per second.
-        base: f64,
-        /// Per second.
-        peak: f64,
-        /// How long.
-        length: Duration,
-    },
-    /// A sine around a mean.
-    Sine {
-        /// Per second.
-        mean: f64,
-        /// Per second; at most the mean.
-        amplitude: f64,
-        /// Of one wave.
-        period: Duration,
-        /// How long.
-        length: Duration,
-    },
-}
-
-impl Segment {
-    /// How long it lasts.
-    pub fn duration(&self) -> Duration {
-        match self {
-            Self::Hold { length, .. }
-            | Self::Ramp { length, .. }
-            | Self::Spike { length, .. }
-            | Self::Sine { length, .. } => *length,
-            Self::Steps { count, each, .. } => *each * *count,
-        }
-    }
-
-    /// The rate at its end.
-    pub fn last_rate(&self) -> f64 {
-        match self {
-            Self::Hold { rate, .. } => *rate,
-            Self::Ramp { to, .. } | Self::Steps { to, .. } => *to,
-            Self::Spike { base, .. } => *base,
-            Self::Sine { mean, .. } => *mean,
-        }
-    }
-
-    /// The highest rate in it.
-    pub fn peak(&self) -> f64 {
-        match self {
-            Self::Hold { rate, .. } => *rate,
-            Self::Ramp { from, to, .. } | Self::Steps { from, to, .. } => from.max(*to),
-            Self::Spike { peak, .. } => *peak,
-            Self::Sine { mean, amplitude, .. } => mean + amplitude,
-        }
-    }
 }
 
 /// Faults that begin and end together.

@@ -7,19 +7,22 @@ use std::time::Duration;
 use injectors::target::Protocol;
 use injectors::units::{Share, Span};
 
+use crate::lab::LabOptions;
+use crate::schedule::Segment;
+
 use super::mistake::{Mistakes, suggest};
 use super::reader::{Fields, Reader};
 use super::vars::Vars;
 use super::yaml::{self, Content, Node, NodeId};
 use super::{
-    Experiment, Input, LabChoice, Load, Probe, ProbeCheck, RelayDecl, Segment, Sources, Step, Topology, fault, judging,
+    Experiment, Input, Load, Probe, ProbeCheck, RelayDecl, Sources, Step, Topology, fault, judging,
     load, topology,
 };
 
 /// Time before the first fault that the baseline needs.
-pub const BASELINE_MIN: Duration = Duration::from_secs(2);
+const BASELINE_MIN: Duration = Duration::from_secs(2);
 /// Time after the last fault that recovery and the last look need.
-pub const AFTER_MIN: Duration = Duration::from_secs(3);
+const AFTER_MIN: Duration = Duration::from_secs(5);
 
 /// Checks a text and turns it into an experiment.
 ///
@@ -155,7 +158,7 @@ pub(super) fn check_name(reader: &Reader<'_>, node: NodeId, name: &str, what: &s
     }
 }
 
-fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabChoice> {
+fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabOptions> {
     let (name, options) = match &node.content {
         Content::Map(_) => {
             let (_, name, value) = reader.named(node, "lab")?;
@@ -167,7 +170,7 @@ fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabChoice> {
         reader.mistake_with(node.id, format!("there is no lab `{name}`"), suggest(&name, &["edge"]));
         return None;
     }
-    let mut choice = LabChoice::default();
+    let mut choice = LabOptions::default();
     let Some(fields) = options.and_then(|options| reader.map(options, "lab")) else { return Some(choice) };
     if let Some(node) = fields.optional("retries") {
         match reader.parse::<u32>(node, "retries") {
@@ -303,8 +306,8 @@ fn check_host(reader: &Reader<'_>, node: NodeId, host: &str, allowed: &[String])
 
 /// Until the first ramp is over; two seconds if the load starts at full rate.
 fn default_warm_up(loads: &[Load]) -> Duration {
-    let first = |load: &Load| match load.arrivals.first() {
-        Some(Segment::Ramp { length, .. }) => *length,
+    let first = |load: &Load| match load.arrivals.segments().first() {
+        Some(Segment::Ramp { over, .. }) => *over,
         _ => Duration::from_secs(2),
     };
     loads.iter().map(first).max().unwrap_or_default()

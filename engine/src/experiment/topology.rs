@@ -183,7 +183,7 @@ fn journeys(reader: &Reader<'_>, list: &Node, known: &[&str]) -> Vec<Journey> {
         let Some((_, name, value)) = reader.named(item, "a journey") else { continue };
         let Some(fields) = reader.map(value, "a journey") else { continue };
         let _ = fields.optional("path").map(|node| reader.text(node, "path"));
-        let mut path = |name: &'static str| {
+        let path = |name: &'static str| {
             let node = fields.optional(name)?;
             check_services(reader, reader.list(node, name), known);
             Some(names(reader, Some(node), name))

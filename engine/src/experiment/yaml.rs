@@ -82,7 +82,8 @@ pub fn read(text: &str) -> Result<Node, YamlError> {
         return Err(YamlError { message, place: None });
     }
     let walk = Walk { next: Cell::new(0), stop_at: None };
-    let error = match Seed { walk: &walk, depth: 0 }.deserialize(serde_yaml::Deserializer::from_str(text)) {
+    let seed = Seed { walk: &walk, depth: 0 };
+    let error = match seed.deserialize(serde_yaml::Deserializer::from_str(text)) {
         Ok(node) => return Ok(node),
         Err(error) => error,
     };
@@ -98,7 +99,8 @@ pub fn read(text: &str) -> Result<Node, YamlError> {
 /// Where the node with this number stands in a text that [`read`] accepts.
 pub fn place(text: &str, id: NodeId) -> Option<Place> {
     let walk = Walk { next: Cell::new(0), stop_at: Some(id) };
-    let error = Seed { walk: &walk, depth: 0 }.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
+    let seed = Seed { walk: &walk, depth: 0 };
+    let error = seed.deserialize(serde_yaml::Deserializer::from_str(text)).err()?;
     error.location().map(|at| Place { line: at.line(), column: at.column() })
 }
 

@@ -25,7 +25,7 @@ const PATIENCE: u64 = 150 * MILLISECOND;
 pub(super) const BUCKETS_MAX: u64 = 900;
 
 /// What happened in one second.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Tick {
     /// Seconds since the start at its beginning.
     pub second: u64,
@@ -40,7 +40,7 @@ pub struct Tick {
 }
 
 /// One load in one second.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct LoadTick {
     /// Its name.
     pub name: Arc<str>,
@@ -49,7 +49,7 @@ pub struct LoadTick {
 }
 
 /// One load in one second and one phase.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct PhaseTick {
     /// The phase to which the requests belong.
     pub phase: Phase,
@@ -59,10 +59,8 @@ pub struct PhaseTick {
     pub ok: u64,
     /// Failures in this second.
     pub errors: Errors,
-    /// Median latency in seconds, of good answers and deadline misses.
-    pub p50_s: Option<f64>,
-    /// The 99th percentile likewise.
-    pub p99_s: Option<f64>,
+    /// Latencies of good answers and deadline misses.
+    pub latencies: reports::Latencies,
     /// Good answers by PoP.
     pub pops: Vec<(Arc<str>, u64)>,
 }
@@ -256,8 +254,7 @@ impl Pending {
                 due: counted.due,
                 ok: counted.all.ok,
                 errors: counted.all.errors,
-                p50_s: counted.all.latencies.quantile(0.5),
-                p99_s: counted.all.latencies.quantile(0.99),
+                latencies: counted.all.latencies,
                 pops: counted.pops.into_iter().collect(),
             });
         }

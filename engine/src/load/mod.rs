@@ -10,6 +10,7 @@
 //!   channel and no allocation per request.
 //! - A request belongs to the fault phase if it was dispatched or ended in it, else to the phase of its dispatch.
 
+mod bridge;
 mod class;
 mod clock;
 mod collect;
@@ -18,9 +19,7 @@ mod http;
 mod lane;
 mod origin;
 mod phase;
-mod random;
 mod saturation;
-pub mod schedule;
 mod spec;
 mod sums;
 mod tally;
@@ -34,6 +33,7 @@ use std::time::Instant;
 use reports::record::{GeneratorRecord, LoadRecord};
 use tokio::sync::{mpsc, oneshot};
 
+pub use bridge::specs;
 pub use class::{ErrorClass, Errors};
 pub use collect::{LoadTick, PhaseTick, Tick};
 pub use origin::OriginError;
@@ -46,7 +46,7 @@ pub use spec::{
 use clock::Clock;
 use collect::Collector;
 use origin::Origin;
-use schedule::Profile;
+use crate::schedule::Profile;
 use spec::Checked;
 use worker::{Setup, StopCell};
 

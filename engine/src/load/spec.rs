@@ -8,7 +8,7 @@ use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::http::Needle;
-use super::schedule::Profile;
+use crate::schedule::Profile;
 
 /// The most requests of one load.
 pub const REQUESTS_MAX: usize = 256;

@@ -1,7 +1,7 @@
 //! What may be sent and what may not.
 
 use super::*;
-use crate::load::schedule::Segment;
+use crate::schedule::Segment;
 
 fn spec(change: impl FnOnce(&mut LoadSpec)) -> Result<Checked, SpecError> {
     let profile = Profile::new(vec![Segment::Hold { rate: 1.0, lasting: Duration::from_secs(1) }]).unwrap();

@@ -13,8 +13,8 @@ use super::Load;
 use super::clock::{Clock, MILLISECOND, SECOND, Timer};
 use super::lane::{Job, Lane, Shared};
 use super::phase::PhaseCell;
-use super::random::Random;
-use super::schedule::Arrivals;
+use crate::random::Random;
+use crate::schedule::Arrivals;
 use super::tally::{Recorder, Slice};
 
 /// How often overdue requests are looked for.

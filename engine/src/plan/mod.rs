@@ -4,7 +4,6 @@
 //! when it prepares.
 
 mod select;
-pub use select::mix;
 mod text;
 
 use std::time::Duration;
@@ -15,9 +14,10 @@ use reports::record::{Objective, Phase, PhaseSpan, Sli};
 use serde::Serialize;
 
 use crate::experiment::mistake::Mistake;
-use crate::experiment::{Experiment, Load, Segment, Step};
+use crate::experiment::{Experiment, Load, Step};
+use crate::random::Random;
 
-pub use text::{arrivals, clause, describe};
+pub use text::{bare_url, clause, describe};
 
 /// A resolved experiment.
 #[derive(Debug, Clone, Serialize)]
@@ -96,6 +96,11 @@ pub struct PlannedInjection {
     pub injector: &'static dyn Injector,
 }
 
+/// The number with this index of a seed.
+pub fn draw(seed: u64, index: u64) -> u64 {
+    Random::new(seed, index).next()
+}
+
 /// How much of a service is hit at one time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Blast {
@@ -120,8 +125,8 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
     steps.sort_by_key(|step| step.at);
     for step in steps {
         for (index, used) in step.faults.iter().enumerate() {
-            let draw = select::mix(seed, (injections.len() + index) as u64);
-            let targets = match select::targets(experiment, used, draw) {
+            let own = draw(seed, (injections.len() + index) as u64);
+            let targets = match select::targets(experiment, used, own) {
                 Ok(targets) => targets,
                 Err((message, help)) => {
                     mistakes.push(Mistake { node: Some(used.node), message, help });
@@ -179,7 +184,7 @@ fn planned(
         proof: about.proof.to_owned(),
         claims: vec![select::claim(used.injector, &used.args, &target)],
         effect: about.effect,
-        seed: select::mix(seed, 1000 + u64::from(number)),
+        seed: draw(seed, 1000 + u64::from(number)),
         args: used.args.clone(),
         injector: used.injector,
         target,
@@ -199,7 +204,7 @@ fn assemble(experiment: &Experiment, seed: u64, injections: Vec<PlannedInjection
         sends: load.requests.iter().map(|r| format!("{} {}", r.method, text::bare_url(&r.url))).collect(),
         arrivals: text::arrivals(load),
         requests: expected(load, 0.0, load.duration().as_secs_f64()).round() as u64,
-        peak_per_s: load.arrivals.iter().map(Segment::peak).fold(0.0, f64::max),
+        peak_per_s: load.arrivals.peak(),
     });
     Plan {
         experiment: experiment.name.clone(),
@@ -231,8 +236,7 @@ fn phases(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<Phase
 
 /// Expected arrivals of a load between two times.
 fn expected(load: &Load, from: f64, to: f64) -> f64 {
-    let profile = crate::load::profile(load);
-    profile.expected(to) - profile.expected(from)
+    load.arrivals.expected(to) - load.arrivals.expected(from)
 }
 
 fn blast(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<Blast> {

@@ -7,26 +7,18 @@ use crate::experiment::mistake::suggest;
 use crate::experiment::topology::Service;
 use crate::experiment::{Experiment, FaultUse, Pick, Selector};
 
-/// SplitMix64 (Steele, Lea, Flood 2014) over a seed and a counter.
-pub fn mix(seed: u64, counter: u64) -> u64 {
-    let mut z = seed.wrapping_add(counter.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 /// A target and the service that it belongs to.
 type Found = (Target, Option<String>);
 /// What is wrong and the way out.
 type Refusal = (String, Option<String>);
 
 /// The concrete targets of one fault, in order of their names.
-pub fn targets(experiment: &Experiment, used: &FaultUse, draw: u64) -> Result<Vec<Found>, Refusal> {
+pub fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Result<Vec<Found>, Refusal> {
     let kind = used.injector.about().target;
     match &used.selector {
         Selector::Service { service, pick } => {
             let service = known_service(experiment, service)?;
-            let picked = pick_instances(service, *pick, draw)?;
+            let picked = pick_instances(service, *pick, seed)?;
             Ok(picked.into_iter().map(|name| (instance(service, name), Some(service.name.clone()))).collect())
         }
         Selector::Instance(name) => {
@@ -62,7 +54,7 @@ fn instance(service: &Service, name: &str) -> Target {
     Target::Instance { service: service.name.clone(), instance: name.to_owned() }
 }
 
-fn pick_instances(service: &Service, pick: Option<Pick>, draw: u64) -> Result<Vec<&str>, Refusal> {
+fn pick_instances(service: &Service, pick: Option<Pick>, seed: u64) -> Result<Vec<&str>, Refusal> {
     let all: Vec<&str> = service.instances.iter().map(String::as_str).collect();
     let count = match pick {
         None if all.len() == 1 => 1,
@@ -81,7 +73,7 @@ fn pick_instances(service: &Service, pick: Option<Pick>, draw: u64) -> Result<Ve
     let mut picked = all;
     // Fisher–Yates, as far as needed.
     for i in 0..count {
-        let j = i + (mix(draw, i as u64) % (picked.len() - i) as u64) as usize;
+        let j = i + (super::draw(seed, i as u64) % (picked.len() - i) as u64) as usize;
         picked.swap(i, j);
     }
     picked.truncate(count);

@@ -6,7 +6,8 @@ use injectors::units::{Rate, Share, Span};
 use reports::record::{Objective, Sli};
 
 use super::{Plan, span};
-use crate::experiment::{Load, Segment};
+use crate::experiment::Load;
+use crate::schedule::Segment;
 
 /// `p99 <= 250ms`.
 pub fn clause(objective: &Objective) -> String {
@@ -22,17 +23,17 @@ pub fn clause(objective: &Objective) -> String {
 /// The arrivals of a load in words.
 pub fn arrivals(load: &Load) -> String {
     let stretch = |segment: &Segment| match segment {
-        Segment::Hold { rate, length } => format!("{} for {}", Rate(*rate), Span(*length)),
-        Segment::Ramp { from, to, length } => format!("{} to {} over {}", Rate(*from), Rate(*to), Span(*length)),
+        Segment::Hold { rate, lasting } => format!("{} for {}", Rate(*rate), Span(*lasting)),
+        Segment::Ramp { from, to, over } => format!("{} to {} over {}", Rate(*from), Rate(*to), Span(*over)),
         Segment::Steps { from, to, count, each } => {
             format!("{} to {} in {count} steps of {}", Rate(*from), Rate(*to), Span(*each))
         }
-        Segment::Spike { peak, length, .. } => format!("spike of {} for {}", Rate(*peak), Span(*length)),
-        Segment::Sine { mean, amplitude, period, length } => {
-            format!("{} ± {} every {} for {}", Rate(*mean), Rate(*amplitude), Span(*period), Span(*length))
+        Segment::Spike { peak, lasting, .. } => format!("spike of {} for {}", Rate(*peak), Span(*lasting)),
+        Segment::Sine { mean, amplitude, period, lasting } => {
+            format!("{} ± {} every {} for {}", Rate(*mean), Rate(*amplitude), Span(*period), Span(*lasting))
         }
     };
-    let mut words: Vec<String> = load.arrivals.iter().map(stretch).collect();
+    let mut words: Vec<String> = load.arrivals.segments().iter().map(stretch).collect();
     if load.poisson {
         words.push("Poisson".to_owned());
     }

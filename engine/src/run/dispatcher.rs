@@ -74,7 +74,7 @@ pub(super) async fn dispatch(
     observer: &mut dyn Observer,
 ) -> Result<RunRecord, Refusal> {
     let late = late_names(world);
-    let prepared = load::prepare(load::specs(experiment, &late)?).await?;
+    let prepared = load::prepare(load::specs(experiment, &late)).await?;
     let duration = experiment.duration();
     let guardian = Guardian::start(&options.exe, folder, duration + SLACK).await?;
     let mut journal = Journal::open(folder)?;

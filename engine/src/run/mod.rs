@@ -9,6 +9,7 @@ pub mod crash;
 mod dispatcher;
 pub mod event;
 mod guardian;
+pub mod inject;
 mod injection;
 mod relays;
 pub mod signals;

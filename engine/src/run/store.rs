@@ -101,7 +101,7 @@ impl Store {
     pub fn create(&self) -> Result<(String, PathBuf, File), StoreError> {
         use std::os::unix::fs::DirBuilderExt;
         self.prune();
-        let id = Ulid::generate().to_string();
+        let id = Ulid::from_datetime(std::time::UNIX_EPOCH + crate::clock::unix()).to_string();
         let folder = self.root.join(&id);
         // Journals and records can tell more of a system than its neighbours on this host should know.
         std::fs::DirBuilder::new()

@@ -86,7 +86,7 @@ impl Watch {
         for objective in objectives.iter().filter(|objective| objective.phases.contains(&Phase::Baseline)) {
             let known = self.baseline.get(&objective.journey);
             let outcomes = known.map(|(outcomes, latencies)| Outcomes { latencies: latencies.encode(), ..outcomes.clone() });
-            let result = measure::of_baseline(objective, outcomes.as_ref());
+            let result = measure::result(objective, Phase::Baseline, outcomes.as_ref(), &[]);
             let on_good_side = result.estimate.is_none_or(|value| measure::good(objective, value));
             let no_data = outcomes.is_none_or(|outcomes| outcomes.done() == 0);
             if no_data || !on_good_side {

@@ -2,7 +2,7 @@
 
 use injectors::units::Span;
 use reports::Latencies;
-use reports::record::{Bucket, LoadRecord, Objective, ObjectiveResult, Outcomes, Phase, RunRecord, Sli, Verdict};
+use reports::record::{Bucket, LoadRecord, Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
 use super::stats;
 use crate::plan::{clause, span};
@@ -86,25 +86,23 @@ pub fn measure(objective: &Objective, outcomes: &Outcomes, buckets: &[&Bucket]) 
     }
 }
 
-/// A clause in one phase of a record.
-pub fn in_phase(objective: &Objective, load: Option<&LoadRecord>, phase: Phase, record: &RunRecord) -> ObjectiveResult {
-    let outcomes = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == phase)).map(|stats| &stats.all);
+/// A clause in one phase of a load.
+pub fn in_phase(objective: &Objective, load: Option<&LoadRecord>, phase: Phase) -> ObjectiveResult {
+    let stats = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == phase));
     let buckets: Vec<&Bucket> =
         load.map(|load| load.buckets.iter().filter(|bucket| bucket.phase == phase).collect()).unwrap_or_default();
-    let mut note = None;
-    let measured = match outcomes.map(|outcomes| measure(objective, outcomes, &buckets)) {
-        Some(Ok(measured)) => measured,
-        Some(Err(error)) => {
-            note = Some(error);
-            Measured::default()
-        }
-        None => Measured::default(),
+    result(objective, phase, stats.map(|stats| &stats.all), &buckets)
+}
+
+/// A clause against outcomes, all told.
+pub fn result(objective: &Objective, phase: Phase, outcomes: Option<&Outcomes>, buckets: &[&Bucket]) -> ObjectiveResult {
+    let (measured, trouble) = match outcomes.map(|outcomes| measure(objective, outcomes, buckets)) {
+        Some(Ok(measured)) => (measured, None),
+        Some(Err(error)) => (Measured::default(), Some(error)),
+        None => (Measured::default(), None),
     };
     let verdict = answer(objective, &measured);
-    if verdict == Verdict::Unknown && note.is_none() {
-        note = Some(why_unknown(&measured));
-    }
-    let _ = record;
+    let note = trouble.or_else(|| (verdict == Verdict::Unknown).then(|| why_unknown(&measured)));
     ObjectiveResult {
         journey: objective.journey.clone(),
         phase,

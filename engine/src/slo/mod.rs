@@ -4,9 +4,7 @@ mod finding;
 pub mod measure;
 pub mod stats;
 
-use reports::record::{
-    Bucket, End, Judgement, LoadRecord, Objective, ObjectiveResult, Phase, RunRecord, Verdict,
-};
+use reports::record::{Bucket, End, Judgement, LoadRecord, ObjectiveResult, Phase, RunRecord, Verdict};
 
 /// Exit codes: one class of ending each.
 pub mod exit {
@@ -48,7 +46,7 @@ fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
                 continue;
             }
             let load = record.loads.iter().find(|load| load.name == objective.journey);
-            results.push(measure::in_phase(objective, load, *phase, record));
+            results.push(measure::in_phase(objective, load, *phase));
         }
     }
     results
@@ -174,22 +172,4 @@ fn recover(record: &RunRecord) -> Option<f64> {
         slowest = slowest.max(at - undone);
     }
     Some(slowest.max(0.0))
-}
-
-/// Whether the baseline allows a fault: in words why not. Clauses that the data cannot decide do not forbid it, as long
-/// as their estimate is on the good side; no data at all does.
-///
-/// # Errors
-/// The broken clauses.
-pub fn steady(objectives: &[Objective], loads: &[LoadRecord], record: &RunRecord) -> Result<(), String> {
-    let mut broken = Vec::new();
-    for objective in objectives.iter().filter(|objective| objective.phases.contains(&Phase::Baseline)) {
-        let load = loads.iter().find(|load| load.name == objective.journey);
-        let result = measure::in_phase(objective, load, Phase::Baseline, record);
-        let on_good_side = result.estimate.is_some_and(|value| measure::good(objective, value));
-        if result.verdict == Verdict::Missed || !on_good_side {
-            broken.push(measure::sentence(&result));
-        }
-    }
-    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
 }

@@ -95,13 +95,12 @@ mod tests {
 
         #[test]
         fn the_interval_covers_the_truth_about_as_often_as_it_says(seed in 0u64..20) {
-            let mut state = seed;
+            let mut random = crate::random::Random::new(seed, 0);
             let mut covered = 0;
             for _ in 0..200 {
                 let mut good = 0;
                 for _ in 0..500 {
-                    state = crate::plan::mix(state, 1);
-                    good += u64::from((state >> 11) as f64 / ((1u64 << 53) as f64) < 0.97);
+                    good += u64::from(random.unit() < 0.97);
                 }
                 let (low, high) = share(good, 500).unwrap();
                 covered += u32::from(low <= 0.97 && 0.97 <= high);

@@ -188,7 +188,7 @@ impl Injector for PopDrain {
         &ABOUT
     }
 
-    fn check(&self, args: &Args) -> Result<(), Vec<String>> {
+    fn check(&self, args: &Args, _target: &Target) -> Result<(), Vec<String>> {
         let mut mistakes = Vec::new();
         if args.shares("steps").is_some_and(|steps| steps.is_empty()) {
             mistakes.push("`steps` must name at least one share, such as [50%, 0%]".to_owned());
@@ -412,6 +412,6 @@ mod tests {
             ("steps".to_owned(), Arg::Shares(Vec::new())),
             ("soak".to_owned(), Arg::Span(Span(Duration::ZERO))),
         ]));
-        assert_eq!(PopDrain.check(&args).unwrap_err().len(), 2);
+        assert_eq!(PopDrain.check(&args, &Target::Pop("fra".to_owned())).unwrap_err().len(), 2);
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// The highest rate, in requests per second.
 pub const MAX_RATE: f64 = 10_000_000.0;
@@ -195,6 +195,11 @@ impl Profile {
             return Err(ProfileError::Length);
         }
         Ok(profile)
+    }
+
+    /// The segments that it was made of.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// From the first to the last moment.

@@ -1,0 +1,141 @@
+//! `squall doctor`: what this host can and cannot do, and why.
+
+use std::net::TcpListener;
+
+use injectors::registry::INJECTORS;
+use injectors::sys::proc::{Host, Procs};
+use serde::Serialize;
+use serde_json::json;
+
+use super::Global;
+use super::out::Out;
+use crate::lab;
+use crate::slo::exit;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    ok: bool,
+    says: String,
+}
+
+pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
+    let store = global.store();
+    let findings = vec![
+        host(),
+        loopback(),
+        sockets(),
+        runs(&store),
+        leftovers(&store),
+        processes(),
+        files(),
+        ports(),
+        standing(),
+    ];
+    let well = findings.iter().all(|finding| finding.ok);
+    let faults: Vec<_> = INJECTORS
+        .iter()
+        .map(|injector| json!({"fault": injector.about().name, "needs": injector.about().needs}))
+        .collect();
+    if out.json {
+        out.document(&json!({"ok": well, "findings": findings, "faults": faults}));
+    } else {
+        let mut text = String::new();
+        for finding in &findings {
+            text += &format!("{} {:<16} {}\n", if finding.ok { "ok  " } else { "FAIL" }, finding.what, finding.says);
+        }
+        text += "\nfaults on this host\n";
+        for injector in INJECTORS {
+            let about = injector.about();
+            let needs = if about.needs.is_empty() { "nothing".to_owned() } else { about.needs.join("; ") };
+            text += &format!("  {:<20} needs {needs}\n", about.name);
+        }
+        out.result(text.as_bytes());
+    }
+    if well { exit::HELD } else { exit::REFUSED }
+}
+
+fn finding(what: &'static str, looked: Result<String, String>) -> Finding {
+    let ok = looked.is_ok();
+    Finding { what, ok, says: looked.unwrap_or_else(|why| why) }
+}
+
+fn host() -> Finding {
+    let name = rustix::system::uname();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let user = rustix::process::geteuid();
+    let who = if user.is_root() { "root".to_owned() } else { format!("user {}", user.as_raw()) };
+    let release = name.release().to_string_lossy();
+    finding("host", Ok(format!("{} {release}, {cores} cores, as {who}", name.sysname().to_string_lossy())))
+}
+
+fn loopback() -> Finding {
+    let bound = TcpListener::bind("127.0.0.1:0");
+    finding("loopback", bound.map(|_| "127.0.0.1 can be listened on".to_owned()).map_err(|error| format!("127.0.0.1 cannot be listened on: {error}")))
+}
+
+fn sockets() -> Finding {
+    let place = lab::Place::user();
+    finding("control sockets", place.map(|place| format!("in {}", place.root().display())).map_err(|error| error.to_string()))
+}
+
+fn runs(store: &crate::run::Store) -> Finding {
+    let root = store.root();
+    let tried = std::fs::create_dir_all(root).and_then(|()| {
+        let probe = root.join(".doctor");
+        std::fs::write(&probe, b"")?;
+        std::fs::remove_file(probe)
+    });
+    let says = format!("{}, {} kept", root.display(), store.folders().len());
+    finding("runs", tried.map(|()| says).map_err(|error| format!("{} cannot be written: {error}; choose another with --runs", root.display())))
+}
+
+fn leftovers(store: &crate::run::Store) -> Finding {
+    let looked = match store.leftovers() {
+        Ok(left) if left.is_empty() => Ok("nothing is left of earlier runs".to_owned()),
+        Ok(left) => Err(format!("{} earlier runs left something changed; type: squall recover", left.len())),
+        Err(error) => Err(error.to_string()),
+    };
+    finding("leftovers", looked)
+}
+
+fn processes() -> Finding {
+    let looked = match Host.look(std::process::id()) {
+        Ok(Some(own)) => {
+            let pid = rustix::process::Pid::from_raw(own.id.pid as i32);
+            let opened = pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
+            match opened {
+                Some(Ok(_)) => Ok("/proc and pidfd work: processes are identified before they are signalled".to_owned()),
+                Some(Err(error)) => Err(format!("no pidfd ({error}): Linux 5.3 or later is needed for process faults")),
+                None => Err("this process has no id".to_owned()),
+            }
+        }
+        Ok(None) => Err("/proc does not show this process: mount it, or leave the other pid namespace".to_owned()),
+        Err(error) => Err(format!("/proc cannot be read: {error}")),
+    };
+    finding("processes", looked)
+}
+
+fn files() -> Finding {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let says = limit.map_or("no limit".to_owned(), |limit| format!("{limit} open files per process"));
+    let enough = limit.is_none_or(|limit| limit >= 1024);
+    let looked = if enough { Ok(says) } else { Err(format!("only {says}: a load may run out; raise it with `ulimit -n 65536`")) };
+    finding("open files", looked)
+}
+
+fn ports() -> Finding {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let bounds: Vec<u32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let looked = match bounds.as_slice() {
+        [low, high] if high > low => Ok(format!("{} local ports for connections to one address", high - low + 1)),
+        _ => Ok("the range of local ports cannot be read".to_owned()),
+    };
+    finding("local ports", looked)
+}
+
+fn standing() -> Finding {
+    let says = lab::standing().map_or("none stands; start one: squall lab up".to_owned(), |lab| format!("edge stands at http://{}/", lab.address));
+    finding("lab", Ok(says))
+}

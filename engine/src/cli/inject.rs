@@ -1,0 +1,130 @@
+//! `squall inject`: one ad hoc fault. Its options come from the registry.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command};
+use injectors::about::{Param, ParamKind, Presence};
+use injectors::registry::{self, INJECTORS};
+use injectors::units::Span;
+use serde_json::json;
+
+use super::Global;
+use super::out::{self, Out};
+use super::view::View;
+use crate::experiment::parse_args;
+use crate::run::inject::{AdHoc, hold};
+use crate::run::{CrashPoint, Signals};
+use crate::slo::exit;
+
+/// Nothing of its own: the faults are subcommands.
+#[derive(Debug, Args)]
+pub struct InjectArgs {}
+
+/// Adds a subcommand per fault.
+pub(super) fn with_faults(command: Command) -> Command {
+    let faults = INJECTORS.iter().map(|injector| {
+        let about = injector.about();
+        let params = about.params.iter().map(|param| option(param, "Parameters"));
+        let selectors = about.target.selectors().iter().map(|param| option(param, "Target"));
+        Command::new(about.name)
+            .about(about.summary)
+            .long_about(about.description)
+            .args(params)
+            .args(selectors)
+            .arg(Arg::new("for").long("for").value_name("TIME").required(true).help("How long it lives, such as 30s; ^C ends it earlier"))
+            .arg(Arg::new("seed").long("seed").value_name("N").value_parser(clap::value_parser!(u64)).help("Repeat the choices of an earlier injection"))
+            .arg(Arg::new("crash-at").long("crash-at").hide(true).value_parser(|text: &str| text.parse::<CrashPoint>()))
+    });
+    command.subcommands(faults).subcommand_required(true).arg_required_else_help(true).subcommand_help_heading("Faults").subcommand_value_name("FAULT")
+}
+
+fn option(param: &'static Param, heading: &'static str) -> Arg {
+    let many = matches!(param.kind, ParamKind::Argv | ParamKind::Shares | ParamKind::Map);
+    let default = match param.presence {
+        Presence::Default(text) => format!(" [default: {text}]"),
+        _ => String::new(),
+    };
+    let repeat = if many { "; give it once per item" } else { "" };
+    Arg::new(param.name)
+        .long(param.name)
+        .value_name(value_name(param.kind))
+        .help(format!("{}{default}{repeat}", param.help))
+        .help_heading(heading)
+        .required(matches!(param.presence, Presence::Required))
+        .allow_hyphen_values(many)
+        .action(if many { ArgAction::Append } else { ArgAction::Set })
+}
+
+fn value_name(kind: ParamKind) -> &'static str {
+    match kind {
+        ParamKind::Span => "TIME",
+        ParamKind::Share | ParamKind::Shares => "PERCENT",
+        ParamKind::Rate => "RATE",
+        ParamKind::Bandwidth => "BANDWIDTH",
+        ParamKind::Size => "SIZE",
+        ParamKind::Int { .. } => "N",
+        ParamKind::Flag => "BOOL",
+        ParamKind::Choice(_) => "WORD",
+        ParamKind::Text => "TEXT",
+        ParamKind::Argv => "ARG",
+        ParamKind::Map => "NAME=VALUE",
+    }
+}
+
+pub(super) fn inject(global: &Global, _args: &InjectArgs, own: Option<(&str, &ArgMatches)>, out: &mut Out) -> u8 {
+    let Some((name, matches)) = own else { return out.fail(exit::INVALID, "which fault? squall faults lists them") };
+    let Some(injector) = registry::find(name) else { return out.fail(exit::INVALID, &format!("there is no fault `{name}`")) };
+    let about = injector.about();
+    let mut given = BTreeMap::new();
+    for param in about.params.iter().chain(about.target.selectors()) {
+        if let Some(values) = matches.get_many::<String>(param.name) {
+            given.insert(param.name.to_owned(), values.cloned().collect::<Vec<String>>());
+        }
+    }
+    let length = match matches.get_one::<String>("for").map(|text| text.parse::<Span>()) {
+        Some(Ok(span)) if span.0 > Duration::ZERO => span.0,
+        Some(Err(error)) => return out.fail(exit::INVALID, &format!("--for: {error}")),
+        _ => return out.fail(exit::INVALID, "--for must be longer than zero"),
+    };
+    let (args, selector) = match parse_args(injector, &given) {
+        Ok(parsed) => parsed,
+        Err(mistakes) => return out.fail(exit::INVALID, &mistakes.join("\nsquall: ")),
+    };
+    let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
+        return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
+    };
+    let ad_hoc = AdHoc {
+        injector,
+        args,
+        selector,
+        length,
+        seed: matches.get_one::<u64>("seed").copied().unwrap_or_else(super::source::fresh_seed),
+        crash: matches.get_one::<CrashPoint>("crash-at").copied(),
+        store: global.store(),
+        exe,
+    };
+    let mut view = View::new(out.quiet, out.json);
+    let held = runtime.block_on(async {
+        let signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
+        hold(ad_hoc, signals, &mut view).await
+    });
+    drop(view);
+    match held {
+        Ok((code, records)) => {
+            if out.json {
+                out.document(&json!({"ok": code == exit::HELD, "exit": code, "injections": records}));
+            } else {
+                for record in &records {
+                    let line = format!(
+                        "{} on {}: {} (requested {}, measured {}); undo: {}\n",
+                        record.fault, record.target, record.proof.status, record.proof.requested, record.proof.measured, record.undo
+                    );
+                    out.result(line.as_bytes());
+                }
+            }
+            code
+        }
+        Err((code, error)) => out.fail(code, &error),
+    }
+}

@@ -1,0 +1,122 @@
+//! `squall run`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use reports::record::Verdict;
+use reports::{Format, RunRecord, render};
+use serde_json::json;
+
+use super::Global;
+use super::out::{self, Out};
+use super::source::{self, Loaded, SourceArgs};
+use super::view::View;
+use crate::run::{self, CrashPoint, Finished, Options, Signals, store};
+use crate::slo::exit;
+
+/// What is run.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Also write the JUnit XML here
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Also write the Markdown summary here
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write the result to a file instead of printing it
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[arg(long, hide = true, value_name = "STEP:HOW")]
+    crash_at: Option<CrashPoint>,
+}
+
+pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
+    let seed = args.source.seed.unwrap_or_else(source::fresh_seed);
+    let loaded = match source::load(&args.source.file, &args.source.set, seed) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return super::plan::invalid(out, &mistakes),
+    };
+    let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
+        return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
+    };
+    let options = options(global, args, &loaded, exe, seed);
+    let mut view = View::new(out.quiet, out.json);
+    let finished = runtime.block_on(async {
+        let signals = Signals::standard().map_err(|error| run::Refusal::Preflight(error.to_string()))?;
+        run::run(&loaded.experiment, loaded.plan, options, signals, &mut view).await
+    });
+    drop(view);
+    match finished {
+        Ok(finished) => deliver(args, &finished, out),
+        Err(refusal) => out.fail(exit::REFUSED, &format!("refused: {refusal}")),
+    }
+}
+
+fn options(global: &Global, args: &RunArgs, loaded: &Loaded, exe: PathBuf, seed: u64) -> Options {
+    let file = args.source.file.display().to_string();
+    // Values of --set may be secret: the command names them without.
+    let set: String = args.source.set.iter().map(|(name, _)| format!(" --set {name}=…")).collect();
+    Options {
+        store: global.store(),
+        exe,
+        reproduce: format!("squall run {file} --seed {seed}{set}"),
+        file,
+        text: loaded.text.clone(),
+        crash: args.crash_at,
+    }
+}
+
+/// Writes record and reports, prints the summary, and returns the exit code.
+fn deliver(args: &RunArgs, finished: &Finished, out: &mut Out) -> u8 {
+    let record = &finished.record;
+    let code = record.judgement.exit;
+    let html = finished.folder.join(store::REPORT);
+    let mut wanted = vec![(finished.folder.join(store::RECORD), Format::Json), (html.clone(), Format::Html)];
+    wanted.extend(args.junit.clone().map(|path| (path, Format::Junit)));
+    wanted.extend(args.markdown.clone().map(|path| (path, Format::Markdown)));
+    for (path, format) in wanted {
+        if let Err(error) = write(record, format, &path) {
+            out.warn(&format!("squall: failed to write {}: {error}", path.display()));
+        }
+    }
+    let result = if out.json {
+        let mut text = serde_json::to_vec_pretty(&summary(finished, &html)).expect("a summary is plain data");
+        text.push(b'\n');
+        text
+    } else {
+        let colour = args.output.is_none() && out::colour();
+        render(record, Format::Terminal, colour).unwrap_or_else(|error| error.to_string().into_bytes())
+    };
+    if let Err(error) = out.deliver(args.output.as_deref(), &result) {
+        out.warn(&format!("squall: failed to write the result: {error}"));
+    }
+    out.tell(&format!("report: {}", html.display()));
+    if code == exit::NOT_RESTORED {
+        out.warn(&format!("squall: restore what is left: squall recover --run {}", record.run));
+    }
+    code
+}
+
+fn write(record: &RunRecord, format: Format, path: &Path) -> Result<(), String> {
+    let bytes = render(record, format, false).map_err(|error| error.to_string())?;
+    store::write(path, &bytes).map_err(|error| error.to_string())
+}
+
+fn summary(finished: &Finished, html: &Path) -> serde_json::Value {
+    let record = &finished.record;
+    json!({
+        "ok": record.judgement.verdict == Verdict::Held,
+        "run": record.run,
+        "experiment": record.experiment.name,
+        "seed": record.seed,
+        "folder": finished.folder,
+        "report": html,
+        "exit": record.judgement.exit,
+        "judgement": record.judgement,
+        "injections": record.injections,
+        "generator": record.generator,
+        "restoration": record.restoration,
+    })
+}

@@ -1,0 +1,92 @@
+//! Reading experiments from files.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::experiment::mistake::Mistakes;
+use crate::experiment::yaml::TEXT_MAX;
+use crate::experiment::{self, Experiment, Input, Sources};
+use crate::plan::{self, Plan};
+
+/// Which experiment, and what is set in it.
+#[derive(Debug, Clone, Args)]
+pub struct SourceArgs {
+    /// The experiment
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Set a variable of the experiment
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+    /// Repeat the choices of an earlier run
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// What lies beside an experiment.
+struct Beside(PathBuf);
+
+impl Sources for Beside {
+    fn read(&self, path: &str) -> Result<String, String> {
+        text(&self.0.join(path))
+    }
+}
+
+/// The text of a file that is not too large to be one of ours.
+///
+/// # Errors
+/// In words.
+pub fn text(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    // One byte more than is allowed, so that the reader of the text can say that it is too large.
+    file.take(TEXT_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > TEXT_MAX {
+        return Err(format!("larger than {TEXT_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+/// A checked experiment with its plan and its text.
+pub struct Loaded {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// Its plan.
+    pub plan: Plan,
+    /// Its text.
+    pub text: String,
+}
+
+/// Reads, checks and resolves an experiment.
+///
+/// # Errors
+/// Every mistake.
+pub fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<Loaded, Mistakes> {
+    let name = file.display().to_string();
+    let text = text(file).map_err(|why| Mistakes::single(&name, "", None, why, None))?;
+    let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    let input = Input {
+        file: file.to_owned(),
+        text: text.clone(),
+        set: set.iter().cloned().collect::<BTreeMap<_, _>>(),
+        env: env.collect(),
+    };
+    let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+    let experiment = experiment::parse(&input, &Beside(folder))?;
+    let plan = plan::resolve(&experiment, seed).map_err(|mistakes| Mistakes::locate(&name, &text, mistakes))?;
+    Ok(Loaded { experiment, plan, text })
+}
+
+/// A seed from the clock, for runs that are given none.
+pub fn fresh_seed() -> u64 {
+    let nanos = crate::clock::unix().as_nanos() as u64;
+    // Short enough to be typed again.
+    crate::plan::draw(nanos, 0) % 1_000_000_000
+}

@@ -1,0 +1,45 @@
+//! From an experiment's loads to what the generator sends.
+
+use super::{Expect, LoadSpec, RequestSpec, TlsSpec};
+use crate::experiment::vars::substitute_late;
+use crate::experiment::{Experiment, Late, Load, Request};
+
+/// The loads of an experiment, with late names replaced.
+pub fn specs(experiment: &Experiment, late: &Late) -> Vec<LoadSpec> {
+    experiment.load.iter().map(|load| spec(load, late)).collect()
+}
+
+fn spec(load: &Load, late: &Late) -> LoadSpec {
+    LoadSpec {
+        name: load.name.clone(),
+        requests: load.requests.iter().map(|request| one(request, late)).collect(),
+        profile: load.arrivals.clone(),
+        poisson: load.poisson,
+        reuse: load.reuse,
+        max_connections: load.connections,
+        deadline: load.deadline,
+        connect_timeout: load.connect_timeout,
+        pop_header: load.pop_header.clone(),
+        tls: TlsSpec {
+            ca: load.tls.ca.clone(),
+            insecure: load.tls.insecure,
+            server_name: load.tls.server_name.clone(),
+        },
+    }
+}
+
+fn one(request: &Request, late: &Late) -> RequestSpec {
+    let headers = request.headers.iter();
+    RequestSpec {
+        name: request.name.clone(),
+        method: request.method.clone(),
+        url: substitute_late(&request.url, late),
+        headers: headers.map(|(name, value)| (name.clone(), substitute_late(value, late))).collect(),
+        body: request.body.as_deref().map(|body| substitute_late(body, late)).unwrap_or_default().into_bytes(),
+        weight: request.weight,
+        expect: Expect {
+            statuses: request.statuses.iter().map(|(from, to)| *from..=*to).collect(),
+            body_contains: request.body_contains.clone(),
+        },
+    }
+}

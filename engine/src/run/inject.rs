@@ -1,0 +1,202 @@
+//! One ad hoc fault, with the same journal, guardian, proof and undo as in a run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use injectors::journal::{self, Entry, Journal};
+use injectors::{Args, Env, Injector};
+use reports::record::InjectionRecord;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::event::{Event, Observer};
+use super::guardian::Guardian;
+use super::injection::{self, Haste, Report, Shared};
+use super::{CrashPoint, Signals, Store, refuse_leftovers};
+use crate::clock::Clock;
+use crate::experiment::{Experiment, FaultUse, Selector, Step, topology};
+use crate::lab;
+use crate::plan::{self, PlannedInjection};
+use crate::slo::exit;
+
+/// What is to be held, and for how long.
+#[derive(Debug)]
+pub struct AdHoc {
+    /// The fault.
+    pub injector: &'static dyn Injector,
+    /// Its parameters.
+    pub args: Args,
+    /// What it is aimed at.
+    pub selector: Selector,
+    /// How long.
+    pub length: Duration,
+    /// Decides targets and every random choice.
+    pub seed: u64,
+    /// A crash on purpose.
+    pub crash: Option<CrashPoint>,
+    /// Where runs are kept.
+    pub store: Store,
+    /// This program.
+    pub exe: PathBuf,
+}
+
+/// Why nothing was done, with the exit code.
+type Refused = (u8, String);
+
+/// How often the lease with the guardian is renewed.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// Makes the fault, holds it, and takes it back. Returns the exit code and what became of each injection.
+///
+/// # Errors
+/// Nothing was touched: bad parameters, leftovers, no target, no guardian.
+pub async fn hold(
+    ad_hoc: AdHoc,
+    mut signals: Signals,
+    observer: &mut dyn Observer,
+) -> Result<(u8, Vec<InjectionRecord>), Refused> {
+    let refused = |error: &dyn std::fmt::Display| (exit::REFUSED, format!("refused: {error}"));
+    let standing = lab::standing();
+    let planned = resolve(&ad_hoc, standing.is_some())?;
+    refuse_leftovers(&ad_hoc.store).map_err(|error| refused(&error))?;
+    let inventory = match standing {
+        Some(standing) => standing.refresh().await.map_err(|error| refused(&error))?.inventory,
+        None => injectors::Inventory::default(),
+    };
+    let (id, folder, lock) = ad_hoc.store.create().map_err(|error| refused(&error))?;
+    let deadline = ad_hoc.length + Duration::from_secs(60);
+    let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline).await.map_err(|error| refused(&error))?;
+    let mut journal = Journal::open(&folder).map_err(|error| refused(&error))?;
+    let begin = Entry::Begin { version: journal::VERSION, run: id.clone(), experiment: format!("inject {}", ad_hoc.injector.about().name) };
+    journal.append(begin).map_err(|error| refused(&error))?;
+    let (reports, heard) = mpsc::unbounded_channel();
+    let clock = Clock::starting_in(Duration::ZERO);
+    let shared = Arc::new(Shared {
+        env: Env::host(inventory),
+        journal: Mutex::new(journal),
+        guardian,
+        clock,
+        store: ad_hoc.store.clone(),
+        run: id.clone(),
+        crash: ad_hoc.crash,
+        claims: Mutex::default(),
+        reports,
+    });
+    let (haste, told) = watch::channel(Haste::Planned);
+    let mut injections = JoinSet::new();
+    for one in planned {
+        injections.spawn(injection::live(Arc::clone(&shared), one, told.clone()));
+    }
+    let (records, failed) = watch_over(&shared, injections, heard, &haste, &mut signals, observer).await;
+    let code = code(&records, failed);
+    if let Ok(shared) = Arc::try_unwrap(shared) {
+        let _ = shared.journal.into_inner().append(Entry::End { exit: code });
+        shared.guardian.end().await;
+    }
+    drop(lock);
+    if code != exit::NOT_RESTORED {
+        // An ad hoc fault leaves no record; its journal has done its work.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    Ok((code, records))
+}
+
+async fn watch_over(
+    shared: &Shared,
+    mut injections: JoinSet<InjectionRecord>,
+    mut heard: mpsc::UnboundedReceiver<Report>,
+    haste: &watch::Sender<Haste>,
+    signals: &mut Signals,
+    observer: &mut dyn Observer,
+) -> (Vec<InjectionRecord>, bool) {
+    let (mut records, mut failed, mut words, mut guarded) = (Vec::new(), false, 0, true);
+    let mut beat = tokio::time::interval(BEAT);
+    let mut tell = |event: &Event| observer.event(shared.clock.now(), event);
+    loop {
+        tokio::select! {
+            biased;
+            word = signals.next() => {
+                words += 1;
+                tell(&Event::Note { text: format!("{word}: restoring") });
+                if words >= 3 {
+                    return (records, true);
+                }
+                haste.send_replace(if words == 1 { Haste::Stop } else { Haste::Now });
+            }
+            Some(report) = heard.recv() => match report {
+                Report::Told(event) => tell(&event),
+                Report::Begins => {}
+                Report::Failed(why) => {
+                    failed = true;
+                    tell(&Event::Trouble { text: why });
+                    haste.send_replace(Haste::Stop);
+                }
+            },
+            () = shared.guardian.gone(), if guarded => {
+                guarded = false;
+                failed = true;
+                tell(&Event::Aborting { by: "guardian".to_owned(), why: "the guardian ended or took over".to_owned() });
+                haste.send_replace(Haste::Stop);
+            }
+            done = injections.join_next() => match done {
+                Some(Ok(record)) => records.push(record),
+                Some(Err(_)) => failed = true,
+                None => break,
+            },
+            _ = beat.tick() => { let _ = shared.guardian.lease().await; }
+        }
+    }
+    while let Ok(Report::Told(event)) = heard.try_recv() {
+        tell(&event);
+    }
+    (records, failed)
+}
+
+fn code(records: &[InjectionRecord], failed: bool) -> u8 {
+    let restored = |record: &InjectionRecord| matches!(record.undo.as_str(), "restored" | "not-needed");
+    if !records.iter().all(restored) {
+        exit::NOT_RESTORED
+    } else if failed && records.iter().all(|record| record.applied_s.is_none() && record.undo == "not-needed") {
+        exit::REFUSED
+    } else if failed {
+        exit::ABORTED
+    } else if records.iter().all(|record| record.proof.status == "confirmed") {
+        exit::HELD
+    } else {
+        exit::INCONCLUSIVE
+    }
+}
+
+/// The injections of the ad hoc fault: those of a plan with a single step.
+fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refused> {
+    let topology = standing.then(|| topology::parse("the lab's topology", lab::TOPOLOGY).ok()).flatten();
+    let aimed_at_lab = matches!(ad_hoc.selector, Selector::Service { .. } | Selector::Instance(_))
+        || matches!(&ad_hoc.selector, Selector::Exactly(injectors::Target::Pop(_) | injectors::Target::Relay(_)));
+    if aimed_at_lab && topology.is_none() {
+        let text = "refused: no lab stands in which to look for it; start one: squall lab up".to_owned();
+        return Err((exit::REFUSED, text));
+    }
+    let step = Step {
+        at: Duration::ZERO,
+        length: ad_hoc.length,
+        faults: vec![FaultUse {
+            injector: ad_hoc.injector,
+            args: ad_hoc.args.clone(),
+            selector: ad_hoc.selector.clone(),
+            node: 0,
+        }],
+    };
+    let experiment = Experiment::ad_hoc(step, topology);
+    let resolved = plan::resolve(&experiment, ad_hoc.seed);
+    resolved.map(|plan| plan.injections).map_err(|mistakes| {
+        let texts: Vec<String> = mistakes
+            .into_iter()
+            .map(|mistake| match mistake.help {
+                Some(help) => format!("{}; {help}", mistake.message),
+                None => mistake.message,
+            })
+            .collect();
+        (exit::INVALID, texts.join("\nsquall: "))
+    })
+}
