@@ -470,6 +470,8 @@ pub(crate) fn aborted() -> RunRecord {
     record.judgement.recover_s = None;
     record.judgement.reasons =
         vec!["pop-drain of PoP ams is not restored: the control socket does not answer".into()];
+    record.judgement.results[3].verdict = Verdict::Unknown;
+    record.judgement.results[3].note = Some("no data".into());
     record.judgement.results[3].estimate = None;
     (record.judgement.results[3].low, record.judgement.results[3].high) = (None, None);
     record

@@ -83,7 +83,7 @@ impl Axis {
             return Self::linear(max);
         }
         let steps = || (-7..7).flat_map(|exp| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(exp)));
-        let low = steps().filter(|v| *v <= min * 1.0001).last().unwrap_or(min);
+        let low = steps().rfind(|v| *v <= min * 1.0001).unwrap_or(min);
         let high = steps().find(|v| *v >= max * 0.99).unwrap_or(max);
         let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
         let within: Vec<_> = steps().filter(|v| (low * 0.999..=high * 1.001).contains(v)).collect();

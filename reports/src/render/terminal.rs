@@ -128,7 +128,7 @@ fn faults(page: &mut Page, record: &RunRecord) {
         vec![
             Cell::plain(format!("F{} {} · {}", at + 1, injection.fault, injection.target)),
             Cell::plain(&injection.proof.requested),
-            Cell::plain(&injection.proof.measured),
+            Cell::plain(words::measured(injection)),
             Cell::new(format!("{} {}", proof.icon(), injection.proof.status), proof.tone()),
             Cell::new(format!("{} {}", undo.icon(), injection.undo), undo.tone()),
         ]

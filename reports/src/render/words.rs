@@ -1,6 +1,6 @@
 //! The sentences and states that all renderers share, not yet escaped.
 
-use crate::format::{count, instant, many, percent, seconds};
+use crate::format::{NONE, count, instant, many, percent, seconds};
 use crate::latency::Latencies;
 use crate::record::{End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, RunRecord, Verdict};
 use crate::table::Tone;
@@ -80,6 +80,11 @@ pub(super) fn finding_state(finding: &Finding) -> State {
         "confirmed" => State::Bad,
         _ => State::Unsure,
     }
+}
+
+/// What was measured of an injection, if anything.
+pub(super) fn measured(injection: &InjectionRecord) -> &str {
+    if injection.proof.measured.is_empty() { NONE } else { &injection.proof.measured }
 }
 
 /// Whether anything was broken at all.

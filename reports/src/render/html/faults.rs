@@ -25,8 +25,9 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
             .text(&injection.summary);
         out.raw("</small></td><td class=\"keep\">").text(live(injection)).raw("</td>");
         let proof = &injection.proof;
-        let measured = if proof.measured.is_empty() { format::NONE } else { &proof.measured };
-        out.element("td", &proof.requested).element("td", measured).element("td", &proof.tolerance);
+        out.element("td", &proof.requested)
+            .element("td", words::measured(injection))
+            .element("td", &proof.tolerance);
         number(&mut out, format::count(proof.samples));
         out.raw("<td>");
         badge(&mut out, words::proof_state(injection), &proof.status);
