@@ -525,6 +525,23 @@ pub(crate) fn with_text_everywhere(text: &str) -> RunRecord {
     serde_json::from_value(value).unwrap()
 }
 
+/// Every number that is not a count is the given one.
+pub(crate) fn with_number_everywhere(number: f64) -> RunRecord {
+    fn replace(value: &mut serde_json::Value, number: f64) {
+        match value {
+            serde_json::Value::Number(n) if n.is_f64() => *value = number.into(),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| replace(item, number)),
+            serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, number)),
+            _ => {}
+        }
+    }
+    let mut record = aborted();
+    record.loads.iter_mut().for_each(|load| load.buckets.truncate(4));
+    let mut value = serde_json::to_value(record).unwrap();
+    replace(&mut value, number);
+    serde_json::from_value(value).unwrap()
+}
+
 /// All of them with names.
 pub(crate) fn all() -> [(&'static str, RunRecord); 4] {
     [("missed", missed()), ("held", held()), ("aborted", aborted()), ("not-steady", not_steady())]

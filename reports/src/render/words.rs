@@ -130,8 +130,8 @@ pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
     }
 }
 
-/// Whether the generator kept up, in one line.
-pub(super) fn generator(record: &RunRecord) -> (State, String) {
+/// What the generator says about itself, and why it must not be trusted if so.
+pub(super) fn generator_facts(record: &RunRecord) -> String {
     let g = &record.generator;
     let facts = format!(
         "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}",
@@ -144,11 +144,17 @@ pub(super) fn generator(record: &RunRecord) -> (State, String) {
         percent(g.cpu_max),
         many(g.connections_max, "connection"),
     );
-    if g.saturated.is_empty() {
-        (State::Good, format!("kept up: {facts}"))
+    if g.saturated.is_empty() { facts } else { format!("{}; {facts}", g.saturated.join("; ")) }
+}
+
+/// Whether the generator kept up, in one line.
+pub(super) fn generator(record: &RunRecord) -> (State, String) {
+    let (state, word) = if record.generator.saturated.is_empty() {
+        (State::Good, "kept up")
     } else {
-        (State::Unsure, format!("saturated: {}; {facts}", g.saturated.join("; ")))
-    }
+        (State::Unsure, "saturated")
+    };
+    (state, format!("{word}: {}", generator_facts(record)))
 }
 
 /// Whether the world is as it was, in one line; nothing when nothing was touched.

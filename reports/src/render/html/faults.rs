@@ -17,7 +17,7 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
     for (at, injection) in record.injections.iter().enumerate().take(ROWS_MAX) {
         out.raw("<tr class=\"first\"><td class=\"key\">F")
             .text((at + 1).to_string())
-            .raw("</td><td><strong>");
+            .raw("</td><td class=\"what\"><strong>");
         out.text(&injection.fault)
             .raw("</strong> · ")
             .text(&injection.target)

@@ -111,9 +111,8 @@ pub(super) fn objectives(record: &RunRecord) -> Markup {
     if results.is_empty() {
         return out;
     }
-    let heads =
-        ["Journey", "Objective", "Phase", "#Estimate", "#95 % interval", "Interval and limit", "#Samples"];
-    open_table(&mut out, &[&heads[..], &["Verdict"]].concat());
+    let heads = ["Journey", "Objective", "Phase", "Verdict", "#Estimate", "#95 % interval", "", "#Samples"];
+    open_table(&mut out, &heads);
     let mut scale = None;
     for (at, result) in results.iter().enumerate().take(ROWS_MAX) {
         let is_new = at == 0 || !is_same_clause(&results[at - 1], result);
@@ -125,16 +124,17 @@ pub(super) fn objectives(record: &RunRecord) -> Markup {
         let limit = format::limit(result.sli, result.at_least, result.limit);
         out.raw("<td class=\"keep\">").text(result.sli.name()).raw(" ").text(limit).raw("</td>");
         out.element("td", result.phase.name());
-        number(&mut out, format::estimate(result));
-        number(&mut out, format::interval(result));
-        out.raw("<td>").append(&interval_bar(result, scale)).raw("</td>");
-        number(&mut out, format::count(result.samples));
         out.raw("<td>");
         badge(&mut out, words::verdict_state(result.verdict), result.verdict.name());
         if let Some(note) = &result.note {
             out.raw("<small>").text(note).raw("</small>");
         }
-        out.raw("</td></tr>\n");
+        out.raw("</td>");
+        number(&mut out, format::estimate(result));
+        number(&mut out, format::interval(result));
+        out.raw("<td>").append(&interval_bar(result, scale)).raw("</td>");
+        number(&mut out, format::count(result.samples));
+        out.raw("</tr>\n");
     }
     close_table(&mut out, results.len().saturating_sub(ROWS_MAX));
     out.raw("<p class=\"key\">The bar is the 95 % interval, the tick in it the estimate, the tall line the limit; ");
