@@ -100,7 +100,7 @@ pub fn markdown(text: &str) -> String {
                 | '@'
         );
         if starts_block || is_marked {
-            out.push_str(&format!("&#{};", c as u32));
+            out.extend(["&#", &(c as u32).to_string(), ";"]);
         } else {
             out.push(c);
         }

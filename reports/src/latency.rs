@@ -130,7 +130,9 @@ mod tests {
         #[test]
         fn encoding_keeps_everything(values in prop::collection::vec(1u64..MAX_US, 0..50)) {
             let mut latencies = Latencies::default();
-            values.iter().for_each(|us| latencies.record(*us));
+            for us in &values {
+                latencies.record(*us);
+            }
             let back = Latencies::decode(&latencies.encode()).unwrap();
             prop_assert_eq!(back.count(), latencies.count());
             prop_assert_eq!(back.quantile(0.9), latencies.quantile(0.9));
@@ -138,7 +140,7 @@ mod tests {
 
         #[test]
         fn a_merge_is_the_union(a in prop::collection::vec(1u64..1_000_000, 1..30), b in prop::collection::vec(1u64..1_000_000, 1..30)) {
-            let fill = |values: &[u64]| { let mut l = Latencies::default(); values.iter().for_each(|v| l.record(*v)); l };
+            let fill = |values: &[u64]| { let mut l = Latencies::default(); for v in values { l.record(*v); } l };
             let mut merged = fill(&a);
             merged.merge(&fill(&b));
             let union = fill(&[a, b].concat());

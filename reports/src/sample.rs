@@ -470,6 +470,8 @@ pub(crate) fn aborted() -> RunRecord {
     record.judgement.recover_s = None;
     record.judgement.reasons =
         vec!["pop-drain of PoP ams is not restored: the control socket does not answer".into()];
+    record.judgement.results[3].verdict = Verdict::Unknown;
+    record.judgement.results[3].note = Some("no data".into());
     record.judgement.results[3].estimate = None;
     (record.judgement.results[3].low, record.judgement.results[3].high) = (None, None);
     record
@@ -520,6 +522,23 @@ pub(crate) fn with_text_everywhere(text: &str) -> RunRecord {
     record.events.truncate(5);
     let mut value = serde_json::to_value(record).unwrap();
     replace(&mut value, text, "");
+    serde_json::from_value(value).unwrap()
+}
+
+/// Every number that is not a count is the given one.
+pub(crate) fn with_number_everywhere(number: f64) -> RunRecord {
+    fn replace(value: &mut serde_json::Value, number: f64) {
+        match value {
+            serde_json::Value::Number(n) if n.is_f64() => *value = number.into(),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| replace(item, number)),
+            serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| replace(field, number)),
+            _ => {}
+        }
+    }
+    let mut record = aborted();
+    record.loads.iter_mut().for_each(|load| load.buckets.truncate(4));
+    let mut value = serde_json::to_value(record).unwrap();
+    replace(&mut value, number);
     serde_json::from_value(value).unwrap()
 }
 

@@ -4,6 +4,19 @@ use serde_json::Value;
 
 use crate::sample;
 
+fn is_of_type(value: &Value, name: &str) -> bool {
+    match name {
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "boolean" => value.is_boolean(),
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "null" => value.is_null(),
+        other => panic!("unknown type {other}"),
+    }
+}
+
 /// All ways in which a value departs from a schema; an unknown keyword is one of them, so that none is ignored.
 fn departures(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -12,37 +25,30 @@ fn departures(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<St
             departures(root, schema, value, &format!("{path}/{part}"))
         };
         match keyword.as_str() {
-            "$schema" | "$id" | "title" | "description" | "$defs" => {}
+            "$schema" | "$id" | "title" | "description" | "$defs" | "properties" => {}
             "$ref" => found.extend(inner(
                 root.pointer(rule.as_str().unwrap().strip_prefix('#').unwrap()).unwrap(),
                 value,
                 "",
             )),
             "type" => {
-                let is = |name: &Value| match name.as_str().unwrap() {
-                    "string" => value.is_string(),
-                    "number" => value.is_number(),
-                    "integer" => value.is_u64() || value.is_i64(),
-                    "boolean" => value.is_boolean(),
-                    "object" => value.is_object(),
-                    "array" => value.is_array(),
-                    "null" => value.is_null(),
-                    other => panic!("unknown type {other}"),
-                };
+                let is = |name: &Value| is_of_type(value, name.as_str().unwrap());
                 if !(rule.as_array().map_or_else(|| is(rule), |names| names.iter().any(is))) {
                     found.push(format!("{path}: {value} is no {rule}"));
                 }
             }
-            "enum" if !rule.as_array().unwrap().contains(value) => {
-                found.push(format!("{path}: {value} not in {rule}"))
+            "enum" | "const" | "minimum" | "maximum" | "maxItems" => {
+                let fits = match keyword.as_str() {
+                    "enum" => rule.as_array().unwrap().contains(value),
+                    "const" => rule == value,
+                    "minimum" => value.as_f64() >= rule.as_f64(),
+                    "maximum" => value.as_f64() <= rule.as_f64(),
+                    _ => value.as_array().is_none_or(|items| items.len() as u64 <= rule.as_u64().unwrap()),
+                };
+                if !fits {
+                    found.push(format!("{path}: {value} departs from {keyword} {rule}"));
+                }
             }
-            "const" if rule != value => found.push(format!("{path}: {value} is not {rule}")),
-            "minimum" if value.as_f64() < rule.as_f64() => found.push(format!("{path}: {value} < {rule}")),
-            "maximum" if value.as_f64() > rule.as_f64() => found.push(format!("{path}: {value} > {rule}")),
-            "maxItems" if value.as_array().unwrap().len() as u64 > rule.as_u64().unwrap() => {
-                found.push(format!("{path}: more than {rule} items"));
-            }
-            "enum" | "const" | "minimum" | "maximum" | "maxItems" => {}
             "oneOf" => {
                 let fits = rule.as_array().unwrap().iter().filter(|s| inner(s, value, "").is_empty()).count();
                 if fits != 1 {
@@ -50,7 +56,9 @@ fn departures(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<St
                 }
             }
             "items" => {
-                value.as_array().into_iter().flatten().for_each(|v| found.extend(inner(rule, v, "[]")))
+                for item in value.as_array().into_iter().flatten() {
+                    found.extend(inner(rule, item, "[]"));
+                }
             }
             "required" => {
                 let missing = |name: &&Value| {
@@ -60,7 +68,6 @@ fn departures(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<St
                     rule.as_array().unwrap().iter().filter(missing).map(|n| format!("{path}: no {n}")),
                 );
             }
-            "properties" | "propertyNames" => {}
             "additionalProperties" => {
                 for (name, field) in value.as_object().into_iter().flatten() {
                     match (schema.get("properties").and_then(|p| p.get(name)), rule) {

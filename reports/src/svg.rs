@@ -67,7 +67,8 @@ pub(crate) struct Axis {
 impl Axis {
     /// From zero to at least `max`.
     pub(crate) fn linear(max: f64) -> Self {
-        let max = if max.is_finite() && max > 0.0 { max } else { 1.0 };
+        // Below a thousand-millionth there is nothing that we measure, and steps would round to zero.
+        let max = if (1e-9..1e300).contains(&max) { max } else { 1.0 };
         let scale = 10f64.powf((max / 5.0).log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * scale).into_iter().find(|step| max / step <= 5.0);
         let step = step.unwrap_or(10.0 * scale);
@@ -83,7 +84,7 @@ impl Axis {
             return Self::linear(max);
         }
         let steps = || (-7..7).flat_map(|exp| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(exp)));
-        let low = steps().filter(|v| *v <= min * 1.0001).last().unwrap_or(min);
+        let low = steps().rfind(|v| *v <= min * 1.0001).unwrap_or(min);
         let high = steps().find(|v| *v >= max * 0.99).unwrap_or(max);
         let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
         let within: Vec<_> = steps().filter(|v| (low * 0.999..=high * 1.001).contains(v)).collect();

@@ -186,7 +186,10 @@ fn proof(record: &RunRecord, injection: &InjectionRecord) -> Case {
     let p = &injection.proof;
     let facts = format!(
         "{}: requested {}, measured {}, tolerance {}",
-        p.status, p.requested, p.measured, p.tolerance
+        p.status,
+        p.requested,
+        words::measured(injection),
+        p.tolerance
     );
     let outcome = match (injection.applied_s, &injection.error, words::proof_state(injection)) {
         (Some(_), _, State::Good) => Outcome::Passed,

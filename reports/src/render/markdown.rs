@@ -25,16 +25,16 @@ pub(super) fn render(record: &RunRecord) -> Result<String, RenderError> {
     }
     sections.extend([probes_and_guards(record), timeline(record), reproduction(record)]);
     let mut out = String::new();
-    let mut left_out = 0;
+    let mut left_out = false;
     for section in sections {
         if out.len() + section.len() > BYTES_MAX {
-            left_out += 1;
+            left_out = true;
         } else {
             out.push_str(&section);
         }
     }
-    if left_out > 0 {
-        out.push_str(&format!("\n_{left_out} sections are too long for this page; see the HTML report._\n"));
+    if left_out {
+        out += "\n_Some sections are too long for this page; see the HTML report._\n";
     }
     Ok(out)
 }
@@ -51,10 +51,10 @@ fn table(heads: &[&str], aligned: &str, rows: impl ExactSizeIterator<Item = Vec<
     out.push('\n');
     let left_out = rows.len().saturating_sub(ROWS_MAX);
     for row in rows.take(ROWS_MAX) {
-        out.push_str(&format!("| {} |\n", row.join(" | ")));
+        out.extend(["| ", &row.join(" | "), " |\n"]);
     }
     if left_out > 0 {
-        out.push_str(&format!("\n… and {left_out} more\n"));
+        out.extend(["\n… and ", &left_out.to_string(), " more\n"]);
     }
     out
 }
@@ -84,7 +84,7 @@ fn head(record: &RunRecord) -> String {
     );
     let reasons = words::end(record).into_iter().chain(record.judgement.reasons.iter().cloned());
     for reason in reasons.take(ROWS_MAX) {
-        out.push_str(&format!("- {}\n", cell(&reason)));
+        out.extend(["- ", &cell(&reason), "\n"]);
     }
     out
 }
@@ -119,7 +119,7 @@ fn faults(record: &RunRecord) -> String {
         vec![
             format!("F{} {} · {}", at + 1, cell(&injection.fault), cell(&injection.target)),
             cell(&proof.requested),
-            cell(&proof.measured),
+            cell(words::measured(injection)),
             cell(&proof.tolerance),
             count(proof.samples),
             marked(words::proof_state(injection), &proof.status),
@@ -150,7 +150,7 @@ fn findings(record: &RunRecord) -> String {
 
 fn facts(record: &RunRecord) -> String {
     let mut out = "\n#### The run\n\n".to_owned();
-    let mut line = |name: &str, text: &str| out.push_str(&format!("- **{name}**: {}\n", cell(text)));
+    let mut line = |name: &str, text: &str| out.extend(["- **", name, "**: ", &cell(text), "\n"]);
     if let Some(text) = words::detected(record) {
         line("Detection", &text);
     }
@@ -218,7 +218,7 @@ fn probes_and_guards(record: &RunRecord) -> String {
                 ]
             })
         });
-        let rows = Vec::from_iter(rows).into_iter();
+        let rows = rows.collect::<Vec<_>>().into_iter();
         out += &fold("Probes", &table(&["probe", "phase", "held", "missed", "last miss"], "llrrl", rows));
     }
     if !record.guards.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::words::{self, State};
 use crate::escape;
-use crate::format::{estimate, instant, interval, limit, seconds, utc};
+use crate::format::{estimate, interval, limit, seconds, utc};
 use crate::record::{ObjectiveResult, RunRecord, Verdict};
 use crate::table::{Cell, Table, Tone, paint, wrap};
 
@@ -128,7 +128,7 @@ fn faults(page: &mut Page, record: &RunRecord) {
         vec![
             Cell::plain(format!("F{} {} · {}", at + 1, injection.fault, injection.target)),
             Cell::plain(&injection.proof.requested),
-            Cell::plain(&injection.proof.measured),
+            Cell::plain(words::measured(injection)),
             Cell::new(format!("{} {}", proof.icon(), injection.proof.status), proof.tone()),
             Cell::new(format!("{} {}", undo.icon(), injection.undo), undo.tone()),
         ]
@@ -174,15 +174,6 @@ fn facts(page: &mut Page, record: &RunRecord) {
     }
     if let Some((_, text)) = words::recovered(record) {
         page.paragraph("recovery     ", Tone::Dim, &text);
-    }
-    for guard in &record.guards {
-        if let Some(at_s) = guard.tripped_s {
-            page.paragraph(
-                "guard        ",
-                Tone::Unsure,
-                &format!("{} tripped at {}", guard.when, instant(at_s)),
-            );
-        }
     }
     let (state, text) = words::generator(record);
     page.paragraph("generator    ", if state == State::Good { Tone::Dim } else { state.tone() }, &text);

@@ -144,6 +144,24 @@ fn the_check_of_well_formedness_finds_what_is_not() {
 }
 
 #[test]
+fn every_row_of_a_table_has_as_many_cells_as_heads() {
+    for (name, record) in sample::all() {
+        let html = text(&record, Format::Html);
+        for table in html.split("<table>").skip(1).map(|rest| rest.split("</table>").next().unwrap()) {
+            let heads = table.matches("<th ").count();
+            for row in table.split("<tr").skip(2) {
+                let spanned: usize =
+                    row.split("colspan=\"").skip(1).map(|n| n[..1].parse::<usize>().unwrap() - 1).sum();
+                assert_eq!(row.matches("<td").count() + spanned, heads, "{name}: {row}");
+            }
+        }
+        let markdown = text(&record, Format::Markdown);
+        let rows: Vec<_> = markdown.lines().map(|line| line.matches('|').count()).collect();
+        assert!(rows.windows(2).all(|pair| pair[0] == 0 || pair[1] == 0 || pair[0] == pair[1]), "{name}");
+    }
+}
+
+#[test]
 fn html_asks_for_nothing_from_outside_and_runs_nothing() {
     let html = text(&sample::missed(), Format::Html);
     assert!(html.contains("content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\""));
@@ -287,7 +305,7 @@ fn reports_stay_small_however_long_the_run() {
     record.events = vec![event; crate::record::EVENTS_MAX];
     for load in &mut record.loads {
         let template = load.buckets[20].clone();
-        load.buckets = (0..7200)
+        load.buckets = (0..1800)
             .map(|s| {
                 let mut b = template.clone();
                 b.at_s = f64::from(s);
@@ -361,6 +379,23 @@ fn hostile_texts_stay_texts() {
     ] {
         check_harmless(&sample::with_text_everywhere(text));
     }
+}
+
+#[test]
+fn extreme_numbers_make_ugly_reports_and_no_broken_ones() {
+    for number in [0.0, -1.0, 1e-320, 1e-12, 1e9, 1e300, f64::MAX, f64::MIN] {
+        let record = sample::with_number_everywhere(number);
+        check_harmless(&record);
+        let html = text(&record, Format::Html);
+        assert!(html.len() < 200_000 && !html.contains("NaN") && !html.contains("inf\""), "{number}");
+    }
+    let mut record = sample::aborted();
+    record.phases[0].start_s = f64::NAN;
+    record.phases[2].end_s = f64::INFINITY;
+    record.guards[0].closest = f64::INFINITY;
+    record.judgement.results[0].low = Some(f64::NEG_INFINITY);
+    record.started_unix_s = f64::NAN;
+    check_harmless(&record);
 }
 
 proptest! {

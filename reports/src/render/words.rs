@@ -1,6 +1,6 @@
 //! The sentences and states that all renderers share, not yet escaped.
 
-use crate::format::{count, instant, many, percent, seconds};
+use crate::format::{NONE, count, instant, many, percent, seconds};
 use crate::latency::Latencies;
 use crate::record::{End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, RunRecord, Verdict};
 use crate::table::Tone;
@@ -82,6 +82,11 @@ pub(super) fn finding_state(finding: &Finding) -> State {
     }
 }
 
+/// What was measured of an injection, if anything.
+pub(super) fn measured(injection: &InjectionRecord) -> &str {
+    if injection.proof.measured.is_empty() { NONE } else { &injection.proof.measured }
+}
+
 /// Whether anything was broken at all.
 pub(super) fn was_injected(record: &RunRecord) -> bool {
     record.injections.iter().any(|injection| injection.applied_s.is_some())
@@ -125,8 +130,8 @@ pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
     }
 }
 
-/// Whether the generator kept up, in one line.
-pub(super) fn generator(record: &RunRecord) -> (State, String) {
+/// What the generator says about itself, and why it must not be trusted if so.
+pub(super) fn generator_facts(record: &RunRecord) -> String {
     let g = &record.generator;
     let facts = format!(
         "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}",
@@ -139,11 +144,17 @@ pub(super) fn generator(record: &RunRecord) -> (State, String) {
         percent(g.cpu_max),
         many(g.connections_max, "connection"),
     );
-    if g.saturated.is_empty() {
-        (State::Good, format!("kept up: {facts}"))
+    if g.saturated.is_empty() { facts } else { format!("{}; {facts}", g.saturated.join("; ")) }
+}
+
+/// Whether the generator kept up, in one line.
+pub(super) fn generator(record: &RunRecord) -> (State, String) {
+    let (state, word) = if record.generator.saturated.is_empty() {
+        (State::Good, "kept up")
     } else {
-        (State::Unsure, format!("saturated: {}; {facts}", g.saturated.join("; ")))
-    }
+        (State::Unsure, "saturated")
+    };
+    (state, format!("{word}: {}", generator_facts(record)))
 }
 
 /// Whether the world is as it was, in one line; nothing when nothing was touched.

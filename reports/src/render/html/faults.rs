@@ -17,7 +17,7 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
     for (at, injection) in record.injections.iter().enumerate().take(ROWS_MAX) {
         out.raw("<tr class=\"first\"><td class=\"key\">F")
             .text((at + 1).to_string())
-            .raw("</td><td><strong>");
+            .raw("</td><td class=\"what\"><strong>");
         out.text(&injection.fault)
             .raw("</strong> · ")
             .text(&injection.target)
@@ -25,8 +25,9 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
             .text(&injection.summary);
         out.raw("</small></td><td class=\"keep\">").text(live(injection)).raw("</td>");
         let proof = &injection.proof;
-        let measured = if proof.measured.is_empty() { format::NONE } else { &proof.measured };
-        out.element("td", &proof.requested).element("td", measured).element("td", &proof.tolerance);
+        out.element("td", &proof.requested)
+            .element("td", words::measured(injection))
+            .element("td", &proof.tolerance);
         number(&mut out, format::count(proof.samples));
         out.raw("<td>");
         badge(&mut out, words::proof_state(injection), &proof.status);

@@ -44,7 +44,7 @@ fn journey(load: &LoadRecord) -> Result<Markup, RenderError> {
                 .iter()
                 .map(|(pop, of)| (if pop == "-" { "no answer" } else { pop }, stats.phase.name(), of))
         });
-        let mut rows = Vec::from_iter(rows);
+        let mut rows: Vec<_> = rows.collect();
         rows.sort_by_key(|(pop, _, _)| (*pop == "no answer", *pop));
         out.raw("<details><summary>By PoP and phase</summary>").append(&outcomes(
             load,
@@ -56,7 +56,7 @@ fn journey(load: &LoadRecord) -> Result<Markup, RenderError> {
     if load.phases.iter().any(|stats| stats.kinds.len() > 1) {
         let rows = load.phases.iter();
         let rows = rows.flat_map(|s| s.kinds.iter().map(|(kind, of)| (kind.as_str(), s.phase.name(), of)));
-        let mut rows = Vec::from_iter(rows);
+        let mut rows: Vec<_> = rows.collect();
         rows.sort_by_key(|(kind, _, _)| *kind);
         out.raw("<details><summary>By request and phase</summary>");
         out.append(&outcomes(load, &["Request", "Phase"], &rows)?).raw("</details>\n");

@@ -51,16 +51,16 @@ pub(super) fn guards(record: &RunRecord) -> Markup {
     if record.guards.is_empty() {
         return out;
     }
-    open_table(&mut out, &["Abort when", "How close it came", "", "Tripped"]);
+    open_table(&mut out, &["Abort when", "How close it came", "Tripped"]);
     for guard in record.guards.iter().take(ROWS_MAX) {
         let state = if guard.tripped_s.is_some() { State::Bad } else { State::Good };
         let share = if guard.closest.is_finite() { guard.closest.clamp(0.0, 1.0) } else { 0.0 };
         out.raw("<tr class=\"first\"><td><code>")
             .text(&guard.when)
-            .raw("</code></td><td><svg class=\"meter\" ");
+            .raw("</code></td><td class=\"keep\"><svg class=\"meter\" ");
         out.raw("width=\"160\" height=\"10\" aria-hidden=\"true\"><rect class=\"rail\" width=\"160\" height=\"10\" ");
         out.raw("rx=\"2\"/><rect class=\"fill ").raw(state.class()).raw("\" width=\"").num(share * 160.0);
-        out.raw("\" height=\"10\" rx=\"2\"/></svg></td><td class=\"keep\">");
+        out.raw("\" height=\"10\" rx=\"2\"/></svg>");
         out.text(format::percent(guard.closest)).raw(" of its limit</td><td>");
         let word = guard.tripped_s.map_or_else(|| "no".to_owned(), |s| format!("at {}", format::instant(s)));
         badge(&mut out, state, &word);
@@ -74,9 +74,9 @@ pub(super) fn guards(record: &RunRecord) -> Markup {
 pub(super) fn health(record: &RunRecord) -> Markup {
     let mut out = Markup::html();
     out.raw("<dl class=\"health\"><div><dt>Generator</dt><dd>");
-    let (state, text) = words::generator(record);
+    let (state, _) = words::generator(record);
     badge(&mut out, state, if state == State::Good { "kept up" } else { "saturated" });
-    out.raw(" ").text(text).raw("</dd></div>");
+    out.raw(" ").text(words::generator_facts(record)).raw("</dd></div>");
     if let Some((state, text)) = words::restoration(record) {
         out.raw("<div><dt>Restoration</dt><dd>");
         badge(&mut out, state, if state == State::Good { "verified" } else { "incomplete" });

@@ -111,30 +111,30 @@ pub(super) fn objectives(record: &RunRecord) -> Markup {
     if results.is_empty() {
         return out;
     }
-    let heads =
-        ["Journey", "Objective", "Phase", "#Estimate", "#95 % interval", "Interval and limit", "#Samples"];
-    open_table(&mut out, &[&heads[..], &["Verdict"]].concat());
-    let mut last: Option<&ObjectiveResult> = None;
-    for result in results.iter().take(ROWS_MAX) {
-        let is_new = last.is_none_or(|last| {
-            (&last.journey, last.sli, last.limit) != (&result.journey, result.sli, result.limit)
-        });
-        last = Some(result);
+    let heads = ["Journey", "Objective", "Phase", "Verdict", "#Estimate", "#95 % interval", "", "#Samples"];
+    open_table(&mut out, &heads);
+    let mut scale = None;
+    for (at, result) in results.iter().enumerate().take(ROWS_MAX) {
+        let is_new = at == 0 || !is_same_clause(&results[at - 1], result);
+        if is_new {
+            scale = Scale::of(results[at..].iter().take_while(|other| is_same_clause(other, result)));
+        }
         out.raw(if is_new { "<tr class=\"first\">" } else { "<tr class=\"again\">" });
         out.element("td", &result.journey);
         let limit = format::limit(result.sli, result.at_least, result.limit);
         out.raw("<td class=\"keep\">").text(result.sli.name()).raw(" ").text(limit).raw("</td>");
         out.element("td", result.phase.name());
-        number(&mut out, format::estimate(result));
-        number(&mut out, format::interval(result));
-        out.raw("<td>").append(&interval_bar(result)).raw("</td>");
-        number(&mut out, format::count(result.samples));
         out.raw("<td>");
         badge(&mut out, words::verdict_state(result.verdict), result.verdict.name());
         if let Some(note) = &result.note {
             out.raw("<small>").text(note).raw("</small>");
         }
-        out.raw("</td></tr>\n");
+        out.raw("</td>");
+        number(&mut out, format::estimate(result));
+        number(&mut out, format::interval(result));
+        out.raw("<td>").append(&interval_bar(result, scale)).raw("</td>");
+        number(&mut out, format::count(result.samples));
+        out.raw("</tr>\n");
     }
     close_table(&mut out, results.len().saturating_sub(ROWS_MAX));
     out.raw("<p class=\"key\">The bar is the 95 % interval, the tick in it the estimate, the tall line the limit; ");
@@ -142,19 +142,44 @@ pub(super) fn objectives(record: &RunRecord) -> Markup {
     out
 }
 
-/// The interval against the limit, on a scale that shows both.
-fn interval_bar(result: &ObjectiveResult) -> Markup {
-    const WIDE: f64 = 132.0;
+fn is_same_clause(one: &ObjectiveResult, other: &ObjectiveResult) -> bool {
+    let clause = |r: &ObjectiveResult| (r.sli, r.at_least, r.limit);
+    one.journey == other.journey && clause(one) == clause(other)
+}
+
+/// Width of an interval bar in pixels.
+const WIDE: f64 = 132.0;
+
+/// One scale for all phases of a clause, so that their bars can be compared.
+#[derive(Clone, Copy)]
+struct Scale {
+    from: f64,
+    to: f64,
+}
+
+impl Scale {
+    /// Around every interval and the limit; none without finite numbers.
+    fn of<'a>(results: impl Iterator<Item = &'a ObjectiveResult>) -> Option<Self> {
+        let numbers: Vec<f64> = results.flat_map(|r| [Some(r.limit), r.low, r.high]).flatten().collect();
+        let from = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+        let to = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let pad = ((to - from) * 0.08).max(to.abs() * 1e-6).max(1e-9);
+        (from.is_finite() && to.is_finite()).then_some(Self { from: from - pad, to: to + pad })
+    }
+
+    fn x(self, value: f64) -> f64 {
+        ((value - self.from) / (self.to - self.from)).clamp(0.0, 1.0) * WIDE
+    }
+}
+
+/// The interval against the limit; empty without an interval.
+fn interval_bar(result: &ObjectiveResult, scale: Option<Scale>) -> Markup {
     let mut out = Markup::html();
     let (Some(estimate), Some(low), Some(high)) = (result.estimate, result.low, result.high) else {
         return out;
     };
-    let (from, to) = (low.min(result.limit), high.max(result.limit));
-    if !(from.is_finite() && to.is_finite()) {
-        return out;
-    }
-    let pad = ((to - from) * 0.12).max(to.abs() * 1e-6).max(1e-9);
-    let x = |value: f64| ((value - from + pad) / (to - from + 2.0 * pad)).clamp(0.0, 1.0) * WIDE;
+    let Some(scale) = scale else { return out };
+    let x = |value| scale.x(value);
     let limit = x(result.limit);
     let (good_from, good_to) = if result.at_least { (limit, WIDE) } else { (0.0, limit) };
     let class = words::verdict_state(result.verdict).class();
