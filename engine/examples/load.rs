@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::schedule::{Profile, Segment};
 use engine::load::{LoadSpec, PhaseCell, RequestSpec, prepare, start};
+use engine::schedule::{Profile, Segment};
 use reports::Latencies;
 use reports::record::Phase;
 use rustix::time::{ClockId, clock_gettime};

@@ -72,7 +72,9 @@ struct Guard {
 /// it could be undone.
 pub async fn watch(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> bool {
     let mut input = BufReader::new(input);
-    let Heard::Word(Word::Begin { folder, deadline_s }) = listen(&mut input, PATIENCE).await else { return true };
+    let Heard::Word(Word::Begin { folder, deadline_s }) = listen(&mut input, PATIENCE).await else {
+        return true;
+    };
     let deadline = Duration::try_from_secs_f64(deadline_s).unwrap_or(Duration::from_secs(3600));
     let mut guard = Guard { folder, deadline: Instant::now() + deadline, held: Vec::new() };
     // Held as long as this process lives: `recover` then knows that somebody is at work.

@@ -227,7 +227,9 @@ mod tests {
         journal.append(Entry::Intend(change("a"))).unwrap();
         journal.append(Entry::Intend(change("b"))).unwrap();
         journal.append(Entry::Applied { id: "b".to_owned() }).unwrap();
-        journal.append(Entry::UndoFailed { id: "b".to_owned(), error: "x".to_owned(), by: "engine".to_owned() }).unwrap();
+        journal
+            .append(Entry::UndoFailed { id: "b".to_owned(), error: "x".to_owned(), by: "engine".to_owned() })
+            .unwrap();
         let open = |folder: &Path| {
             read(folder).unwrap().open().iter().map(|change| change.id.clone()).collect::<Vec<_>>()
         };

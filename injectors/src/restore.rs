@@ -38,7 +38,8 @@ pub enum RestoreError {
 /// # Errors
 /// See [`RestoreError`].
 pub async fn restore(env: &Env, change: &Change) -> Result<Undone, RestoreError> {
-    let injector = registry::find(&change.fault).ok_or_else(|| RestoreError::Unknown(change.fault.clone()))?;
+    let injector =
+        registry::find(&change.fault).ok_or_else(|| RestoreError::Unknown(change.fault.clone()))?;
     let mut pause = Duration::from_millis(100);
     let mut tried = 1;
     let outcome = loop {

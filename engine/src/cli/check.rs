@@ -11,7 +11,7 @@ use crate::slo::exit;
 
 /// What is checked.
 #[derive(Debug, Args)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// Experiments
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,

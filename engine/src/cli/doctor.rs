@@ -43,7 +43,12 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
     } else {
         let mut text = String::new();
         for finding in &findings {
-            text += &format!("{} {:<16} {}\n", if finding.ok { "ok  " } else { "FAIL" }, finding.what, finding.says);
+            text += &format!(
+                "{} {:<16} {}\n",
+                if finding.ok { "ok  " } else { "FAIL" },
+                finding.what,
+                finding.says
+            );
         }
         text += "\nfaults on this host\n";
         for injector in INJECTORS {
@@ -72,12 +77,20 @@ fn host() -> Finding {
 
 fn loopback() -> Finding {
     let bound = TcpListener::bind("127.0.0.1:0");
-    finding("loopback", bound.map(|_| "127.0.0.1 can be listened on".to_owned()).map_err(|error| format!("127.0.0.1 cannot be listened on: {error}")))
+    finding(
+        "loopback",
+        bound
+            .map(|_| "127.0.0.1 can be listened on".to_owned())
+            .map_err(|error| format!("127.0.0.1 cannot be listened on: {error}")),
+    )
 }
 
 fn sockets() -> Finding {
     let place = lab::Place::user();
-    finding("control sockets", place.map(|place| format!("in {}", place.root().display())).map_err(|error| error.to_string()))
+    finding(
+        "control sockets",
+        place.map(|place| format!("in {}", place.root().display())).map_err(|error| error.to_string()),
+    )
 }
 
 fn runs(store: &crate::run::Store) -> Finding {
@@ -88,7 +101,12 @@ fn runs(store: &crate::run::Store) -> Finding {
         std::fs::remove_file(probe)
     });
     let says = format!("{}, {} kept", root.display(), store.folders().len());
-    finding("runs", tried.map(|()| says).map_err(|error| format!("{} cannot be written: {error}; choose another with --runs", root.display())))
+    finding(
+        "runs",
+        tried.map(|()| says).map_err(|error| {
+            format!("{} cannot be written: {error}; choose another with --runs", root.display())
+        }),
+    )
 }
 
 fn leftovers(store: &crate::run::Store) -> Finding {
@@ -104,14 +122,21 @@ fn processes() -> Finding {
     let looked = match Host.look(std::process::id()) {
         Ok(Some(own)) => {
             let pid = rustix::process::Pid::from_raw(own.id.pid as i32);
-            let opened = pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
+            let opened =
+                pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
             match opened {
-                Some(Ok(_)) => Ok("/proc and pidfd work: processes are identified before they are signalled".to_owned()),
-                Some(Err(error)) => Err(format!("no pidfd ({error}): Linux 5.3 or later is needed for process faults")),
+                Some(Ok(_)) => {
+                    Ok("/proc and pidfd work: processes are identified before they are signalled".to_owned())
+                }
+                Some(Err(error)) => {
+                    Err(format!("no pidfd ({error}): Linux 5.3 or later is needed for process faults"))
+                }
                 None => Err("this process has no id".to_owned()),
             }
         }
-        Ok(None) => Err("/proc does not show this process: mount it, or leave the other pid namespace".to_owned()),
+        Ok(None) => {
+            Err("/proc does not show this process: mount it, or leave the other pid namespace".to_owned())
+        }
         Err(error) => Err(format!("/proc cannot be read: {error}")),
     };
     finding("processes", looked)
@@ -121,7 +146,11 @@ fn files() -> Finding {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let says = limit.map_or("no limit".to_owned(), |limit| format!("{limit} open files per process"));
     let enough = limit.is_none_or(|limit| limit >= 1024);
-    let looked = if enough { Ok(says) } else { Err(format!("only {says}: a load may run out; raise it with `ulimit -n 65536`")) };
+    let looked = if enough {
+        Ok(says)
+    } else {
+        Err(format!("only {says}: a load may run out; raise it with `ulimit -n 65536`"))
+    };
     finding("open files", looked)
 }
 
@@ -129,13 +158,17 @@ fn ports() -> Finding {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let bounds: Vec<u32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let looked = match bounds.as_slice() {
-        [low, high] if high > low => Ok(format!("{} local ports for connections to one address", high - low + 1)),
+        [low, high] if high > low => {
+            Ok(format!("{} local ports for connections to one address", high - low + 1))
+        }
         _ => Ok("the range of local ports cannot be read".to_owned()),
     };
     finding("local ports", looked)
 }
 
 fn standing() -> Finding {
-    let says = lab::standing().map_or("none stands; start one: squall lab up".to_owned(), |lab| format!("edge stands at http://{}/", lab.address));
+    let says = lab::standing().map_or("none stands; start one: squall lab up".to_owned(), |lab| {
+        format!("edge stands at http://{}/", lab.address)
+    });
     finding("lab", Ok(says))
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use injectors::About;
 use injectors::about::{Param, Presence};
 use injectors::registry::{self, INJECTORS};
-use injectors::About;
 use serde_json::{Value, json};
 
 use super::out::Out;
@@ -14,7 +14,7 @@ use crate::slo::exit;
 
 /// Which fault.
 #[derive(Debug, Args)]
-pub struct FaultsArgs {
+pub(super) struct FaultsArgs {
     /// Show all of one fault
     #[arg(value_name = "FAULT")]
     name: Option<String>,

@@ -19,7 +19,7 @@ use crate::slo::exit;
 
 /// Nothing of its own: the faults are subcommands.
 #[derive(Debug, Args)]
-pub struct InjectArgs {}
+pub(super) struct InjectArgs {}
 
 /// Adds a subcommand per fault.
 pub(super) fn with_faults(command: Command) -> Command {
@@ -32,11 +32,33 @@ pub(super) fn with_faults(command: Command) -> Command {
             .long_about(about.description)
             .args(params)
             .args(selectors)
-            .arg(Arg::new("for").long("for").value_name("TIME").required(true).help("How long it lives, such as 30s; ^C ends it earlier"))
-            .arg(Arg::new("seed").long("seed").value_name("N").value_parser(clap::value_parser!(u64)).help("Repeat the choices of an earlier injection"))
-            .arg(Arg::new("crash-at").long("crash-at").hide(true).value_parser(|text: &str| text.parse::<CrashPoint>()))
+            .arg(
+                Arg::new("for")
+                    .long("for")
+                    .value_name("TIME")
+                    .required(true)
+                    .help("How long it lives, such as 30s; ^C ends it earlier"),
+            )
+            .arg(
+                Arg::new("seed")
+                    .long("seed")
+                    .value_name("N")
+                    .value_parser(clap::value_parser!(u64))
+                    .help("Repeat the choices of an earlier injection"),
+            )
+            .arg(
+                Arg::new("crash-at")
+                    .long("crash-at")
+                    .hide(true)
+                    .value_parser(|text: &str| text.parse::<CrashPoint>()),
+            )
     });
-    command.subcommands(faults).subcommand_required(true).arg_required_else_help(true).subcommand_help_heading("Faults").subcommand_value_name("FAULT")
+    command
+        .subcommands(faults)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand_help_heading("Faults")
+        .subcommand_value_name("FAULT")
 }
 
 fn option(param: &'static Param, heading: &'static str) -> Arg {
@@ -72,9 +94,18 @@ fn value_name(kind: ParamKind) -> &'static str {
     }
 }
 
-pub(super) fn inject(global: &Global, _args: &InjectArgs, own: Option<(&str, &ArgMatches)>, out: &mut Out) -> u8 {
-    let Some((name, matches)) = own else { return out.fail(exit::INVALID, "which fault? squall faults lists them") };
-    let Some(injector) = registry::find(name) else { return out.fail(exit::INVALID, &format!("there is no fault `{name}`")) };
+pub(super) fn inject(
+    global: &Global,
+    _args: &InjectArgs,
+    own: Option<(&str, &ArgMatches)>,
+    out: &mut Out,
+) -> u8 {
+    let Some((name, matches)) = own else {
+        return out.fail(exit::INVALID, "which fault? squall faults lists them");
+    };
+    let Some(injector) = registry::find(name) else {
+        return out.fail(exit::INVALID, &format!("there is no fault `{name}`"));
+    };
     let about = injector.about();
     let mut given = BTreeMap::new();
     for param in about.params.iter().chain(about.target.selectors()) {
@@ -118,7 +149,12 @@ pub(super) fn inject(global: &Global, _args: &InjectArgs, own: Option<(&str, &Ar
                 for record in &records {
                     let line = format!(
                         "{} on {}: {} (requested {}, measured {}); undo: {}\n",
-                        record.fault, record.target, record.proof.status, record.proof.requested, record.proof.measured, record.undo
+                        record.fault,
+                        record.target,
+                        record.proof.status,
+                        record.proof.requested,
+                        record.proof.measured,
+                        record.undo
                     );
                     out.result(line.as_bytes());
                 }

@@ -12,7 +12,7 @@ use crate::slo::exit;
 
 /// What is done with the lab.
 #[derive(Debug, Args)]
-pub struct LabArgs {
+pub(super) struct LabArgs {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -44,7 +44,8 @@ pub(super) fn lab(args: &LabArgs, out: &mut Out) -> u8 {
     let done: Result<(), LabError> = runtime.block_on(async {
         match &args.verb {
             Verb::Up { retries, retry_budget, no_cache } => {
-                let options = LabOptions { retries: *retries, retry_budget: retry_budget.0, cache: !no_cache };
+                let options =
+                    LabOptions { retries: *retries, retry_budget: retry_budget.0, cache: !no_cache };
                 let standing = lab::up(&exe, options).await?;
                 show(&standing.status, out)?;
                 out.tell("take it down again: squall lab down");
@@ -67,7 +68,9 @@ pub(super) fn lab(args: &LabArgs, out: &mut Out) -> u8 {
     });
     match done {
         Ok(()) => exit::HELD,
-        Err(error @ (LabError::Options(_) | LabError::AlreadyUp { .. })) => out.fail(exit::INVALID, &error.to_string()),
+        Err(error @ (LabError::Options(_) | LabError::AlreadyUp { .. })) => {
+            out.fail(exit::INVALID, &error.to_string())
+        }
         Err(error) => out.fail(exit::REFUSED, &error.to_string()),
     }
 }
@@ -80,8 +83,13 @@ fn show(status: &Status, out: &mut Out) -> Result<(), LabError> {
         return Ok(());
     }
     let lab = &status.lab;
-    let mut text = format!("lab {}: http://{}/ (up in {:.0} ms)\n\n", lab.name, lab.address, lab.ready_s * 1e3);
-    let _ = writeln!(text, "  {:<10} {:<8} {:<7} {:>12} {:>8} {:>10}", "instance", "service", "state", "service time", "workers", "capacity");
+    let mut text =
+        format!("lab {}: http://{}/ (up in {:.0} ms)\n\n", lab.name, lab.address, lab.ready_s * 1e3);
+    let _ = writeln!(
+        text,
+        "  {:<10} {:<8} {:<7} {:>12} {:>8} {:>10}",
+        "instance", "service", "state", "service time", "workers", "capacity"
+    );
     for instance in &lab.instances {
         let state = match instance.state {
             State::Up => "up",
@@ -89,7 +97,11 @@ fn show(status: &Status, out: &mut Out) -> Result<(), LabError> {
             State::Down => "down",
         };
         let capacity = instance.capacity_per_s.map_or("-".to_owned(), |capacity| format!("{capacity:.0}/s"));
-        let time = if instance.workers == 0 { "-".to_owned() } else { format!("{:.1} ms", instance.service_time_s * 1e3) };
+        let time = if instance.workers == 0 {
+            "-".to_owned()
+        } else {
+            format!("{:.1} ms", instance.service_time_s * 1e3)
+        };
         let _ = writeln!(
             text,
             "  {:<10} {:<8} {state:<7} {time:>12} {:>8} {capacity:>10}",

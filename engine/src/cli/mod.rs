@@ -28,7 +28,13 @@ pub use out::Out;
 ///
 /// squall breaks one thing on purpose, under load, and says whether users would have noticed.
 #[derive(Debug, Parser)]
-#[command(name = "squall", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "squall",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 #[command(after_help = EXITS)]
 struct App {
     #[command(flatten)]

@@ -71,12 +71,12 @@ impl Out {
 }
 
 /// Whether a person watches stderr.
-pub fn watched() -> bool {
+pub(super) fn watched() -> bool {
     io::stderr().is_terminal()
 }
 
 /// Whether stdout takes colours.
-pub fn colour() -> bool {
+pub(super) fn colour() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
@@ -84,12 +84,12 @@ pub fn colour() -> bool {
 ///
 /// # Errors
 /// The system gives no event queue.
-pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 /// Runs a guardian to its end: a session of its own, deaf to the signals of a terminal.
-pub fn guardian() -> bool {
+pub(super) fn guardian() -> bool {
     // Fails only for a process that leads a group already, and then the signals below are caught all the same.
     let _ = rustix::process::setsid();
     let Ok(runtime) = runtime() else { return false };

@@ -9,7 +9,7 @@ use crate::slo::exit;
 
 /// What is planned.
 #[derive(Debug, Args)]
-pub struct PlanArgs {
+pub(super) struct PlanArgs {
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -28,7 +28,9 @@ pub(super) fn plan(args: &PlanArgs, out: &mut Out) -> u8 {
 pub(super) fn invalid(out: &mut Out, mistakes: &crate::experiment::Mistakes) -> u8 {
     out.warn(mistakes.render().trim_end());
     if out.json {
-        out.document(&serde_json::json!({"ok": false, "exit": exit::INVALID, "mistakes": mistakes.diagnostics}));
+        out.document(
+            &serde_json::json!({"ok": false, "exit": exit::INVALID, "mistakes": mistakes.diagnostics}),
+        );
     }
     exit::INVALID
 }

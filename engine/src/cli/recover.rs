@@ -14,7 +14,7 @@ use crate::slo::exit;
 
 /// What is recovered.
 #[derive(Debug, Args)]
-pub struct RecoverArgs {
+pub(super) struct RecoverArgs {
     /// Only show what is left
     #[arg(long)]
     list: bool,
@@ -53,7 +53,10 @@ fn find(store: &Store, args: &RecoverArgs) -> Result<Vec<Leftover>, (u8, String)
     let Some(name) = &args.run else { return store.leftovers().map_err(invalid) };
     let folder = store.resolve(name).map_err(invalid)?;
     if store::alive(&folder) {
-        return Err((exit::REFUSED, format!("run {name} is still going on, or its guardian is at work: wait, or stop it")));
+        return Err((
+            exit::REFUSED,
+            format!("run {name} is still going on, or its guardian is at work: wait, or stop it"),
+        ));
     }
     Ok(store::leftover(&folder).map_err(invalid)?.into_iter().collect())
 }
@@ -113,7 +116,10 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
             }
             Err(error) => {
                 clean = false;
-                out.warn(&format!("squall: failed to restore {} on {}: {error}\n  by hand: {}", change.fault, change.target, change.manual));
+                out.warn(&format!(
+                    "squall: failed to restore {} on {}: {error}\n  by hand: {}",
+                    change.fault, change.target, change.manual
+                ));
                 rows.push(json!({"id": change.id, "restored": false, "error": error.to_string(), "manual": change.manual}));
                 Entry::UndoFailed { id: change.id.clone(), error: error.to_string(), by }
             }
@@ -126,7 +132,10 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
     if leftover.damaged > 0 {
         let aside = leftover.folder.join("journal.damaged");
         let moved = std::fs::rename(leftover.folder.join(journal::FILE), &aside);
-        let said = moved.map_or_else(|error| error.to_string(), |()| format!("the journal is kept as {}", aside.display()));
+        let said = moved.map_or_else(
+            |error| error.to_string(),
+            |()| format!("the journal is kept as {}", aside.display()),
+        );
         out.warn(&format!(
             "squall: {} lines of the journal of run {} cannot be read; what they announced may still be changed: look at its targets. {said}",
             leftover.damaged, leftover.run

@@ -13,7 +13,7 @@ use crate::slo::{self, exit};
 
 /// Which run, and how it is shown.
 #[derive(Debug, Args)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// A run: its id, a unique prefix, a path, or latest
     #[arg(value_name = "RUN", default_value = "latest")]
     run: String,
@@ -44,7 +44,10 @@ pub(super) fn report(global: &Global, args: &ReportArgs, out: &mut Out) -> u8 {
     let again = slo::judge(&record);
     if again != record.judgement {
         let (then, now) = (record.judgement.verdict.name(), again.verdict.name());
-        out.warn(&format!("squall: this version judges differently: {then} then, {now} now (squall {} wrote it)", record.squall));
+        out.warn(&format!(
+            "squall: this version judges differently: {then} then, {now} now (squall {} wrote it)",
+            record.squall
+        ));
     }
     record.judgement = again;
     let format = if out.json { Format::Json } else { args.format };

@@ -16,7 +16,7 @@ use crate::slo::exit;
 
 /// What is run.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Also write the JUnit XML here

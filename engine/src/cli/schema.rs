@@ -8,7 +8,7 @@ use crate::slo::exit;
 
 /// Which schema.
 #[derive(Debug, Args)]
-pub struct SchemaArgs {
+pub(super) struct SchemaArgs {
     /// Of what
     #[arg(value_enum, default_value = "experiment")]
     of: Of,

@@ -13,7 +13,7 @@ use crate::plan::{self, Plan};
 
 /// Which experiment, and what is set in it.
 #[derive(Debug, Clone, Args)]
-pub struct SourceArgs {
+pub(super) struct SourceArgs {
     /// The experiment
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
@@ -43,7 +43,7 @@ impl Sources for Beside {
 ///
 /// # Errors
 /// In words.
-pub fn text(path: &Path) -> Result<String, String> {
+pub(super) fn text(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     // One byte more than is allowed, so that the reader of the text can say that it is too large.
@@ -55,7 +55,7 @@ pub fn text(path: &Path) -> Result<String, String> {
 }
 
 /// A checked experiment with its plan and its text.
-pub struct Loaded {
+pub(super) struct Loaded {
     /// The experiment.
     pub experiment: Experiment,
     /// Its plan.
@@ -68,7 +68,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Every mistake.
-pub fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<Loaded, Mistakes> {
+pub(super) fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<Loaded, Mistakes> {
     let name = file.display().to_string();
     let text = text(file).map_err(|why| Mistakes::single(&name, "", None, why, None))?;
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
@@ -80,12 +80,13 @@ pub fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<Loaded, 
     };
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let experiment = experiment::parse(&input, &Beside(folder))?;
-    let plan = plan::resolve(&experiment, seed).map_err(|mistakes| Mistakes::locate(&name, &text, mistakes))?;
+    let plan =
+        plan::resolve(&experiment, seed).map_err(|mistakes| Mistakes::locate(&name, &text, mistakes))?;
     Ok(Loaded { experiment, plan, text })
 }
 
 /// A seed from the clock, for runs that are given none.
-pub fn fresh_seed() -> u64 {
+pub(super) fn fresh_seed() -> u64 {
     let nanos = crate::clock::unix().as_nanos() as u64;
     // Short enough to be typed again.
     crate::plan::draw(nanos, 0) % 1_000_000_000

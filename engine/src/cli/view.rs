@@ -21,7 +21,7 @@ enum Style {
 }
 
 /// The view of one run.
-pub struct View {
+pub(super) struct View {
     style: Style,
     phase: Phase,
     /// Lines of the live block that stand on the screen.
@@ -37,7 +37,7 @@ struct Line<'a> {
 
 impl View {
     /// A view as the options and the terminal allow.
-    pub fn new(quiet: bool, json: bool) -> Self {
+    pub(super) fn new(quiet: bool, json: bool) -> Self {
         let style = match (quiet, json, watched()) {
             (true, _, _) => Style::Silent,
             (_, true, _) => Style::Json,
@@ -146,7 +146,8 @@ fn second_line(phase: Phase, snapshot: &Snapshot) -> String {
 
 /// The live block: progress, loads, faults, guards. Cut to the screen's width, so that it can be wiped line by line.
 fn block(phase: Phase, snapshot: &Snapshot) -> String {
-    let width = rustix::termios::tcgetwinsize(io::stderr()).map_or(100, |size| usize::from(size.ws_col)).max(40);
+    let width =
+        rustix::termios::tcgetwinsize(io::stderr()).map_or(100, |size| usize::from(size.ws_col)).max(40);
     let share = (snapshot.at_s / snapshot.duration_s.max(1.0)).clamp(0.0, 1.0);
     let (cells, left) = (24, Span(span((snapshot.duration_s - snapshot.at_s).max(0.0).round())));
     let full = (share * f64::from(cells)).round() as usize;

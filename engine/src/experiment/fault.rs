@@ -170,8 +170,10 @@ fn value(reader: &Reader<'_>, param: &Param, node: &Node) -> Option<Value> {
         }
         ParamKind::Map => {
             let fields = reader.map(node, name)?;
-            let entries: Option<BTreeMap<String, String>> =
-                fields.others().map(|(_, key, value)| Some((key.to_owned(), reader.text(value, name)?))).collect();
+            let entries: Option<BTreeMap<String, String>> = fields
+                .others()
+                .map(|(_, key, value)| Some((key.to_owned(), reader.text(value, name)?)))
+                .collect();
             (!too_many(entries.as_ref()?.len())).then_some(Value::Map(entries?))
         }
         scalar => {
@@ -212,9 +214,11 @@ fn selector(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> Opti
 /// The ways to aim at a kind of target, as help.
 fn ways(kind: TargetKind) -> String {
     match kind {
-        TargetKind::Process => "aim it by `service` (with `pick`), `instance`, `pid-file`, `port`, or `command` with \
+        TargetKind::Process => {
+            "aim it by `service` (with `pick`), `instance`, `pid-file`, `port`, or `command` with \
                                 `cgroup` or `netns` and `limit`"
-            .to_owned(),
+                .to_owned()
+        }
         TargetKind::Relay => "aim it by `service` (with `pick`), `instance` or `relay`".to_owned(),
         TargetKind::Pop => "aim it by `pop`".to_owned(),
         TargetKind::Nothing => "it takes no target".to_owned(),
@@ -256,7 +260,9 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         "instance" => Ok(Selector::Instance(get("instance").unwrap_or_default())),
         "relay" => Ok(Selector::Exactly(Target::Relay(get("relay").unwrap_or_default()))),
         "pop" => Ok(Selector::Exactly(Target::Pop(get("pop").unwrap_or_default()))),
-        "pid-file" => Ok(Selector::Exactly(Target::PidFile(PathBuf::from(get("pid-file").unwrap_or_default())))),
+        "pid-file" => {
+            Ok(Selector::Exactly(Target::PidFile(PathBuf::from(get("pid-file").unwrap_or_default()))))
+        }
         "port" => match get("port").and_then(|text| text.parse().ok()) {
             Some(port) => Ok(Selector::Exactly(Target::Port(port))),
             None => refuse("port", "port is no port number"),
@@ -339,8 +345,11 @@ fn from_texts(param: &Param, texts: &[String]) -> Result<Value, String> {
     match param.kind {
         ParamKind::Argv => Ok(Value::Argv(texts.to_vec())),
         ParamKind::Shares => {
-            let shares: Result<Vec<Share>, _> =
-                texts.iter().flat_map(|text| text.split(',')).map(|text| text.trim().parse::<Share>()).collect();
+            let shares: Result<Vec<Share>, _> = texts
+                .iter()
+                .flat_map(|text| text.split(','))
+                .map(|text| text.trim().parse::<Share>())
+                .collect();
             shares.map(Value::Shares).map_err(|error| error.to_string())
         }
         ParamKind::Map => texts

@@ -34,7 +34,11 @@ pub(super) fn objectives(reader: &Reader<'_>, node: &Node, journeys: &[String]) 
         let Some((id, journey, value)) = reader.named(item, "an objective") else { continue };
         if !journeys.iter().any(|known| known == journey) {
             let known: Vec<&str> = journeys.iter().map(String::as_str).collect();
-            reader.mistake_with(id, format!("there is no load `{journey}` to judge"), suggest(journey, &known));
+            reader.mistake_with(
+                id,
+                format!("there is no load `{journey}` to judge"),
+                suggest(journey, &known),
+            );
         }
         let Some(fields) = reader.map(value, "an objective") else { continue };
         let phases = phases(reader, &fields);
@@ -56,7 +60,11 @@ pub(super) fn objectives(reader: &Reader<'_>, node: &Node, journeys: &[String]) 
             }
         }
         if clauses == 0 {
-            reader.mistake_with(value.id, "an objective without a clause", "such as `availability: \">= 99.9%\"`");
+            reader.mistake_with(
+                value.id,
+                "an objective without a clause",
+                "such as `availability: \">= 99.9%\"`",
+            );
         }
     }
     objectives
@@ -126,7 +134,8 @@ pub(super) fn probes(reader: &Reader<'_>, node: &Node) -> Vec<Probe> {
             }
         };
         let name = fields.required("name", "a probe").and_then(|node| reader.text(node, "name"));
-        let span = |name: &'static str| fields.optional(name).and_then(|node| positive_span(reader, node, name));
+        let span =
+            |name: &'static str| fields.optional(name).and_then(|node| positive_span(reader, node, name));
         let every = span("every").unwrap_or(std::time::Duration::from_secs(1));
         let deadline = span("deadline").unwrap_or(std::time::Duration::from_secs(1));
         let share = fields.optional("share").and_then(|node| reader.parse::<Share>(node, "share"));
@@ -139,7 +148,14 @@ pub(super) fn probes(reader: &Reader<'_>, node: &Node) -> Vec<Probe> {
         if every < std::time::Duration::from_millis(100) {
             reader.mistake(id, "a probe runs at most ten times per second: every must be at least 100ms");
         }
-        probes.push(Probe { name, check, every, deadline, phases, share: share.map_or(1.0, |share| share.0) });
+        probes.push(Probe {
+            name,
+            check,
+            every,
+            deadline,
+            phases,
+            share: share.map_or(1.0, |share| share.0),
+        });
     }
     probes
 }
@@ -165,7 +181,8 @@ fn tcp(reader: &Reader<'_>, fields: &Fields<'_, '_>) -> Option<ProbeCheck> {
 
 fn command(reader: &Reader<'_>, fields: &Fields<'_, '_>) -> Option<ProbeCheck> {
     let node = fields.required("argv", "a probe of kind command")?;
-    let argv: Option<Vec<String>> = reader.list(node, "argv").iter().map(|item| reader.text(item, "argv")).collect();
+    let argv: Option<Vec<String>> =
+        reader.list(node, "argv").iter().map(|item| reader.text(item, "argv")).collect();
     let exit = fields.optional("exit").map_or(Some(0), |node| reader.parse::<i32>(node, "exit"));
     let (argv, exit) = (argv?, exit?);
     if argv.first().is_none_or(String::is_empty) {
@@ -203,7 +220,8 @@ pub(super) fn guards(reader: &Reader<'_>, node: &Node, journeys: &[String]) -> V
                 reader.mistake_with(when.id, message, suggest(&guard.journey, &known));
             }
             Err(error) => {
-                let help = "write it like `errors of checkout > 25% for 3s` (errors, throughput, p50, p99, …)";
+                let help =
+                    "write it like `errors of checkout > 25% for 3s` (errors, throughput, p50, p99, …)";
                 reader.mistake_with(when.id, format!("when: {error}"), help);
             }
         }
@@ -239,5 +257,12 @@ pub fn parse_guard(text: &str) -> Result<Guard, String> {
     if seconds == 0 || span.subsec_nanos() > 0 || seconds > 3600 {
         return Err("the time must be whole seconds, from 1s to 1h".to_owned());
     }
-    Ok(Guard { text: text.to_owned(), metric, journey: (*journey).to_owned(), above, limit, seconds: seconds as u32 })
+    Ok(Guard {
+        text: text.to_owned(),
+        metric,
+        journey: (*journey).to_owned(),
+        above,
+        limit,
+        seconds: seconds as u32,
+    })
 }

@@ -66,7 +66,9 @@ fn one(reader: &Reader<'_>, name: &str, open: Fields<'_, '_>, sources: &dyn Sour
     let span = |name: &'static str, default: Duration| {
         open.optional(name).map_or(Some(default), |node| positive_span(reader, node, name))
     };
-    let flag = |name: &'static str, default: bool| open.optional(name).map_or(Some(default), |n| reader.flag(n, name));
+    let flag = |name: &'static str, default: bool| {
+        open.optional(name).map_or(Some(default), |n| reader.flag(n, name))
+    };
     let deadline = span("deadline", Duration::from_secs(2));
     let connect_timeout = span("connect-timeout", Duration::from_secs(1));
     let (poisson, reuse) = (flag("poisson", false), flag("reuse", true));
@@ -110,7 +112,8 @@ fn request_fields(reader: &Reader<'_>, fields: &Fields<'_, '_>) -> Shared {
     let method = fields.optional("method").and_then(|node| reader.choice(node, "method", METHODS));
     let headers = fields.optional("headers").map(|node| headers(reader, node)).unwrap_or_default();
     let body = fields.optional("body").and_then(|node| reader.text(node, "body"));
-    let (statuses, body_contains) = fields.optional("expect").map(|node| expect(reader, node)).unwrap_or_default();
+    let (statuses, body_contains) =
+        fields.optional("expect").map(|node| expect(reader, node)).unwrap_or_default();
     Shared { method: method.unwrap_or("GET").to_owned(), headers, body, statuses, body_contains }
 }
 
@@ -182,12 +185,14 @@ fn headers(reader: &Reader<'_>, node: &Node) -> Vec<(String, String)> {
     let Some(fields) = reader.map(node, "headers") else { return Vec::new() };
     let mut headers = Vec::new();
     for (id, name, value) in fields.others() {
-        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+        let token = !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
         if !token {
             reader.mistake(id, format!("`{name}` is no header name"));
             continue;
         }
-        if ["content-length", "transfer-encoding", "connection"].contains(&name.to_ascii_lowercase().as_str()) {
+        if ["content-length", "transfer-encoding", "connection"].contains(&name.to_ascii_lowercase().as_str())
+        {
             reader.mistake(id, format!("`{name}` is set by squall itself"));
             continue;
         }
@@ -210,7 +215,10 @@ pub(super) fn expect(reader: &Reader<'_>, node: &Node) -> (Vec<(u16, u16)>, Opti
 }
 
 /// The fields `status` and `body-contains` of a map.
-pub(super) fn expect_fields(reader: &Reader<'_>, fields: &Fields<'_, '_>) -> (Vec<(u16, u16)>, Option<String>) {
+pub(super) fn expect_fields(
+    reader: &Reader<'_>,
+    fields: &Fields<'_, '_>,
+) -> (Vec<(u16, u16)>, Option<String>) {
     let statuses = fields.optional("status").map(|node| match &node.content {
         Content::List(items) => items.iter().filter_map(|item| status(reader, item)).collect(),
         _ => status(reader, node).into_iter().collect::<Vec<_>>(),
@@ -236,9 +244,14 @@ fn status(reader: &Reader<'_>, node: &Node) -> Option<(u16, u16)> {
     } else {
         text.parse().ok().map(|code| (code, code))
     };
-    let range = range.filter(|(from, to)| (100..=599).contains(from) && (100..=599).contains(to) && from <= to);
+    let range =
+        range.filter(|(from, to)| (100..=599).contains(from) && (100..=599).contains(to) && from <= to);
     if range.is_none() {
-        reader.mistake_with(node.id, format!("status: `{text}` is no status"), "write `200`, `2xx`, `200-204` or a list of them");
+        reader.mistake_with(
+            node.id,
+            format!("status: `{text}` is no status"),
+            "write `200`, `2xx`, `200-204` or a list of them",
+        );
     }
     range
 }
@@ -249,7 +262,8 @@ fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<Tls> {
         let path = reader.text(node, "ca")?;
         sources.read(&path).map_err(|error| reader.mistake(node.id, format!("ca: {path}: {error}"))).ok()
     });
-    let insecure = fields.optional("insecure").and_then(|node| reader.flag(node, "insecure")).unwrap_or(false);
+    let insecure =
+        fields.optional("insecure").and_then(|node| reader.flag(node, "insecure")).unwrap_or(false);
     let server_name = fields.optional("server-name").and_then(|node| reader.text(node, "server-name"));
     fields.finish("tls");
     Some(Tls { ca, insecure, server_name })
@@ -287,10 +301,10 @@ fn arrivals(reader: &Reader<'_>, node: &Node) -> Option<Profile> {
 /// The rate at the end of a stretch, from which the next one goes on.
 fn last_rate(segment: &Segment) -> f64 {
     match segment {
-        Segment::Hold { rate, .. } => *rate,
         Segment::Ramp { to, .. } | Segment::Steps { to, .. } => *to,
-        Segment::Spike { base, .. } => *base,
-        Segment::Sine { mean, .. } => *mean,
+        Segment::Hold { rate, .. } | Segment::Spike { base: rate, .. } | Segment::Sine { mean: rate, .. } => {
+            *rate
+        }
     }
 }
 
@@ -359,11 +373,14 @@ fn spike(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
 fn sine(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
     let fields = reader.map(node, "sine")?;
     let mean = rate(reader, &fields, "mean", before);
-    let amplitude = fields.required("amplitude", "sine").and_then(|node| match reader.text(node, "amplitude")?.parse::<Share>() {
-        Ok(share) => mean.map(|mean| mean * share.0),
-        Err(_) => reader.parse::<Rate>(node, "amplitude").map(|rate| rate.0),
+    let amplitude = fields.required("amplitude", "sine").and_then(|node| {
+        match reader.text(node, "amplitude")?.parse::<Share>() {
+            Ok(share) => mean.map(|mean| mean * share.0),
+            Err(_) => reader.parse::<Rate>(node, "amplitude").map(|rate| rate.0),
+        }
     });
-    let (period, length) = (length(reader, &fields, "period", "sine"), length(reader, &fields, "for", "sine"));
+    let (period, length) =
+        (length(reader, &fields, "period", "sine"), length(reader, &fields, "for", "sine"));
     fields.finish("sine");
     let (mean, amplitude) = (mean?, amplitude?);
     if amplitude > mean {

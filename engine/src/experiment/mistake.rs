@@ -62,13 +62,25 @@ impl Mistakes {
             .collect();
         diagnostics.sort_by_key(|found| (found.line, found.column));
         if left_out > 0 {
-            diagnostics.push(diagnostic(file, text, None, format!("{left_out} more mistakes are not shown"), None));
+            diagnostics.push(diagnostic(
+                file,
+                text,
+                None,
+                format!("{left_out} more mistakes are not shown"),
+                None,
+            ));
         }
         Self { file: file.to_owned(), diagnostics }
     }
 
     /// One mistake of the file as a whole, or at a known place.
-    pub fn single(file: &str, text: &str, place: Option<Place>, message: String, help: Option<String>) -> Self {
+    pub fn single(
+        file: &str,
+        text: &str,
+        place: Option<Place>,
+        message: String,
+        help: Option<String>,
+    ) -> Self {
         Self { file: file.to_owned(), diagnostics: vec![diagnostic(file, text, place, message, help)] }
     }
 
@@ -102,7 +114,13 @@ impl Mistakes {
     }
 }
 
-fn diagnostic(file: &str, text: &str, place: Option<Place>, message: String, help: Option<String>) -> Diagnostic {
+fn diagnostic(
+    file: &str,
+    text: &str,
+    place: Option<Place>,
+    message: String,
+    help: Option<String>,
+) -> Diagnostic {
     let (line, column) = place.map_or((0, 0), |place| (place.line, place.column));
     let source = text.lines().nth(line.wrapping_sub(1)).unwrap_or_default();
     Diagnostic { file: file.to_owned(), line, column, message, help, source: printable(source) }

@@ -15,8 +15,8 @@ use super::reader::{Fields, Reader};
 use super::vars::Vars;
 use super::yaml::{self, Content, Node, NodeId};
 use super::{
-    Experiment, Input, Load, Probe, ProbeCheck, RelayDecl, Sources, Step, Topology, fault, judging,
-    load, topology,
+    Experiment, Input, Load, Probe, ProbeCheck, RelayDecl, Sources, Step, Topology, fault, judging, load,
+    topology,
 };
 
 /// Time before the first fault that the baseline needs.
@@ -92,7 +92,8 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
     if let Some(node) = fields.required("squall", "an experiment") {
         reader.choice(node, "squall", &[("v1", ())]);
     }
-    let text = |name: &'static str| fields.required(name, "an experiment").and_then(|node| reader.text(node, name));
+    let text =
+        |name: &'static str| fields.required(name, "an experiment").and_then(|node| reader.text(node, name));
     let (name, question) = (text("experiment"), text("question"));
     if let (Some(name), Some(node)) = (&name, fields.optional("experiment")) {
         check_name(reader, node.id, name, "experiment");
@@ -106,15 +107,22 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
     let loads = fields.required("load", "an experiment");
     let loads_read = loads.map(|node| load::read(reader, node, sources)).unwrap_or_default();
     if let Some(node) = loads {
-        check_hosts(reader, node, loads_read.iter().flat_map(|load| load.requests.iter().map(|r| r.url.as_str())), &allowed);
+        check_hosts(
+            reader,
+            node,
+            loads_read.iter().flat_map(|load| load.requests.iter().map(|r| r.url.as_str())),
+            &allowed,
+        );
     }
     let journeys = journey_names(loads);
     let objectives = fields.required("objectives", "an experiment");
     let objectives = objectives.map(|node| judging::objectives(reader, node, &journeys)).unwrap_or_default();
-    let probes = fields.optional("steady-state").map(|node| probes(reader, node, &allowed)).unwrap_or_default();
+    let probes =
+        fields.optional("steady-state").map(|node| probes(reader, node, &allowed)).unwrap_or_default();
     let timeline_node = fields.required("timeline", "an experiment");
     let timeline = timeline_node.map(|node| fault::timeline(reader, node)).unwrap_or_default();
-    let guards = fields.optional("guards").map(|node| judging::guards(reader, node, &journeys)).unwrap_or_default();
+    let guards =
+        fields.optional("guards").map(|node| judging::guards(reader, node, &journeys)).unwrap_or_default();
     let span = |name: &'static str| fields.optional(name).and_then(|node| reader.parse::<Span>(node, name));
     let warm_up = span("warm-up").map_or_else(|| default_warm_up(&loads_read), |span| span.0);
     let recover_within = span("recover-within").map_or(Duration::from_secs(10), |span| span.0);
@@ -152,7 +160,11 @@ fn journey_names(loads: Option<&Node>) -> Vec<String> {
 /// Names are made of small letters, digits, dashes, dots and underscores: they become file and test names.
 pub(super) fn check_name(reader: &Reader<'_>, node: NodeId, name: &str, what: &str) {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.' | '_');
-    if name.is_empty() || name.len() > 80 || !name.chars().all(legal) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    if name.is_empty()
+        || name.len() > 80
+        || !name.chars().all(legal)
+        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
         let help = "use 1 to 80 small letters, digits, dashes, dots and underscores, a letter or digit first";
         reader.mistake_with(node, format!("{what}: `{name}` is no name"), help);
     }
@@ -179,7 +191,9 @@ fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabOptions> {
             None => {}
         }
     }
-    if let Some(share) = fields.optional("retry-budget").and_then(|node| reader.parse::<Share>(node, "retry-budget")) {
+    if let Some(share) =
+        fields.optional("retry-budget").and_then(|node| reader.parse::<Share>(node, "retry-budget"))
+    {
         choice.retry_budget = share.0;
     }
     if let Some(cache) = fields.optional("cache").and_then(|node| reader.flag(node, "cache")) {
@@ -189,13 +203,21 @@ fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabOptions> {
     Some(choice)
 }
 
-fn topology_of(reader: &Reader<'_>, fields: &Fields<'_, '_>, lab: bool, sources: &dyn Sources) -> Option<Topology> {
+fn topology_of(
+    reader: &Reader<'_>,
+    fields: &Fields<'_, '_>,
+    lab: bool,
+    sources: &dyn Sources,
+) -> Option<Topology> {
     let node = fields.optional("topology");
     if lab {
         if let Some(node) = node {
             reader.mistake(node.id, "the lab brings its own topology: leave this out");
         }
-        return Some(topology::parse("the lab's topology", crate::lab::TOPOLOGY).expect("a test parses the lab's topology"));
+        return Some(
+            topology::parse("the lab's topology", crate::lab::TOPOLOGY)
+                .expect("a test parses the lab's topology"),
+        );
     }
     let node = node?;
     let path = reader.text(node, "topology")?;
@@ -274,7 +296,12 @@ fn check_address(reader: &Reader<'_>, node: NodeId, what: &str, text: &str, allo
 }
 
 /// Every URL must lead to this machine unless `allow-hosts` names its host.
-fn check_hosts<'u>(reader: &Reader<'_>, node: &Node, urls: impl IntoIterator<Item = &'u str>, allowed: &[String]) {
+fn check_hosts<'u>(
+    reader: &Reader<'_>,
+    node: &Node,
+    urls: impl IntoIterator<Item = &'u str>,
+    allowed: &[String],
+) {
     for url in urls {
         let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -324,13 +351,20 @@ fn check_times(reader: &Reader<'_>, node: &Node, warm_up: Duration, timeline: &[
     let first = timeline.iter().map(|step| step.at).min().unwrap_or_default();
     let last = timeline.iter().map(|step| step.at + step.length).max().unwrap_or_default();
     if first < warm_up + BASELINE_MIN {
-        let message = format!("the first fault, at {}, leaves no baseline: warm-up ends at {}", Span(first), Span(warm_up));
+        let message = format!(
+            "the first fault, at {}, leaves no baseline: warm-up ends at {}",
+            Span(first),
+            Span(warm_up)
+        );
         let help = format!("inject at {} or later, or shorten `warm-up`", Span(warm_up + BASELINE_MIN));
         reader.mistake_with(node.id, message, help);
     }
     if last + AFTER_MIN > load_end {
         let message = format!("the last fault ends at {}, but the load at {}", Span(last), Span(load_end));
-        let help = format!("make the load last until {} or later, so that the recovery can be seen", Span(last + AFTER_MIN));
+        let help = format!(
+            "make the load last until {} or later, so that the recovery can be seen",
+            Span(last + AFTER_MIN)
+        );
         reader.mistake_with(node.id, message, help);
     }
 }

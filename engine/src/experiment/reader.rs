@@ -11,39 +11,39 @@ use super::yaml::{Content, Node, NodeId};
 /// The longest text value, in bytes, after substitution.
 const VALUE_MAX: usize = 64 * 1024;
 /// The most items in any list.
-pub const LIST_MAX: usize = 1000;
+pub(super) const LIST_MAX: usize = 1000;
 
 /// Collects mistakes; shared by everything that reads one file.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     vars: &'a Vars,
     mistakes: RefCell<Vec<Mistake>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that substitutes these variables.
-    pub fn new(vars: &'a Vars) -> Self {
+    pub(super) fn new(vars: &'a Vars) -> Self {
         Self { vars, mistakes: RefCell::default() }
     }
 
     /// Notes a mistake at a node.
-    pub fn mistake(&self, node: NodeId, message: impl Into<String>) {
+    pub(super) fn mistake(&self, node: NodeId, message: impl Into<String>) {
         self.mistakes.borrow_mut().push(Mistake { node: Some(node), message: message.into(), help: None });
     }
 
     /// Notes a mistake at a node with the way out.
-    pub fn mistake_with(&self, node: NodeId, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn mistake_with(&self, node: NodeId, message: impl Into<String>, help: impl Into<String>) {
         let mistake = Mistake { node: Some(node), message: message.into(), help: Some(help.into()) };
         self.mistakes.borrow_mut().push(mistake);
     }
 
     /// Everything noted so far.
-    pub fn into_mistakes(self) -> Vec<Mistake> {
+    pub(super) fn into_mistakes(self) -> Vec<Mistake> {
         self.mistakes.into_inner()
     }
 
     /// A map, each key at most once.
-    pub fn map<'n>(&'a self, node: &'n Node, what: &str) -> Option<Fields<'a, 'n>> {
+    pub(super) fn map<'n>(&'a self, node: &'n Node, what: &str) -> Option<Fields<'a, 'n>> {
         let Content::Map(entries) = &node.content else {
             self.mistake(node.id, format!("{what} must be a map, not {}", kind(node)));
             return None;
@@ -58,11 +58,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of at most [`LIST_MAX`] items.
-    pub fn list<'n>(&self, node: &'n Node, what: &str) -> &'n [Node] {
+    pub(super) fn list<'n>(&self, node: &'n Node, what: &str) -> &'n [Node] {
         match &node.content {
             Content::List(items) if items.len() <= LIST_MAX => items,
             Content::List(items) => {
-                self.mistake(node.id, format!("{what} has {} items; at most {LIST_MAX} are read", items.len()));
+                self.mistake(
+                    node.id,
+                    format!("{what} has {} items; at most {LIST_MAX} are read", items.len()),
+                );
                 &[]
             }
             _ => {
@@ -73,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An item `- name: …` of a list: a map with exactly one key.
-    pub fn named<'n>(&self, node: &'n Node, what: &str) -> Option<(NodeId, &'n str, &'n Node)> {
+    pub(super) fn named<'n>(&self, node: &'n Node, what: &str) -> Option<(NodeId, &'n str, &'n Node)> {
         match &node.content {
             Content::Map(entries) if entries.len() == 1 => {
                 entries.first().map(|(key, value)| (key.id, key.name.as_str(), value))
@@ -81,21 +84,28 @@ impl<'a> Reader<'a> {
             Content::Map(entries) if entries.len() > 1 => {
                 let help = "write `- name: {…}`, and indent what belongs to it further than the name";
                 let names: Vec<&str> = entries.iter().map(|(key, _)| key.name.as_str()).collect();
-                self.mistake_with(node.id, format!("{what} must have one key, not {}: {}", names.len(), names.join(", ")), help);
+                self.mistake_with(
+                    node.id,
+                    format!("{what} must have one key, not {}: {}", names.len(), names.join(", ")),
+                    help,
+                );
                 None
             }
             _ => {
-                self.mistake_with(node.id, format!("{what} must be a map with one key, not {}", kind(node)), "write `- name: {…}`");
+                self.mistake_with(
+                    node.id,
+                    format!("{what} must be a map with one key, not {}", kind(node)),
+                    "write `- name: {…}`",
+                );
                 None
             }
         }
     }
 
     /// A text, after substitution; numbers and flags pass as they are written.
-    pub fn text(&self, node: &Node, what: &str) -> Option<String> {
+    pub(super) fn text(&self, node: &Node, what: &str) -> Option<String> {
         let text = match &node.content {
-            Content::Text(text) => text.clone(),
-            Content::Number(text) => text.clone(),
+            Content::Text(text) | Content::Number(text) => text.clone(),
             Content::Flag(flag) => flag.to_string(),
             _ => {
                 self.mistake(node.id, format!("{what} must be text, not {}", kind(node)));
@@ -117,7 +127,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that a type can read: a duration, a rate and so on.
-    pub fn parse<T: FromStr<Err: std::fmt::Display>>(&self, node: &Node, what: &str) -> Option<T> {
+    pub(super) fn parse<T: FromStr<Err: std::fmt::Display>>(&self, node: &Node, what: &str) -> Option<T> {
         let text = self.text(node, what)?;
         match text.parse() {
             Ok(value) => Some(value),
@@ -129,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(&self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&self, node: &Node, what: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, what)?;
         let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
@@ -140,7 +150,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `true` or `false`.
-    pub fn flag(&self, node: &Node, what: &str) -> Option<bool> {
+    pub(super) fn flag(&self, node: &Node, what: &str) -> Option<bool> {
         match self.text(node, what)?.as_str() {
             "true" => Some(true),
             "false" => Some(false),
@@ -153,7 +163,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The kind of a node, for messages.
-pub fn kind(node: &Node) -> &'static str {
+pub(super) fn kind(node: &Node) -> &'static str {
     match node.content {
         Content::Null => "nothing",
         Content::Flag(_) => "true or false",
@@ -166,7 +176,7 @@ pub fn kind(node: &Node) -> &'static str {
 
 /// The fields of one map; remembers which were asked for.
 #[derive(Debug)]
-pub struct Fields<'a, 'n> {
+pub(super) struct Fields<'a, 'n> {
     reader: &'a Reader<'a>,
     /// The map itself.
     pub node: &'n Node,
@@ -176,14 +186,14 @@ pub struct Fields<'a, 'n> {
 
 impl<'n> Fields<'_, 'n> {
     /// A field that may be left out. `null` counts as left out.
-    pub fn optional(&self, name: &'static str) -> Option<&'n Node> {
+    pub(super) fn optional(&self, name: &'static str) -> Option<&'n Node> {
         self.used.borrow_mut().push(name);
         let found = self.entries.iter().find(|(key, _)| key.name == name).map(|(_, value)| value);
         found.filter(|node| node.content != Content::Null)
     }
 
     /// A field that must be there.
-    pub fn required(&self, name: &'static str, what: &str) -> Option<&'n Node> {
+    pub(super) fn required(&self, name: &'static str, what: &str) -> Option<&'n Node> {
         let found = self.optional(name);
         if found.is_none() {
             self.reader.mistake(self.node.id, format!("{what} lacks `{name}`"));
@@ -192,7 +202,7 @@ impl<'n> Fields<'_, 'n> {
     }
 
     /// Fields whose names are not known beforehand, and have not been asked for.
-    pub fn others(&self) -> impl Iterator<Item = (NodeId, &'n str, &'n Node)> {
+    pub(super) fn others(&self) -> impl Iterator<Item = (NodeId, &'n str, &'n Node)> {
         let used = self.used.borrow().clone();
         self.entries
             .iter()
@@ -201,12 +211,12 @@ impl<'n> Fields<'_, 'n> {
     }
 
     /// Whether there is a key with this name, whatever it holds.
-    pub fn has(&self, name: &str) -> bool {
+    pub(super) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(key, _)| key.name == name)
     }
 
     /// Notes every field that nobody asked for.
-    pub fn finish(self, what: &str) {
+    pub(super) fn finish(self, what: &str) {
         let used = self.used.borrow().clone();
         for (id, name, _) in self.others() {
             self.reader.mistake_with(id, format!("{what} has no field `{name}`"), suggest(name, &used));

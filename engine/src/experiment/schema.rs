@@ -26,7 +26,9 @@ pub fn experiment() -> Value {
     }
     let faults: Map<String, Value> = INJECTORS
         .iter()
-        .map(|injector| (injector.about().name.to_owned(), reference(&format!("fault-{}", injector.about().name))))
+        .map(|injector| {
+            (injector.about().name.to_owned(), reference(&format!("fault-{}", injector.about().name)))
+        })
         .collect();
     defs.insert("fault".to_owned(), one_key(Value::Object(faults)));
     let mut root = map(top_level(), &["squall", "experiment", "question", "load", "objectives", "timeline"]);
@@ -74,9 +76,7 @@ fn top_level() -> Value {
 }
 
 fn definitions() -> Map<String, Value> {
-    let quantity = |pattern: &str, example: &str| {
-        json!({"type": "string", "pattern": format!("^({pattern}|.*\\$\\{{.*)$"), "examples": [example]})
-    };
+    let quantity = |pattern: &str, example: &str| json!({"type": "string", "pattern": format!("^({pattern}|.*\\$\\{{.*)$"), "examples": [example]});
     let mut defs = Map::new();
     let mut put = |name: &str, schema: Value| defs.insert(name.to_owned(), schema);
     put("text", json!({"type": ["string", "number", "boolean"]}));
@@ -89,15 +89,33 @@ fn definitions() -> Map<String, Value> {
     put("rate", quantity("[0-9.]+k?/[smh]", "50/s"));
     put("bandwidth", quantity("[0-9.]+(k|m|g)?bit|[0-9.]+([kKMG]i?)?B/s", "10mbit"));
     put("size", quantity("[0-9.]+([kKMG]i?)?B", "64KiB"));
-    put("guard", quantity("(errors|throughput|p[0-9.]+) of \\S+ [<>] \\S+ for \\S+", "errors of checkout > 25% for 3s"));
-    put("status", json!({"anyOf": [{"type": "integer", "minimum": 100, "maximum": 599}, {"type": "string", "pattern": "^[1-5](xx|[0-9]{2}(-[1-5][0-9]{2})?)$"}]}));
+    put(
+        "guard",
+        quantity(
+            "(errors|throughput|p[0-9.]+) of \\S+ [<>] \\S+ for \\S+",
+            "errors of checkout > 25% for 3s",
+        ),
+    );
+    put(
+        "status",
+        json!({"anyOf": [{"type": "integer", "minimum": 100, "maximum": 599}, {"type": "string", "pattern": "^[1-5](xx|[0-9]{2}(-[1-5][0-9]{2})?)$"}]}),
+    );
     put("statuses", json!({"anyOf": [reference("status"), {"type": "array", "items": reference("status")}]}));
-    put("phases", json!({"type": "array", "minItems": 1, "items": {"enum": ["baseline", "fault", "recovery", "after"]}}));
-    put("relay", map(json!({
-        "listen": text("127.0.0.1:PORT; a free port if left out"),
-        "upstream": text("host:port"),
-        "protocol": {"enum": ["tcp", "http"], "description": "http is needed by the http- faults"},
-    }), &["upstream"]));
+    put(
+        "phases",
+        json!({"type": "array", "minItems": 1, "items": {"enum": ["baseline", "fault", "recovery", "after"]}}),
+    );
+    put(
+        "relay",
+        map(
+            json!({
+                "listen": text("127.0.0.1:PORT; a free port if left out"),
+                "upstream": text("host:port"),
+                "protocol": {"enum": ["tcp", "http"], "description": "http is needed by the http- faults"},
+            }),
+            &["upstream"],
+        ),
+    );
     put("load", map(json!({"open": reference("open")}), &["open"]));
     put("open", open());
     put("request", map(request(), &["url"]));
@@ -200,7 +218,9 @@ fn parameter(param: &Param) -> Value {
         ParamKind::Rate => reference("rate"),
         ParamKind::Bandwidth => reference("bandwidth"),
         ParamKind::Size => reference("size"),
-        ParamKind::Int { min, max } => json!({"anyOf": [{"type": "integer", "minimum": min, "maximum": max}, {"type": "string", "pattern": "^\\$\\{"}]}),
+        ParamKind::Int { min, max } => {
+            json!({"anyOf": [{"type": "integer", "minimum": min, "maximum": max}, {"type": "string", "pattern": "^\\$\\{"}]})
+        }
         ParamKind::Flag => json!({"type": "boolean"}),
         ParamKind::Choice(words) => json!({"enum": words}),
         ParamKind::Text => reference("text"),

@@ -59,7 +59,8 @@ impl Topology {
 
     /// Every PoP, once.
     pub fn pops(&self) -> Vec<&str> {
-        let mut pops: Vec<&str> = self.services.iter().flat_map(|s| s.pops.iter().map(String::as_str)).collect();
+        let mut pops: Vec<&str> =
+            self.services.iter().flat_map(|s| s.pops.iter().map(String::as_str)).collect();
         pops.sort_unstable();
         pops.dedup();
         pops
@@ -135,7 +136,10 @@ fn services(reader: &Reader<'_>, list: &Node) -> Vec<Service> {
             reader.mistake(value.id, format!("`{name}` has no instances"));
         }
         if !pops.is_empty() && pops.len() != instances.len() {
-            reader.mistake(value.id, format!("`{name}` has {} instances but {} pops", instances.len(), pops.len()));
+            reader.mistake(
+                value.id,
+                format!("`{name}` has {} instances but {} pops", instances.len(), pops.len()),
+            );
         }
         for instance in &instances {
             if services.iter().any(|service| service.instances.contains(instance)) {

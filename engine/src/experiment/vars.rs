@@ -57,7 +57,8 @@ impl Vars {
     }
 
     fn value(&self, inner: &str) -> Result<String, VarError> {
-        let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
+        let (name, default) =
+            inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
         if self.late.iter().any(|late| late == name) {
             return Ok(format!("${{{name}}}"));
         }

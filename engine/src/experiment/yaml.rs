@@ -238,7 +238,9 @@ mod tests {
         let started = std::time::Instant::now();
         assert!(read(&bomb).is_err());
         assert!(read(&"[".repeat(100_000)).is_err());
-        assert!(read(&format!("{}1{}", "[".repeat(100), "]".repeat(100))).unwrap_err().message.contains("deeper"));
+        assert!(
+            read(&format!("{}1{}", "[".repeat(100), "]".repeat(100))).unwrap_err().message.contains("deeper")
+        );
         assert!(read(&"x".repeat(10 << 20)).unwrap_err().message.contains("bytes"));
         assert!(read("a: 1\n---\nb: 2\n").is_err());
         assert!(read("a: !tag x\n").is_err());

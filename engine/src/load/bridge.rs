@@ -35,7 +35,12 @@ fn one(request: &Request, late: &Late) -> RequestSpec {
         method: request.method.clone(),
         url: substitute_late(&request.url, late),
         headers: headers.map(|(name, value)| (name.clone(), substitute_late(value, late))).collect(),
-        body: request.body.as_deref().map(|body| substitute_late(body, late)).unwrap_or_default().into_bytes(),
+        body: request
+            .body
+            .as_deref()
+            .map(|body| substitute_late(body, late))
+            .unwrap_or_default()
+            .into_bytes(),
         weight: request.weight,
         expect: Expect {
             statuses: request.statuses.iter().map(|(from, to)| *from..=*to).collect(),

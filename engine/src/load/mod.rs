@@ -43,10 +43,10 @@ pub use spec::{
     CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
 };
 
+use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
 use origin::Origin;
-use crate::schedule::Profile;
 use spec::Checked;
 use worker::{Setup, StopCell};
 

@@ -13,9 +13,9 @@ use super::Load;
 use super::clock::{Clock, MILLISECOND, SECOND, Timer};
 use super::lane::{Job, Lane, Shared};
 use super::phase::PhaseCell;
+use super::tally::{Recorder, Slice};
 use crate::random::Random;
 use crate::schedule::Arrivals;
-use super::tally::{Recorder, Slice};
 
 /// How often overdue requests are looked for.
 const SWEEP: u64 = 5 * MILLISECOND;

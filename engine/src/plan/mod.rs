@@ -148,9 +148,15 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                 if let Some(other) = injections.iter().find(|other| clash(other, &planned)) {
                     let message = format!(
                         "{} on {} would overlap with {} on the same target at {}s",
-                        planned.fault, planned.target, other.fault, planned.at_s.max(other.at_s)
+                        planned.fault,
+                        planned.target,
+                        other.fault,
+                        planned.at_s.max(other.at_s)
                     );
-                    let help = Some("two injections cannot claim one thing at one time: move one, or aim it elsewhere".to_owned());
+                    let help = Some(
+                        "two injections cannot claim one thing at one time: move one, or aim it elsewhere"
+                            .to_owned(),
+                    );
                     mistakes.push(Mistake { node: Some(used.node), message, help });
                 }
                 injections.push(planned);
@@ -213,7 +219,11 @@ fn assemble(experiment: &Experiment, seed: u64, injections: Vec<PlannedInjection
         duration_s: experiment.duration().as_secs_f64(),
         load: load.collect(),
         blast_radius: blast(experiment, &injections),
-        objectives: experiment.objectives.iter().map(|o| format!("{}: {}", o.journey, text::clause(o))).collect(),
+        objectives: experiment
+            .objectives
+            .iter()
+            .map(|o| format!("{}: {}", o.journey, text::clause(o)))
+            .collect(),
         guards: experiment.guards.iter().map(|guard| guard.text.clone()).collect(),
         notes: notes(experiment, &phases),
         phases,
@@ -230,7 +240,8 @@ fn phases(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<Phase
     let recovered = (last + experiment.recover_within.as_secs_f64()).min(end);
     let bounds = [0.0, warm, first, last, recovered, end];
     let spans = Phase::ALL.into_iter().zip(bounds.windows(2));
-    let spans = spans.map(|(phase, bound)| PhaseSpan { phase, start_s: bound[0], end_s: bound[1].max(bound[0]) });
+    let spans =
+        spans.map(|(phase, bound)| PhaseSpan { phase, start_s: bound[0], end_s: bound[1].max(bound[0]) });
     spans.filter(|span| span.end_s > span.start_s).collect()
 }
 
@@ -245,8 +256,10 @@ fn blast(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<Blast>
     for service in &topology.services {
         let at = |time: f64| {
             let live = injections.iter().filter(|i| i.service.as_ref() == Some(&service.name));
-            let mut hit: Vec<String> =
-                live.filter(|i| i.at_s <= time && time < i.at_s + i.for_s).map(|i| i.target.to_string()).collect();
+            let mut hit: Vec<String> = live
+                .filter(|i| i.at_s <= time && time < i.at_s + i.for_s)
+                .map(|i| i.target.to_string())
+                .collect();
             hit.sort();
             hit.dedup();
             hit.len()

@@ -13,7 +13,7 @@ type Found = (Target, Option<String>);
 type Refusal = (String, Option<String>);
 
 /// The concrete targets of one fault, in order of their names.
-pub fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Result<Vec<Found>, Refusal> {
+pub(super) fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Result<Vec<Found>, Refusal> {
     let kind = used.injector.about().target;
     match &used.selector {
         Selector::Service { service, pick } => {
@@ -60,7 +60,8 @@ fn pick_instances(service: &Service, pick: Option<Pick>, seed: u64) -> Result<Ve
         None if all.len() == 1 => 1,
         None => {
             let message = format!("`{}` has {} instances", service.name, all.len());
-            let help = "say how many are hit: `pick: one`, `pick: 50%`, `pick: all`, or aim it by `instance`".to_owned();
+            let help = "say how many are hit: `pick: one`, `pick: 50%`, `pick: all`, or aim it by `instance`"
+                .to_owned();
             return Err((message, Some(help)));
         }
         Some(Pick::All) => all.len(),
@@ -86,7 +87,8 @@ fn check_exact(experiment: &Experiment, kind: TargetKind, target: &Target) -> Re
         Target::Relay(name) if !experiment.relays.iter().any(|relay| relay.name == *name) => {
             let known: Vec<&str> = experiment.relays.iter().map(|relay| relay.name.as_str()).collect();
             let help = if known.is_empty() {
-                "declare it: `relays: [{NAME: {upstream: \"127.0.0.1:PORT\"}}]`, or aim it by `service`".to_owned()
+                "declare it: `relays: [{NAME: {upstream: \"127.0.0.1:PORT\"}}]`, or aim it by `service`"
+                    .to_owned()
             } else {
                 suggest(name, &known)
             };
@@ -94,7 +96,10 @@ fn check_exact(experiment: &Experiment, kind: TargetKind, target: &Target) -> Re
         }
         Target::Pop(name) => {
             let Some(topology) = experiment.topology.as_ref().filter(|_| experiment.lab.is_some()) else {
-                return Err(("only the PoPs of a lab can be drained so far".to_owned(), Some("add `lab: edge`".to_owned())));
+                return Err((
+                    "only the PoPs of a lab can be drained so far".to_owned(),
+                    Some("add `lab: edge`".to_owned()),
+                ));
             };
             let pops = topology.pops();
             if pops.contains(&name.as_str()) {
@@ -110,7 +115,7 @@ fn check_exact(experiment: &Experiment, kind: TargetKind, target: &Target) -> Re
 }
 
 /// What an injection occupies, as far as a plan can tell: a process as a whole, one kind of fault of a relay, a PoP.
-pub fn claim(injector: &dyn Injector, args: &Args, target: &Target) -> String {
+pub(super) fn claim(injector: &dyn Injector, args: &Args, target: &Target) -> String {
     let about = injector.about();
     match about.target {
         TargetKind::Process => format!("process of {target}"),

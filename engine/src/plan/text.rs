@@ -21,7 +21,7 @@ pub fn clause(objective: &Objective) -> String {
 }
 
 /// The arrivals of a load in words.
-pub fn arrivals(load: &Load) -> String {
+pub(super) fn arrivals(load: &Load) -> String {
     let stretch = |segment: &Segment| match segment {
         Segment::Hold { rate, lasting } => format!("{} for {}", Rate(*rate), Span(*lasting)),
         Segment::Ramp { from, to, over } => format!("{} to {} over {}", Rate(*from), Rate(*to), Span(*over)),
@@ -73,7 +73,8 @@ pub fn describe(plan: &Plan) -> String {
     let _ = writeln!(out, "\ninjections");
     for injection in &plan.injections {
         let end = at(injection.at_s + injection.for_s);
-        let _ = writeln!(out, "  {:>8} … {end:<8} #{} {}", at(injection.at_s), injection.number, injection.does);
+        let _ =
+            writeln!(out, "  {:>8} … {end:<8} #{} {}", at(injection.at_s), injection.number, injection.does);
         let _ = writeln!(out, "    undo:   {}", injection.undo);
         let _ = writeln!(out, "    proof:  {}", injection.proof);
         let _ = writeln!(out, "    claims: {}", injection.claims.join(", "));
@@ -81,8 +82,13 @@ pub fn describe(plan: &Plan) -> String {
     if !plan.blast_radius.is_empty() {
         let _ = writeln!(out, "\nblast radius");
         for blast in &plan.blast_radius {
-            let journeys = if blast.journeys.is_empty() { "no journey".to_owned() } else { blast.journeys.join(", ") };
-            let _ = writeln!(out, "  {} of {} instances of {}; needed by {journeys}", blast.hit, blast.of, blast.service);
+            let journeys =
+                if blast.journeys.is_empty() { "no journey".to_owned() } else { blast.journeys.join(", ") };
+            let _ = writeln!(
+                out,
+                "  {} of {} instances of {}; needed by {journeys}",
+                blast.hit, blast.of, blast.service
+            );
         }
     }
     list(&mut out, "objectives", &plan.objectives);

@@ -36,18 +36,23 @@ pub(super) fn words(check: &ProbeCheck) -> (String, String) {
                 .iter()
                 .map(|(from, to)| if from == to { from.to_string() } else { format!("{from}-{to}") })
                 .collect();
-            let body = body_contains.as_ref().map_or(String::new(), |text| format!(", body contains `{text}`"));
+            let body =
+                body_contains.as_ref().map_or(String::new(), |text| format!(", body contains `{text}`"));
             (format!("GET {}", bare_url(url)), format!("status {}{body}", ranges.join(", ")))
         }
         ProbeCheck::Tcp { address } => (format!("connect to {address}"), "a connection".to_owned()),
-        ProbeCheck::Command { argv, exit } => (format!("run `{}`", argv.join(" ")), format!("exit code {exit}")),
+        ProbeCheck::Command { argv, exit } => {
+            (format!("run `{}`", argv.join(" ")), format!("exit code {exit}"))
+        }
     }
 }
 
 /// One observation: held, or why not.
 pub(super) async fn run(probe: &Probe) -> Result<(), String> {
     match &probe.check {
-        ProbeCheck::Http { url, statuses, body_contains } => http(url, statuses, body_contains.as_deref()).await,
+        ProbeCheck::Http { url, statuses, body_contains } => {
+            http(url, statuses, body_contains.as_deref()).await
+        }
         ProbeCheck::Tcp { address } => {
             TcpStream::connect(address).await.map(drop).map_err(|error| format!("{address}: {error}"))
         }
@@ -83,7 +88,11 @@ async fn http(url: &str, statuses: &[(u16, u16)], contains: Option<&str>) -> Res
             return Err(format!("status {status}"));
         }
         let Some(text) = contains else { return Ok(()) };
-        let body = Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|e| e.to_string())?.to_bytes();
+        let body = Limited::new(response.into_body(), BODY_MAX)
+            .collect()
+            .await
+            .map_err(|e| e.to_string())?
+            .to_bytes();
         if body.windows(text.len()).any(|window| window == text.as_bytes()) {
             return Ok(());
         }

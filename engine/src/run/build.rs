@@ -1,7 +1,8 @@
 //! From the course of a run to its record.
 
 use reports::record::{
-    End, ExperimentInfo, GuardRecord, HostInfo, Judgement, LoadRecord, Restoration, RunRecord, SCHEMA, Sli, Verdict,
+    End, ExperimentInfo, GuardRecord, HostInfo, Judgement, LoadRecord, Restoration, RunRecord, SCHEMA, Sli,
+    Verdict,
 };
 
 use super::Options;
@@ -91,13 +92,15 @@ fn in_words(mut load: LoadRecord, plan: &Plan) -> LoadRecord {
 }
 
 fn restoration(course: &Course) -> Restoration {
-    let open = course.injections.iter().filter(|injection| !matches!(injection.undo.as_str(), "restored" | "not-needed"));
+    let open = course
+        .injections
+        .iter()
+        .filter(|injection| !matches!(injection.undo.as_str(), "restored" | "not-needed"));
     let left: Vec<String> = open.map(|injection| injection.manual.clone()).collect();
-    // Without an early decision, the clock runs from the end of the injection that ended last.
-    let planned = course.injections.iter().filter_map(|i| i.undone_s).reduce(f64::max);
-    let seconds = match (course.restore_from, course.restored_at.or(planned)) {
+    // Without an early decision, each injection ends in its own time: the slowest undo counts.
+    let seconds = match (course.restore_from, course.restored_at) {
         (Some(from), Some(to)) => (to - from).max(0.0),
-        _ => 0.0,
+        _ => course.slowest_undo,
     };
     let crashed = matches!(&course.end, End::Aborted { by, .. } if by == "guardian") && !left.is_empty();
     Restoration { verified: left.is_empty() && !crashed, seconds, left }

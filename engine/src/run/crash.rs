@@ -73,7 +73,9 @@ impl FromStr for CrashPoint {
             "kill-both" => Some(CrashHow::KillBoth),
             _ => None,
         };
-        step.zip(how).map(|(step, how)| Self { step, how }).ok_or_else(|| format!("unknown crash point `{text}`"))
+        step.zip(how)
+            .map(|(step, how)| Self { step, how })
+            .ok_or_else(|| format!("unknown crash point `{text}`"))
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Course {
     /// When the decision to restore was made, if it was made early.
     pub(super) restore_from: Option<f64>,
     pub(super) restored_at: Option<f64>,
+    /// The slowest single undo, in seconds.
+    pub(super) slowest_undo: f64,
 }
 
 struct Dispatcher<'a> {
@@ -78,7 +80,11 @@ pub(super) async fn dispatch(
     let duration = experiment.duration();
     let guardian = Guardian::start(&options.exe, folder, duration + SLACK).await?;
     let mut journal = Journal::open(folder)?;
-    journal.append(Entry::Begin { version: journal::VERSION, run: run.to_owned(), experiment: plan.experiment.clone() })?;
+    journal.append(Entry::Begin {
+        version: journal::VERSION,
+        run: run.to_owned(),
+        experiment: plan.experiment.clone(),
+    })?;
     let clock = Clock::starting_in(LEAD);
     let (reports, mut heard) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
@@ -146,6 +152,7 @@ impl Course {
             tripped: Vec::new(),
             restore_from: None,
             restored_at: None,
+            slowest_undo: 0.0,
         }
     }
 
@@ -271,7 +278,8 @@ impl Dispatcher<'_> {
         self.baseline_judged = true;
         let probes = self.course.probes.iter().filter(|probe| probe.phases.contains(&Phase::Baseline));
         let failing = probes.filter_map(probe::baseline_miss).next();
-        match self.course.watch.steady(&self.experiment.objectives).and_then(|()| failing.map_or(Ok(()), Err)) {
+        match self.course.watch.steady(&self.experiment.objectives).and_then(|()| failing.map_or(Ok(()), Err))
+        {
             Ok(()) => {
                 self.haste.send_if_modified(|haste| {
                     let wait = *haste == Haste::Wait;
@@ -326,7 +334,9 @@ impl Dispatcher<'_> {
                 self.load.stop(Stop::Now);
             }
             _ => {
-                self.tell(&Event::Note { text: format!("{word} a third time: leaving the rest to the guardian") });
+                self.tell(&Event::Note {
+                    text: format!("{word} a third time: leaving the rest to the guardian"),
+                });
                 return true;
             }
         }
@@ -348,7 +358,10 @@ impl Dispatcher<'_> {
                             live.1 = format!("{what} {status}: {measured}");
                         }
                     }
-                    Event::Undone { id, .. } => self.live.retain(|(known, _)| known != id),
+                    Event::Undone { id, took_s, .. } => {
+                        self.live.retain(|(known, _)| known != id);
+                        self.course.slowest_undo = self.course.slowest_undo.max(*took_s);
+                    }
                     _ => {}
                 }
                 self.tell(&event);

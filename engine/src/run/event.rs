@@ -54,6 +54,8 @@ pub enum Event {
     Undone {
         /// The injection.
         id: String,
+        /// From the decision until the picture was as before.
+        took_s: f64,
         /// In words.
         text: String,
     },

@@ -29,7 +29,7 @@ pub enum GuardianError {
 
 /// What the guardian has told, as seen by its listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub(super) struct Told {
     /// The number of the last word that it has heard.
     pub heard: u64,
     /// It has ended or acts by itself.
@@ -38,7 +38,7 @@ pub struct Told {
 
 /// A running guardian.
 #[derive(Debug)]
-pub struct Guardian {
+pub(super) struct Guardian {
     child: Child,
     pipe: Mutex<(ChildStdin, u64)>,
     told: watch::Receiver<Told>,
@@ -49,7 +49,7 @@ impl Guardian {
     ///
     /// # Errors
     /// See [`GuardianError`].
-    pub async fn start(exe: &Path, folder: &Path, deadline: Duration) -> Result<Self, GuardianError> {
+    pub(super) async fn start(exe: &Path, folder: &Path, deadline: Duration) -> Result<Self, GuardianError> {
         let mut child = Command::new(exe)
             .arg("__guardian")
             .stdin(Stdio::piped())
@@ -79,7 +79,7 @@ impl Guardian {
     }
 
     /// Its process id, while it runs.
-    pub fn pid(&self) -> Option<u32> {
+    pub(super) fn pid(&self) -> Option<u32> {
         self.child.id()
     }
 
@@ -87,7 +87,7 @@ impl Guardian {
     ///
     /// # Errors
     /// It does not say that it has heard: the change must not be made.
-    pub async fn hold(&self, change: &Change) -> Result<(), GuardianError> {
+    pub(super) async fn hold(&self, change: &Change) -> Result<(), GuardianError> {
         self.say(&Word::Hold(Box::new(change.clone()))).await
     }
 
@@ -95,7 +95,7 @@ impl Guardian {
     ///
     /// # Errors
     /// It does not say that it has heard.
-    pub async fn release(&self, id: &str) -> Result<(), GuardianError> {
+    pub(super) async fn release(&self, id: &str) -> Result<(), GuardianError> {
         self.say(&Word::Release { id: id.to_owned() }).await
     }
 
@@ -103,12 +103,12 @@ impl Guardian {
     ///
     /// # Errors
     /// It does not say that it has heard.
-    pub async fn lease(&self) -> Result<(), GuardianError> {
+    pub(super) async fn lease(&self) -> Result<(), GuardianError> {
         self.say(&Word::Lease).await
     }
 
     /// Completes when it has ended or acts by itself.
-    pub async fn gone(&self) {
+    pub(super) async fn gone(&self) {
         let mut told = self.told.clone();
         // An error means that the listener has ended, and with it the guardian.
         let _ = told.wait_for(|told| told.gone).await;
@@ -133,7 +133,7 @@ impl Guardian {
     }
 
     /// Tells it that all is well and waits until it has ended.
-    pub async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         let mut line = serde_json::to_vec(&Word::End).expect("words are plain data");
         line.push(b'\n');
         let mut pipe = self.pipe.into_inner().0;

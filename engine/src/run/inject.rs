@@ -68,7 +68,11 @@ pub async fn hold(
     let deadline = ad_hoc.length + Duration::from_secs(60);
     let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline).await.map_err(|error| refused(&error))?;
     let mut journal = Journal::open(&folder).map_err(|error| refused(&error))?;
-    let begin = Entry::Begin { version: journal::VERSION, run: id.clone(), experiment: format!("inject {}", ad_hoc.injector.about().name) };
+    let begin = Entry::Begin {
+        version: journal::VERSION,
+        run: id.clone(),
+        experiment: format!("inject {}", ad_hoc.injector.about().name),
+    };
     journal.append(begin).map_err(|error| refused(&error))?;
     let (reports, heard) = mpsc::unbounded_channel();
     let clock = Clock::starting_in(Duration::ZERO);
@@ -157,7 +161,8 @@ fn code(records: &[InjectionRecord], failed: bool) -> u8 {
     let restored = |record: &InjectionRecord| matches!(record.undo.as_str(), "restored" | "not-needed");
     if !records.iter().all(restored) {
         exit::NOT_RESTORED
-    } else if failed && records.iter().all(|record| record.applied_s.is_none() && record.undo == "not-needed") {
+    } else if failed && records.iter().all(|record| record.applied_s.is_none() && record.undo == "not-needed")
+    {
         exit::REFUSED
     } else if failed {
         exit::ABORTED
@@ -172,7 +177,10 @@ fn code(records: &[InjectionRecord], failed: bool) -> u8 {
 fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refused> {
     let topology = standing.then(|| topology::parse("the lab's topology", lab::TOPOLOGY).ok()).flatten();
     let aimed_at_lab = matches!(ad_hoc.selector, Selector::Service { .. } | Selector::Instance(_))
-        || matches!(&ad_hoc.selector, Selector::Exactly(injectors::Target::Pop(_) | injectors::Target::Relay(_)));
+        || matches!(
+            &ad_hoc.selector,
+            Selector::Exactly(injectors::Target::Pop(_) | injectors::Target::Relay(_))
+        );
     if aimed_at_lab && topology.is_none() {
         let text = "refused: no lab stands in which to look for it; start one: squall lab up".to_owned();
         return Err((exit::REFUSED, text));

@@ -80,7 +80,11 @@ impl Shared {
 }
 
 /// Lives one planned injection to its end and tells what became of it.
-pub(super) async fn live(shared: Arc<Shared>, planned: PlannedInjection, mut haste: watch::Receiver<Haste>) -> InjectionRecord {
+pub(super) async fn live(
+    shared: Arc<Shared>,
+    planned: PlannedInjection,
+    mut haste: watch::Receiver<Haste>,
+) -> InjectionRecord {
     let mut record = blank(&shared.run, &planned);
     let begin = shared.clock.at(planned.at_s);
     // An injection whose turn never comes leaves no trace.
@@ -92,7 +96,11 @@ pub(super) async fn live(shared: Arc<Shared>, planned: PlannedInjection, mut has
     let change = match prepare(&shared, &planned).await {
         Ok(change) => change,
         Err(error) => {
-            fail(&shared, &mut record, format!("failed to prepare {} on {}: {error}", planned.fault, planned.target));
+            fail(
+                &shared,
+                &mut record,
+                format!("failed to prepare {} on {}: {error}", planned.fault, planned.target),
+            );
             "not-needed".clone_into(&mut record.undo);
             return record;
         }
@@ -167,7 +175,8 @@ async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<Change, 
     };
     let change = limited(planned.injector.prepare(&shared.env, &request)).await?;
     let others = shared.store.live_changes();
-    let foreign = others.iter().filter(|other| !other.id.starts_with(&shared.run)).flat_map(|other| &other.claims);
+    let foreign =
+        others.iter().filter(|other| !other.id.starts_with(&shared.run)).flat_map(|other| &other.claims);
     if let Some(claim) = foreign.into_iter().find(|claim| change.claims.contains(claim)) {
         return Err(format!("another run holds {claim}"));
     }
@@ -224,7 +233,11 @@ async fn hold(
             break;
         }
         if let Err(error) = limited(planned.injector.renew(&shared.env, change, born.elapsed())).await {
-            fail(shared, record, format!("{} on {} could not be kept alive: {error}", change.fault, change.target));
+            fail(
+                shared,
+                record,
+                format!("{} on {} could not be kept alive: {error}", change.fault, change.target),
+            );
             break;
         }
         prove(shared, planned, change, &mut seen).await;
@@ -275,6 +288,7 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     if let Err(error) = shared.crash(CrashStep::Undoing) {
         record.error.get_or_insert(error);
     }
+    let began = shared.clock.now();
     let outcome = restore(&shared.env, change).await;
     shared.claims.lock().await.retain(|claim| !change.claims.contains(claim));
     let crashed = shared.crash(CrashStep::Undone);
@@ -283,10 +297,15 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
             record.undone_s = Some(shared.clock.now());
             "restored".clone_into(&mut record.undo);
             let text = match outcome {
-                Undone::Reverted => format!("{} on {} is undone; the picture is as before", change.fault, change.target),
-                Undone::NothingToDo => format!("{} on {}: nothing was left to undo", change.fault, change.target),
+                Undone::Reverted => {
+                    format!("{} on {} is undone; the picture is as before", change.fault, change.target)
+                }
+                Undone::NothingToDo => {
+                    format!("{} on {}: nothing was left to undo", change.fault, change.target)
+                }
             };
-            shared.tell(Event::Undone { id: change.id.clone(), text });
+            let took_s = shared.clock.now() - began;
+            shared.tell(Event::Undone { id: change.id.clone(), took_s, text });
             Entry::Undone { id: change.id.clone(), outcome: *outcome, by: by() }
         }
         (Err(error), _) => {

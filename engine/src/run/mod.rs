@@ -115,7 +115,8 @@ pub async fn run(
             return Err(refusal);
         }
     };
-    let outcome = dispatcher::dispatch(experiment, plan, &options, &id, &folder, &world, signals, observer).await;
+    let outcome =
+        dispatcher::dispatch(experiment, plan, &options, &id, &folder, &world, signals, observer).await;
     world.end().await;
     drop(lock);
     match outcome {
@@ -134,7 +135,11 @@ pub async fn run(
 pub fn refuse_leftovers(store: &Store) -> Result<(), Refusal> {
     match store.leftovers()?.into_iter().next() {
         None => Ok(()),
-        Some(left) => Err(Refusal::Leftovers { run: left.run, experiment: left.experiment, count: left.open.len().max(1) }),
+        Some(left) => Err(Refusal::Leftovers {
+            run: left.run,
+            experiment: left.experiment,
+            count: left.open.len().max(1),
+        }),
     }
 }
 

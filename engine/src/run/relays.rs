@@ -17,11 +17,11 @@ const END_DEADLINE: Duration = Duration::from_secs(8);
 
 /// A running relay process.
 #[derive(Debug)]
-pub struct Relays {
+pub(super) struct Relays {
     child: Child,
     stdin: ChildStdin,
     /// What it carries.
-    pub relays: Vec<Relay>,
+    pub carried: Vec<Relay>,
 }
 
 impl Relays {
@@ -29,9 +29,10 @@ impl Relays {
     ///
     /// # Errors
     /// In words: an address is taken, or the process did not answer in time.
-    pub async fn start(exe: &Path, run: &str, declared: &[RelayDecl]) -> Result<Self, String> {
+    pub(super) async fn start(exe: &Path, run: &str, declared: &[RelayDecl]) -> Result<Self, String> {
         let place = crate::lab::Place::user().map_err(|error| error.to_string())?;
-        let control = place.root().join(format!("run-{}.sock", run.get(run.len().saturating_sub(8)..).unwrap_or(run)));
+        let control =
+            place.root().join(format!("run-{}.sock", run.get(run.len().saturating_sub(8)..).unwrap_or(run)));
         let routes: Vec<serde_json::Value> = declared
             .iter()
             .map(|relay| serde_json::json!({"name": relay.name, "listen": relay.listen, "upstream": relay.upstream, "protocol": relay.protocol}))
@@ -59,8 +60,9 @@ impl Relays {
             if let Some(error) = answer["error"].as_str() {
                 return Err(error.to_owned());
             }
-            let relays = serde_json::from_value(answer["relays"].clone()).map_err(|error| error.to_string())?;
-            Ok(Self { child, stdin, relays })
+            let relays =
+                serde_json::from_value(answer["relays"].clone()).map_err(|error| error.to_string())?;
+            Ok(Self { child, stdin, carried: relays })
         };
         tokio::time::timeout(START_DEADLINE, start)
             .await
@@ -68,7 +70,7 @@ impl Relays {
     }
 
     /// Lets it end: it lingers while connections of others go on.
-    pub async fn end(mut self) {
+    pub(super) async fn end(mut self) {
         drop(self.stdin);
         // A relay that still serves somebody goes on by itself for a bounded time; it carries no fault any more.
         let _ = tokio::time::timeout(END_DEADLINE, self.child.wait()).await;

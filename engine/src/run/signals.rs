@@ -16,7 +16,11 @@ impl Signals {
     /// The handlers cannot be installed.
     pub fn standard() -> std::io::Result<Self> {
         let (send, words) = mpsc::channel(8);
-        let kinds = [("SIGINT", SignalKind::interrupt()), ("SIGTERM", SignalKind::terminate()), ("SIGHUP", SignalKind::hangup())];
+        let kinds = [
+            ("SIGINT", SignalKind::interrupt()),
+            ("SIGTERM", SignalKind::terminate()),
+            ("SIGHUP", SignalKind::hangup()),
+        ];
         for (name, kind) in kinds {
             let mut stream = signal(kind)?;
             let send = send.clone();

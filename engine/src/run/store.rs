@@ -120,7 +120,9 @@ impl Store {
     pub fn folders(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
         let is_run = |path: &PathBuf| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| Ulid::from_string(name).is_ok())
+            path.file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| Ulid::from_string(name).is_ok())
         };
         let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_run).collect();
         folders.sort();
@@ -131,7 +133,8 @@ impl Store {
     /// Removes the oldest finished runs. What cannot be removed stays.
     fn prune(&self) {
         for folder in self.folders().into_iter().skip(KEEP) {
-            let done = !alive(&folder) && journal::read(&folder).is_ok_and(|story| story.open().is_empty() && story.damaged == 0);
+            let done = !alive(&folder)
+                && journal::read(&folder).is_ok_and(|story| story.open().is_empty() && story.damaged == 0);
             if done {
                 let _ = std::fs::remove_dir_all(folder);
             }
@@ -156,7 +159,10 @@ impl Store {
     /// What living runs have changed.
     pub fn live_changes(&self) -> Vec<Change> {
         let living = self.folders().into_iter().filter(|folder| alive(folder));
-        living.filter_map(|folder| leftover(&folder).ok().flatten()).flat_map(|leftover| leftover.open).collect()
+        living
+            .filter_map(|folder| leftover(&folder).ok().flatten())
+            .flat_map(|leftover| leftover.open)
+            .collect()
     }
 
     /// The folder of a run by `latest`, an id, a unique prefix, or a path to its folder or record.
@@ -167,17 +173,23 @@ impl Store {
         let path = Path::new(name);
         if name.contains('/') || path.exists() {
             let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
-            return if folder.exists() { Ok(path.to_owned()) } else { Err(StoreError::Unknown(name.to_owned())) };
+            return if folder.exists() {
+                Ok(path.to_owned())
+            } else {
+                Err(StoreError::Unknown(name.to_owned()))
+            };
         }
         let mut folders = self.folders();
-        if name != "latest" {
+        if name == "latest" {
+            folders.retain(|folder| folder.join(RECORD).exists());
+        } else {
             let wanted = name.to_ascii_uppercase();
-            folders.retain(|folder| folder.file_name().is_some_and(|id| id.to_string_lossy().starts_with(&wanted)));
+            folders.retain(|folder| {
+                folder.file_name().is_some_and(|id| id.to_string_lossy().starts_with(&wanted))
+            });
             if folders.len() > 1 {
                 return Err(StoreError::Ambiguous { name: name.to_owned(), count: folders.len() });
             }
-        } else {
-            folders.retain(|folder| folder.join(RECORD).exists());
         }
         folders.into_iter().next().ok_or_else(|| StoreError::Unknown(name.to_owned()))
     }
@@ -195,7 +207,8 @@ impl Store {
         }
         let bytes = std::fs::read(&path).map_err(fail)?;
         let wrong = |why: String| StoreError::Format { path: path.clone(), why };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("no JSON: {e}")))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(&bytes).map_err(|e| wrong(format!("no JSON: {e}")))?;
         let schema = value["schema"].as_str().unwrap_or("none").to_owned();
         if schema != reports::record::SCHEMA {
             let text = format!("its schema is {schema}; this version reads {}", reports::record::SCHEMA);
@@ -238,6 +251,8 @@ pub fn leftover(folder: &Path) -> Result<Option<Leftover>, StoreError> {
         return Ok(None);
     }
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let (run, experiment) = story.title().map_or((name.clone(), "?".to_owned()), |(run, experiment)| (run.to_owned(), experiment.to_owned()));
+    let (run, experiment) = story
+        .title()
+        .map_or((name.clone(), "?".to_owned()), |(run, experiment)| (run.to_owned(), experiment.to_owned()));
     Ok(Some(Leftover { folder: folder.to_owned(), run, experiment, open, damaged: story.damaged }))
 }

@@ -29,7 +29,12 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Takes in one second. Returns the text of a guard that trips.
-    pub(super) fn second(&mut self, tick: &Tick, guards: &[Guard], objectives: &[Objective]) -> Option<String> {
+    pub(super) fn second(
+        &mut self,
+        tick: &Tick,
+        guards: &[Guard],
+        objectives: &[Objective],
+    ) -> Option<String> {
         self.guards.resize(guards.len(), (0, 0.0));
         let mut tripped = None;
         for load in &tick.loads {
@@ -37,7 +42,9 @@ impl Watch {
                 self.add_baseline(&load.name, part);
             }
             let second = merged(&load.phases);
-            for (guard, state) in guards.iter().zip(&mut self.guards).filter(|(guard, _)| *guard.journey == *load.name) {
+            for (guard, state) in
+                guards.iter().zip(&mut self.guards).filter(|(guard, _)| *guard.journey == *load.name)
+            {
                 let (beyond, closeness) = beyond(guard, &second);
                 state.0 = if beyond { state.0 + 1 } else { 0 };
                 let close = if beyond { f64::from(state.0) / f64::from(guard.seconds) } else { closeness };
@@ -46,7 +53,8 @@ impl Watch {
                     tripped = Some(guard.text.clone());
                 }
             }
-            let after: Vec<&PhaseTick> = load.phases.iter().filter(|part| part.phase > Phase::Fault).collect();
+            let after: Vec<&PhaseTick> =
+                load.phases.iter().filter(|part| part.phase > Phase::Fault).collect();
             if !after.is_empty() {
                 let bad = after.iter().any(|part| bad(objectives, &load.name, tick.second, part));
                 let good = self.good.entry(load.name.to_string()).or_default();
@@ -73,7 +81,9 @@ impl Watch {
 
     /// How close each guard is now: seconds beyond the limit of those that it takes.
     pub(super) fn now(&self, guards: &[Guard]) -> Vec<(String, f64)> {
-        let close = |index: usize, guard: &Guard| self.guards.get(index).map_or(0.0, |g| f64::from(g.0) / f64::from(guard.seconds));
+        let close = |index: usize, guard: &Guard| {
+            self.guards.get(index).map_or(0.0, |g| f64::from(g.0) / f64::from(guard.seconds))
+        };
         guards.iter().enumerate().map(|(index, guard)| (guard.text.clone(), close(index, guard))).collect()
     }
 
@@ -85,7 +95,8 @@ impl Watch {
         let mut broken = Vec::new();
         for objective in objectives.iter().filter(|objective| objective.phases.contains(&Phase::Baseline)) {
             let known = self.baseline.get(&objective.journey);
-            let outcomes = known.map(|(outcomes, latencies)| Outcomes { latencies: latencies.encode(), ..outcomes.clone() });
+            let outcomes = known
+                .map(|(outcomes, latencies)| Outcomes { latencies: latencies.encode(), ..outcomes.clone() });
             let result = measure::result(objective, Phase::Baseline, outcomes.as_ref(), &[]);
             let on_good_side = result.estimate.is_none_or(|value| measure::good(objective, value));
             let no_data = outcomes.is_none_or(|outcomes| outcomes.done() == 0);
@@ -136,7 +147,12 @@ fn bad(objectives: &[Objective], journey: &str, second: u64, part: &PhaseTick) -
         at_s: second as f64,
         len_s: 1.0,
         phase: part.phase,
-        all: Outcomes { due: part.due, ok: part.ok, errors: part.errors.by_name(), latencies: part.latencies.encode() },
+        all: Outcomes {
+            due: part.due,
+            ok: part.ok,
+            errors: part.errors.by_name(),
+            latencies: part.latencies.encode(),
+        },
         pops: BTreeMap::new(),
     };
     let own = objectives.iter().filter(|objective| objective.journey == journey);
@@ -144,7 +160,12 @@ fn bad(objectives: &[Objective], journey: &str, second: u64, part: &PhaseTick) -
 }
 
 /// One second for displays.
-pub(super) fn snapshot(tick: &Tick, duration_s: f64, active: Vec<String>, guards: Vec<(String, f64)>) -> Snapshot {
+pub(super) fn snapshot(
+    tick: &Tick,
+    duration_s: f64,
+    active: Vec<String>,
+    guards: Vec<(String, f64)>,
+) -> Snapshot {
     let loads = tick.loads.iter().map(|load| {
         let second = merged(&load.phases);
         let done = second.ok + second.failed;

@@ -29,12 +29,17 @@ impl World {
     ///
     /// # Errors
     /// A lab or a relay did not start; then nothing is left.
-    pub(super) async fn start(experiment: &Experiment, options: &Options, run: &str) -> Result<Self, Refusal> {
+    pub(super) async fn start(
+        experiment: &Experiment,
+        options: &Options,
+        run: &str,
+    ) -> Result<Self, Refusal> {
         let (lab, mut inventory) = start_lab(experiment, options).await?;
         let mut relays = None;
         if !experiment.relays.is_empty() {
-            let started = Relays::start(&options.exe, run, &experiment.relays).await.map_err(Refusal::Relays)?;
-            inventory.relays.extend(started.relays.iter().cloned());
+            let started =
+                Relays::start(&options.exe, run, &experiment.relays).await.map_err(Refusal::Relays)?;
+            inventory.relays.extend(started.carried.iter().cloned());
             relays = Some(started);
         }
         Ok(Self { lab, relays, inventory })

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use reports::Latencies;
-use reports::record::{Bucket, Finding, InjectionRecord, LoadRecord, Outcomes, Phase, RunRecord, ServiceInfo, Verdict};
+use reports::record::{
+    Bucket, Finding, InjectionRecord, LoadRecord, Outcomes, Phase, RunRecord, ServiceInfo, Verdict,
+};
 
 use super::measure;
 
@@ -27,7 +29,9 @@ pub(super) fn findings(record: &RunRecord) -> Vec<Finding> {
             }
         }
     }
-    findings.sort_by_key(|finding| ["confirmed", "untested", "refuted"].iter().position(|s| *s == finding.status));
+    findings.sort_by_key(|finding| {
+        ["confirmed", "untested", "refuted"].iter().position(|s| *s == finding.status)
+    });
     findings
 }
 
@@ -88,7 +92,13 @@ fn target(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
         Some(service) if names.len() >= service.instances.len() => {
             format!("{} (all {} instances)", service.name, service.instances.len())
         }
-        Some(service) => format!("{} ({} of {} instances of {})", names.join(", "), names.len(), service.instances.len(), service.name),
+        Some(service) => format!(
+            "{} ({} of {} instances of {})",
+            names.join(", "),
+            names.len(),
+            service.instances.len(),
+            service.name
+        ),
         None => names.join(", "),
     }
 }
@@ -102,12 +112,19 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
         .collect();
     let merged = merge(&live);
     let mut worst: Option<(Verdict, String)> = None;
-    let rank = |verdict: Verdict| [Verdict::Held, Verdict::Unknown, Verdict::Missed].iter().position(|v| *v == verdict);
-    for objective in record.objectives.iter().filter(|o| o.journey == load.name && o.phases.contains(&Phase::Fault)) {
+    let rank = |verdict: Verdict| {
+        [Verdict::Held, Verdict::Unknown, Verdict::Missed].iter().position(|v| *v == verdict)
+    };
+    for objective in
+        record.objectives.iter().filter(|o| o.journey == load.name && o.phases.contains(&Phase::Fault))
+    {
         let measured = measure::measure(objective, &merged, &live).unwrap_or_default();
         let verdict = measure::answer(objective, &measured);
-        let seen = measured.estimate.map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
-        let sentence = format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
+        let seen = measured
+            .estimate
+            .map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
+        let sentence =
+            format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
         if worst.as_ref().is_none_or(|(known, _)| rank(verdict) > rank(*known)) {
             worst = Some((verdict, sentence));
         }

@@ -89,13 +89,19 @@ pub fn measure(objective: &Objective, outcomes: &Outcomes, buckets: &[&Bucket]) 
 /// A clause in one phase of a load.
 pub fn in_phase(objective: &Objective, load: Option<&LoadRecord>, phase: Phase) -> ObjectiveResult {
     let stats = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == phase));
-    let buckets: Vec<&Bucket> =
-        load.map(|load| load.buckets.iter().filter(|bucket| bucket.phase == phase).collect()).unwrap_or_default();
+    let buckets: Vec<&Bucket> = load
+        .map(|load| load.buckets.iter().filter(|bucket| bucket.phase == phase).collect())
+        .unwrap_or_default();
     result(objective, phase, stats.map(|stats| &stats.all), &buckets)
 }
 
 /// A clause against outcomes, all told.
-pub fn result(objective: &Objective, phase: Phase, outcomes: Option<&Outcomes>, buckets: &[&Bucket]) -> ObjectiveResult {
+pub fn result(
+    objective: &Objective,
+    phase: Phase,
+    outcomes: Option<&Outcomes>,
+    buckets: &[&Bucket],
+) -> ObjectiveResult {
     let (measured, trouble) = match outcomes.map(|outcomes| measure(objective, outcomes, buckets)) {
         Some(Ok(measured)) => (measured, None),
         Some(Err(error)) => (Measured::default(), Some(error)),
@@ -121,7 +127,10 @@ pub fn result(objective: &Objective, phase: Phase, outcomes: Option<&Outcomes>, 
 fn why_unknown(measured: &Measured) -> String {
     match measured.estimate {
         None => "no data".to_owned(),
-        Some(_) => format!("{} observations are too few to decide: the limit lies inside the interval", measured.samples),
+        Some(_) => format!(
+            "{} observations are too few to decide: the limit lies inside the interval",
+            measured.samples
+        ),
     }
 }
 
@@ -163,5 +172,11 @@ pub fn sentence(result: &ObjectiveResult) -> String {
         }
         None => "no data".to_owned(),
     };
-    format!("{} in {}: {} {seen}, objective {}", result.journey, result.phase.name(), result.sli.name(), clause(&objective))
+    format!(
+        "{} in {}: {} {seen}, objective {}",
+        result.journey,
+        result.phase.name(),
+        result.sli.name(),
+        clause(&objective)
+    )
 }

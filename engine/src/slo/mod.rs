@@ -53,9 +53,14 @@ fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
 }
 
 /// The verdict, the exit code and the reasons, the gravest first.
-fn conclude(record: &RunRecord, results: &[ObjectiveResult], recover_s: Option<f64>) -> (Verdict, u8, Vec<String>) {
+fn conclude(
+    record: &RunRecord,
+    results: &[ObjectiveResult],
+    recover_s: Option<f64>,
+) -> (Verdict, u8, Vec<String>) {
     if !record.restoration.verified {
-        let mut reasons = vec!["the world is not as it was: restoration is incomplete or unverified".to_owned()];
+        let mut reasons =
+            vec!["the world is not as it was: restoration is incomplete or unverified".to_owned()];
         reasons.extend(record.restoration.left.iter().map(|left| format!("to restore by hand: {left}")));
         return (Verdict::Unknown, exit::NOT_RESTORED, reasons);
     }
@@ -87,19 +92,30 @@ fn conclude(record: &RunRecord, results: &[ObjectiveResult], recover_s: Option<f
         let reasons = if unknown.is_empty() { vec!["nothing was judged".to_owned()] } else { unknown };
         return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);
     }
-    let reason = format!("every objective held in every phase ({} clauses), and every fault was proven", results.len());
+    let reason = format!(
+        "every objective held in every phase ({} clauses), and every fault was proven",
+        results.len()
+    );
     (Verdict::Held, exit::HELD, vec![reason])
 }
 
 /// Why the data must not be believed, whatever the objectives say.
 fn doubts(record: &RunRecord) -> Vec<String> {
-    let mut doubts: Vec<String> =
-        record.generator.saturated.iter().map(|why| format!("the load generator did not keep up: {why}")).collect();
+    let mut doubts: Vec<String> = record
+        .generator
+        .saturated
+        .iter()
+        .map(|why| format!("the load generator did not keep up: {why}"))
+        .collect();
     for injection in &record.injections {
         if injection.proof.status != "confirmed" {
             doubts.push(format!(
                 "{} on {} is {}: requested {}, measured {}",
-                injection.fault, injection.target, injection.proof.status, injection.proof.requested, injection.proof.measured
+                injection.fault,
+                injection.target,
+                injection.proof.status,
+                injection.proof.requested,
+                injection.proof.measured
             ));
         }
     }
@@ -164,7 +180,8 @@ fn recover(record: &RunRecord) -> Option<f64> {
     let undone = last_undo(record)?;
     let mut slowest: f64 = 0.0;
     for load in &record.loads {
-        let after: Vec<&Bucket> = load.buckets.iter().filter(|b| b.at_s >= undone.floor() && b.phase > Phase::Fault).collect();
+        let after: Vec<&Bucket> =
+            load.buckets.iter().filter(|b| b.at_s >= undone.floor() && b.phase > Phase::Fault).collect();
         let wanted = STEADY_SECONDS.min(after.len()).max(1);
         let good = |window: &[&Bucket]| !window.iter().any(|bucket| bad(record, load, bucket));
         let at = after.windows(wanted).find(|window| good(window))?.first()?.at_s;

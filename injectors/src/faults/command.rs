@@ -25,8 +25,18 @@ static ABOUT: About = About {
                   never, even from another process after a crash.",
     target: TargetKind::Nothing,
     params: &[
-        Param { name: "do", kind: ParamKind::Argv, presence: Presence::Required, help: "breaks; must exit with 0" },
-        Param { name: "undo", kind: ParamKind::Argv, presence: Presence::Required, help: "restores; idempotent" },
+        Param {
+            name: "do",
+            kind: ParamKind::Argv,
+            presence: Presence::Required,
+            help: "breaks; must exit with 0",
+        },
+        Param {
+            name: "undo",
+            kind: ParamKind::Argv,
+            presence: Presence::Required,
+            help: "restores; idempotent",
+        },
         Param {
             name: "effect",
             kind: ParamKind::Argv,
@@ -131,7 +141,9 @@ impl Injector for Command {
             Ok(Proof {
                 status: if confirmed { ProofStatus::Confirmed } else { ProofStatus::Mismatch },
                 requested: format!("`{}` exits with 0", data.effect.join(" ")),
-                measured: output.code.map_or("ended by a signal".to_owned(), |code| format!("exit code {code}")),
+                measured: output
+                    .code
+                    .map_or("ended by a signal".to_owned(), |code| format!("exit code {code}")),
                 tolerance: "none".to_owned(),
                 samples: 1,
             })

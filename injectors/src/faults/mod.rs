@@ -2,9 +2,9 @@
 
 pub mod command;
 pub mod pop_drain;
-mod processes;
 pub mod process_kill;
 pub mod process_pause;
+mod processes;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -94,9 +94,13 @@ impl Back {
         ways.extend(args.flag("permanent").filter(|yes| *yes).map(|_| Self::Never));
         match ways.len() {
             1 => Ok(ways.remove(0)),
-            0 => Err("say how it comes back: `restart: [program, …]`, `comes-back: 30s` or `permanent: true`".to_owned()),
+            0 => {
+                Err("say how it comes back: `restart: [program, …]`, `comes-back: 30s` or `permanent: true`"
+                    .to_owned())
+            }
             _ if matches!(target, Target::Instance { .. }) => {
-                Err("the lab starts its own instances again: leave out restart, comes-back and permanent".to_owned())
+                Err("the lab starts its own instances again: leave out restart, comes-back and permanent"
+                    .to_owned())
             }
             _ => Err("restart, comes-back and permanent exclude each other".to_owned()),
         }
@@ -107,11 +111,15 @@ impl Data {
     /// Whether what the target names is there, apart from those processes that were hit and are ending.
     async fn present(&self, env: &Env) -> Result<bool, InjectError> {
         match &self.anchor {
-            Anchor::Instance { instance, supervisor } => Ok(running(env, supervisor, instance).await?.unwrap_or(true)),
+            Anchor::Instance { instance, supervisor } => {
+                Ok(running(env, supervisor, instance).await?.unwrap_or(true))
+            }
             Anchor::Found(target) => match processes::search(&*env.procs, target) {
                 Ok(found) => Ok(found.iter().any(|info| !info.ended())),
                 // A server that is down has often taken its pid file with it.
-                Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Ok(false)
+                }
                 Err(e) => Err(e),
             },
         }
@@ -186,7 +194,8 @@ impl Injector for ProcessKill {
             let data: Data = recall(ABOUT.name, &change.apply)?;
             let signal = SignalName::parse(&data.signal).unwrap_or(SignalName::Kill);
             for id in data.ids {
-                let failed = |source| InjectError::System { what: format!("signal process {}", id.pid), source };
+                let failed =
+                    |source| InjectError::System { what: format!("signal process {}", id.pid), source };
                 env.procs.signal(id, signal).map_err(failed)?;
             }
             Ok(())
@@ -202,7 +211,8 @@ impl Injector for ProcessKill {
             if data.signal != "KILL" {
                 wait_end(env, &data.ids, END_DEADLINE).await?;
             }
-            if let (Anchor::Instance { instance, supervisor }, Back::Supervisor) = (&data.anchor, &data.back) {
+            if let (Anchor::Instance { instance, supervisor }, Back::Supervisor) = (&data.anchor, &data.back)
+            {
                 if running(env, supervisor, instance).await? != Some(false) {
                     // A killed instance stays a moment until its supervisor has seen the end.
                     let ending = processes::alive(&*env.procs, &data.ids)?.is_empty();
@@ -210,7 +220,8 @@ impl Injector for ProcessKill {
                         return Ok(Undone::NothingToDo);
                     }
                 }
-                return match env.control.call(supervisor, &json!({"op": "start", "instance": instance})).await {
+                return match env.control.call(supervisor, &json!({"op": "start", "instance": instance})).await
+                {
                     Ok(_) => Ok(Undone::Reverted),
                     Err(ControlError::Gone(_)) => Ok(Undone::NothingToDo),
                     Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),
@@ -221,7 +232,8 @@ impl Injector for ProcessKill {
             }
             let patience = match &data.back {
                 Back::Restart(argv) => {
-                    let failed = |source| InjectError::System { what: format!("start {}", argv.join(" ")), source };
+                    let failed =
+                        |source| InjectError::System { what: format!("start {}", argv.join(" ")), source };
                     env.procs.start(argv).map_err(failed)?;
                     START_DEADLINE
                 }

@@ -50,7 +50,8 @@ impl Injector for ProcessPause {
         Box::pin(async move {
             let (_, found) = processes::find(env, &request.target)?;
             if let Some(info) = found.iter().find(|info| info.state == STOPPED) {
-                let text = format!("process {} ({}) is stopped already, by somebody else", info.id.pid, info.comm);
+                let text =
+                    format!("process {} ({}) is stopped already, by somebody else", info.id.pid, info.comm);
                 return Err(InjectError::Target(text));
             }
             let ids: Vec<ProcessId> = found.iter().map(|info| info.id).collect();
@@ -74,7 +75,10 @@ impl Injector for ProcessPause {
         Box::pin(async move {
             for id in recall::<Data>(ABOUT.name, &change.apply)?.ids {
                 if !signal(env, id, SignalName::Stop)? {
-                    return Err(InjectError::Target(format!("process {} ended before it could be paused", id.pid)));
+                    return Err(InjectError::Target(format!(
+                        "process {} ended before it could be paused",
+                        id.pid
+                    )));
                 }
             }
             Ok(())

@@ -26,8 +26,10 @@ pub(crate) fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<ProcessInf
     let (anchor, found) = match target {
         Target::Instance { instance, .. } => {
             let known = env.inventory.instances.iter().find(|known| known.name == *instance);
-            let known = known.ok_or_else(|| InjectError::Target(format!("no instance {instance} is running")))?;
-            let id = known.process.ok_or_else(|| InjectError::Target(format!("{instance} is down already")))?;
+            let known =
+                known.ok_or_else(|| InjectError::Target(format!("no instance {instance} is running")))?;
+            let id =
+                known.process.ok_or_else(|| InjectError::Target(format!("{instance} is down already")))?;
             let anchor =
                 Anchor::Instance { instance: instance.clone(), supervisor: known.supervisor.clone() };
             let found = env.procs.look(id.pid).map_err(system("look at", target))?;
@@ -57,7 +59,8 @@ pub(crate) fn search(procs: &dyn Procs, target: &Target) -> Result<Vec<ProcessIn
         Target::Command { command, scope, limit } => {
             let found = procs.named(command, scope).map_err(system("look for", target))?;
             if found.len() > *limit as usize {
-                let text = format!("{} processes match {target}, more than the limit of {limit}", found.len());
+                let text =
+                    format!("{} processes match {target}, more than the limit of {limit}", found.len());
                 return Err(InjectError::Target(text));
             }
             Ok(found)
@@ -91,8 +94,13 @@ pub(crate) fn system(what: &'static str, target: &Target) -> impl Fn(std::io::Er
 
 /// `nginx 4711, nginx 4712`.
 pub(crate) fn names(found: &[ProcessInfo]) -> String {
-    let shown: Vec<String> = found.iter().take(8).map(|info| format!("{} {}", info.comm, info.id.pid)).collect();
-    let rest = if found.len() > shown.len() { format!(" and {} more", found.len() - shown.len()) } else { String::new() };
+    let shown: Vec<String> =
+        found.iter().take(8).map(|info| format!("{} {}", info.comm, info.id.pid)).collect();
+    let rest = if found.len() > shown.len() {
+        format!(" and {} more", found.len() - shown.len())
+    } else {
+        String::new()
+    };
     shown.join(", ") + &rest
 }
 
@@ -106,7 +114,8 @@ pub(crate) fn alive(procs: &dyn Procs, ids: &[ProcessId]) -> Result<Vec<ProcessI
     let mut living = Vec::new();
     for id in ids {
         let seen = procs.look(id.pid);
-        let seen = seen.map_err(|source| InjectError::System { what: format!("look at process {}", id.pid), source })?;
+        let seen = seen
+            .map_err(|source| InjectError::System { what: format!("look at process {}", id.pid), source })?;
         living.extend(seen.filter(|info| info.id == *id && !info.ended()));
     }
     Ok(living)
