@@ -123,11 +123,11 @@ impl Http {
     /// Goes on with what had to wait.
     pub(crate) fn resume(&mut self, faults: &[Arc<Live>], up: &mut Line, down: &mut Line, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting);
-        self.from_client(Some(&waiting), faults, up, down, now);
+        self.on_client(Some(&waiting), faults, up, down, now);
     }
 
     /// Takes bytes of the client, or its end.
-    pub(crate) fn from_client(
+    pub(crate) fn on_client(
         &mut self,
         input: Option<&[u8]>,
         faults: &[Arc<Live>],
@@ -213,17 +213,13 @@ impl Http {
     ) {
         let Decision { hold, abort, request_edits, response_edits, cuts } = self.decide(parsed, faults);
         let swallow = abort.is_some();
-        let action = match abort {
-            Some((status, live)) => {
-                let close = parsed.close || parsed.expects_continue;
-                let bytes = edit::answer(status, &live.id, parsed.head_only, close);
-                Action::Answer { bytes, close, hold }
-            }
-            None => {
-                let head = edit::edited(head, &request_edits);
-                up.push_held(Item::Data(head), hold, now);
-                Action::Forward { cuts, edits: response_edits }
-            }
+        let action = if let Some((status, live)) = abort {
+            let close = parsed.close || parsed.expects_continue;
+            let bytes = edit::answer(status, &live.id, parsed.head_only, close);
+            Action::Answer { bytes, close, hold }
+        } else {
+            up.push_held(Item::Data(edit::edited(head, &request_edits)), hold, now);
+            Action::Forward { cuts, edits: response_edits }
         };
         let (head_only, connect, upgrade) = (parsed.head_only, parsed.connect, parsed.upgrade);
         self.exchanges.push_back(Exchange { head_only, connect, upgrade, action });
@@ -295,7 +291,7 @@ impl Http {
     }
 
     /// Takes bytes of the server, or its end.
-    pub(crate) fn from_server(&mut self, input: Option<&[u8]>, down: &mut Line, now: Instant) {
+    pub(crate) fn on_server(&mut self, input: Option<&[u8]>, down: &mut Line, now: Instant) {
         let Some(mut input) = input else {
             if let Reader::Head(head) = std::mem::take(&mut self.server) {
                 push(down, &head, now);
