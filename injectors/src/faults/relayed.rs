@@ -149,9 +149,10 @@ async fn prepare(name: &str, env: &Env, request: &Request, fault: RelayFault) ->
         claims: slots.iter().map(claim).collect(),
         manual: format!(
             "nothing: the relay ends it by itself {} s after the last renewal. At once: \
-             echo '{clear}' | socat - UNIX-CONNECT:'{}'",
+             echo {} | socat - UNIX-CONNECT:{}",
             LEASE.as_secs(),
-            control.display()
+            quoted(&clear.to_string()),
+            quoted(&control.to_string_lossy())
         ),
         undo: json!(Undo { control: control.clone(), route: route.clone(), id: request.id.clone(), slots }),
         apply: json!(Apply {
@@ -219,6 +220,11 @@ async fn picture(env: &Env, control: &Path, route: &str, slots: &[String]) -> Re
         }
     }
     Ok(json!({"faults": same}))
+}
+
+/// A word of a shell command.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 async fn call(env: &Env, control: &Path, request: &Value) -> Result<Value, ControlError> {
