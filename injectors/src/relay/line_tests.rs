@@ -109,7 +109,7 @@ fn a_blackhole_stops_the_reader_and_gives_back_what_it_holds() {
     assert!(!line.wants_input());
     line.push(data(b"x"), start);
     line.push(Item::End(End::Fin), start);
-    assert_eq!(run(&mut line, start + Duration::from_secs(60)).0, b"");
+    assert_eq!(run(&mut line, start + Duration::from_mins(1)).0, b"");
     assert_eq!(line.end(), None);
     ended(&fault);
     line.refit(&[], start);
@@ -166,7 +166,7 @@ fn a_bandwidth_stage_takes_the_time_that_its_rate_says_and_stops_the_reader() {
     let (start, fault) = (Instant::now(), live(BANDWIDTH));
     let mut line = Line::new(Direction::Down, 1);
     line.refit(&[(Arc::clone(&fault), true)], start);
-    line.push(data(&[1; 300_000]), start);
+    line.push(data(&vec![1; 300_000]), start);
     assert!(!line.wants_input());
     let (out, end) = run(&mut line, start);
     assert_eq!(out.len(), 300_000);

@@ -17,7 +17,7 @@ async fn closing_one_way_leaves_the_other_open() {
     for protocol in [Protocol::Tcp, Protocol::Http] {
         let bench = Bench::with(protocol, Upstream::Count).await;
         let mut client = bench.connect().await;
-        client.write_all(&[b'x'; 100_000]).await.unwrap();
+        client.write_all(&vec![b'x'; 100_000]).await.unwrap();
         client.shutdown().await.unwrap();
         assert_eq!(read_all(&mut client).await.unwrap(), b"100000");
     }
