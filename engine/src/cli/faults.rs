@@ -84,7 +84,7 @@ fn page(about: &About) -> String {
             let _ = writeln!(page, "  {line}");
         }
     }
-    let _ = writeln!(page, "\nexample\n  - {}", about.example);
+    let _ = writeln!(page, "\nexample\n  {}", about.example);
     page
 }
 

@@ -52,9 +52,9 @@ static ABOUT: About = About {
     ],
     needs: &["whatever the commands need"],
     effect: Effect::Custom,
-    proof: "the effect command exits with 0",
-    undo: "the undo command, after which the effect command no longer exits with 0",
-    example: "command: {do: [touch, /tmp/squall-broken], undo: [rm, -f, /tmp/squall-broken], effect: [test, -e, /tmp/squall-broken]}",
+    proof: "The effect command exits with 0 while the fault lives.",
+    undo: "The undo command runs, after which the effect command no longer exits with 0.",
+    example: "- command: {do: [touch, /tmp/squall-broken], undo: [rm, -f, /tmp/squall-broken], effect: [test, -e, /tmp/squall-broken]}",
 };
 
 #[derive(Debug, Serialize, Deserialize)]

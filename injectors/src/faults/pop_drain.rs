@@ -46,10 +46,10 @@ static ABOUT: About = About {
     ],
     needs: &[],
     effect: Effect::Shift,
-    proof: "the balancer's share of requests to the PoP since the last step, against its share of the weights of all \
-            PoPs that are up",
-    undo: "the drain is cleared at the balancer; its lease ends it in any case",
-    example: "pop-drain: {pop: fra, steps: [50%, 0%], soak: 10s}",
+    proof: "The balancer's share of requests to the PoP since the last step, against its share of the weights of all \
+            PoPs that are up.",
+    undo: "The drain is cleared at the balancer; its lease ends it in any case.",
+    example: "- pop-drain: {pop: fra, steps: [50%, 0%], soak: 10s}",
 };
 
 /// The fewest requests that prove anything.

@@ -55,9 +55,9 @@ static ABOUT: About = About {
     ],
     needs: &["the right to signal the process: the same user, or CAP_KILL"],
     effect: Effect::Outage,
-    proof: "every process that was hit is gone (number and start time)",
-    undo: "the process runs again, started by the lab's supervisor, by `restart`, or by whatever `comes-back` means",
-    example: "process-kill: {service: auth}",
+    proof: "Every process that was hit is gone (number and start time), and nothing has taken its place.",
+    undo: "The process runs again, started by the lab's supervisor, by `restart`, or by whatever `comes-back` stands for.",
+    example: "- process-kill: {service: auth}",
 };
 
 /// How long a process that was started again may take until it is there.
@@ -251,10 +251,14 @@ impl Injector for ProcessKill {
             let grace = if data.signal == "KILL" { Duration::from_millis(500) } else { END_DEADLINE };
             wait_end(env, &data.ids, grace).await?;
             let living = processes::alive(&*env.procs, &data.ids)?.len();
+            let meant_to_return = matches!(data.back, Back::ByItself(_));
+            let replaced = living == 0 && !meant_to_return && data.present(env).await?;
+            let confirmed = living == 0 && !replaced;
+            let place = if replaced { ", but another process has taken its place" } else { "" };
             Ok(Proof {
-                status: if living == 0 { ProofStatus::Confirmed } else { ProofStatus::Mismatch },
+                status: if confirmed { ProofStatus::Confirmed } else { ProofStatus::Mismatch },
                 requested: format!("{} gone", data.ids.len()),
-                measured: format!("{} gone", data.ids.len() - living),
+                measured: format!("{} gone{place}", data.ids.len() - living),
                 tolerance: "all".to_owned(),
                 samples: data.ids.len() as u64,
             })

@@ -24,9 +24,9 @@ static ABOUT: About = About {
     params: &[],
     needs: &["the right to signal the process: the same user, or CAP_KILL"],
     effect: Effect::Outage,
-    proof: "every process is in state T (stopped)",
-    undo: "SIGCONT to the same processes (number and start time), which then no longer are in state T",
-    example: "process-pause: {service: auth}",
+    proof: "Every process is in state T (stopped).",
+    undo: "SIGCONT goes to the same processes (number and start time), which then no longer are in state T.",
+    example: "- process-pause: {service: auth}",
 };
 
 #[derive(Debug, Serialize, Deserialize)]

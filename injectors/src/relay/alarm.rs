@@ -95,6 +95,9 @@ pub(crate) struct Timer {
 impl Timer {
     /// Replaces the wake-up: wakes `waker` once at `at`, or not at all.
     pub(crate) fn set(&mut self, at: Option<Instant>, waker: &Waker) {
+        if at.is_none() && self.at.is_none() {
+            return;
+        }
         let mut queue = self.shared.queue();
         if let Some(old) = self.at.take() {
             queue.waiting.remove(&(old, self.id));

@@ -67,18 +67,13 @@ impl Bucket {
             self.busy = None;
             return Limited::default();
         }
-        match &mut self.busy {
-            Some(busy) => {
-                let gained = Limited { bytes: busy.last, time: now.saturating_duration_since(busy.until) };
-                busy.until = now.max(busy.until);
-                busy.last = bytes;
-                gained
-            }
-            None => {
-                self.busy = Some(Busy { until: now, last: bytes });
-                Limited::default()
-            }
-        }
+        let Some(busy) = &mut self.busy else {
+            self.busy = Some(Busy { until: now, last: bytes });
+            return Limited::default();
+        };
+        let gained = Limited { bytes: busy.last, time: now.saturating_duration_since(busy.until) };
+        *busy = Busy { until: now.max(busy.until), last: bytes };
+        gained
     }
 }
 

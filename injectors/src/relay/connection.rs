@@ -84,7 +84,7 @@ pub(crate) async fn carry(route: Arc<Route>, client: TcpStream, number: u64, tim
 async fn abandoned(client: &TcpStream, change: &mut Change) -> bool {
     let gone = async {
         let ready = client.ready(tokio::io::Interest::ERROR).await;
-        ready.is_err() || ready.is_ok_and(|ready| ready.is_error())
+        ready.map_or(true, tokio::io::Ready::is_error)
     };
     tokio::select! {
         () = std::future::poll_fn(|cx| change.poll(cx)) => false,
@@ -151,7 +151,7 @@ impl Carrier {
         }
         up.gate = http.takes_requests();
         let mut feed = |input: Option<&[u8]>, line: &mut Line, now: Instant| {
-            http.from_client(input, &faults.http, line, &mut down.line, now);
+            http.on_client(input, &faults.http, line, &mut down.line, now);
         };
         up.poll(cx, client, upstream, &faults.decided, Some(&mut feed))
     }
@@ -159,8 +159,7 @@ impl Carrier {
     fn poll_down(&mut self, cx: &mut Context<'_>) -> bool {
         let Self { client, upstream, down, http, faults, .. } = self;
         let Some(http) = http else { return down.poll(cx, upstream, client, &faults.decided, None) };
-        let mut feed =
-            |input: Option<&[u8]>, line: &mut Line, now: Instant| http.from_server(input, line, now);
+        let mut feed = |input: Option<&[u8]>, line: &mut Line, now: Instant| http.on_server(input, line, now);
         down.poll(cx, upstream, client, &faults.decided, Some(&mut feed))
     }
 

@@ -25,7 +25,7 @@ use super::fault::RelayFault;
 use super::route::Route;
 use super::table::{Live, Table};
 
-/// How long a probe of a closed port may take.
+/// How long a probe of a closed port, or its closing, may take.
 const PROBE_DEADLINE: Duration = Duration::from_millis(500);
 /// How long the answer to `stop` may take to leave.
 const FAREWELL: Duration = Duration::from_millis(50);
@@ -109,6 +109,17 @@ impl Desk {
         }
     }
 
+    /// Waits until the listener has followed the faults, so that an answer means that it has happened.
+    async fn settled(&self, index: usize) {
+        let Some(route) = self.routes.get(index) else { return };
+        let wait = async {
+            while !route.settled() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(PROBE_DEADLINE, wait).await;
+    }
+
     /// Answers one request.
     pub(crate) fn answer(self: Arc<Self>, request: Value) -> Pending<'static, Result<Value, String>> {
         Box::pin(async move {
@@ -123,6 +134,7 @@ impl Desk {
             Request::Add { route, id, fault, lease_s, seed } => {
                 let live = self.table().add(Instant::now(), &route, &id, fault, seconds(lease_s)?, seed)?;
                 self.publish(live.route);
+                self.settled(live.route).await;
                 Ok(json!({}))
             }
             Request::Renew { id, lease_s } => {
@@ -134,6 +146,7 @@ impl Desk {
                 let cleared = self.table().clear(&id);
                 if let Some(live) = &cleared {
                     self.publish(live.route);
+                    self.settled(live.route).await;
                 }
                 let seen = self.table().find(&id).map(|(live, _)| live.stats.observation());
                 Ok(json!({"cleared": cleared.is_some(), "observation": seen}))

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub(crate) struct Route {
     faults: Mutex<Arc<[Arc<Live>]>>,
     wakers: Mutex<HashMap<u64, Waker>>,
     open: AtomicUsize,
+    listening: AtomicBool,
 }
 
 impl Route {
@@ -52,6 +53,7 @@ impl Route {
             faults: Mutex::new(Arc::new([])),
             wakers: Mutex::default(),
             open: AtomicUsize::new(0),
+            listening: AtomicBool::new(true),
         }
     }
 
@@ -82,6 +84,11 @@ impl Route {
         Change { route: Arc::clone(self), number, seen: 0, waker: None }
     }
 
+    /// Whether the listener has followed the faults: it refuses if, and only if, one of them says so.
+    pub(crate) fn settled(&self) -> bool {
+        self.listening.load(Ordering::Relaxed) != self.refuses()
+    }
+
     fn refuses(&self) -> bool {
         self.faults().iter().any(|live| matches!(live.fault, RelayFault::Refuse))
     }
@@ -98,6 +105,7 @@ impl Route {
         loop {
             listener = self.accept(listener, &alarm, &mut change, &mut connections, &mut number).await?;
             sys::stop_listening(&listener)?;
+            self.listening.store(false, Ordering::Relaxed);
             while self.refuses() {
                 change.seen();
                 tokio::select! {
@@ -105,7 +113,11 @@ impl Route {
                     Some(_) = connections.join_next() => {}
                 }
             }
-            sys::listen_again(&listener)?;
+            while sys::listen_again(&listener).is_err() {
+                // Other routes go on; this one comes back when it can.
+                tokio::time::sleep(REST).await;
+            }
+            self.listening.store(true, Ordering::Relaxed);
         }
     }
 

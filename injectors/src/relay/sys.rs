@@ -38,18 +38,20 @@ fn bound(addr: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
 
 fn listening(socket: OwnedFd) -> io::Result<TcpListener> {
     rustix::net::listen(&socket, BACKLOG)?;
-    // From here on nobody may share the port, not even while it is closed.
-    rustix::net::sockopt::set_socket_reuseaddr(&socket, false)?;
     Ok(socket.into())
 }
 
 /// Stops listening: new connections are refused, the port stays ours.
 pub(crate) fn stop_listening(listener: &TcpListener) -> io::Result<()> {
+    // A port may be shared by sockets that do not listen if all of them agree: while it is closed, ours does not.
+    rustix::net::sockopt::set_socket_reuseaddr(listener, false)?;
     Ok(rustix::net::shutdown(listener, Shutdown::Read)?)
 }
 
 /// Listens again after [`stop_listening`].
 pub(crate) fn listen_again(listener: &TcpListener) -> io::Result<()> {
+    // The connections that were accepted share the port, and listening is only allowed if we agree as well.
+    rustix::net::sockopt::set_socket_reuseaddr(listener, true)?;
     Ok(rustix::net::listen(listener, BACKLOG)?)
 }
 

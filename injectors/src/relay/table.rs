@@ -53,6 +53,11 @@ impl Live {
         self.ended.load(Ordering::Relaxed)
     }
 
+    /// From here on stages let go of what they hold for it.
+    pub(crate) fn mark_ended(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
     /// The bucket of this way, if it is a bandwidth fault.
     pub(crate) fn bucket(&self, way: Direction) -> Option<&Mutex<Bucket>> {
         let [up, down] = self.buckets.as_ref()?;
@@ -157,7 +162,7 @@ impl Table {
     }
 
     fn end(&mut self, live: &Arc<Live>) {
-        live.ended.store(true, Ordering::Relaxed);
+        live.mark_ended();
         self.ended.push_back(Arc::clone(live));
         if self.ended.len() > ENDED_MAX {
             self.ended.pop_front();

@@ -195,7 +195,9 @@ pub(super) fn answer(status: u16, id: &str, head_only: bool, close: bool) -> Byt
     let id: String = id.chars().filter(char::is_ascii_graphic).collect();
     let mut text = format!("HTTP/1.1 {status} {}\r\nx-squall-fault: {id}\r\n", reason(status));
     if !bare {
-        text.push_str(&format!("content-type: text/plain\r\ncontent-length: {}\r\n", BODY.len()));
+        text.push_str("content-type: text/plain\r\ncontent-length: ");
+        text.push_str(&BODY.len().to_string());
+        text.push_str("\r\n");
     }
     if close {
         text.push_str("connection: close\r\n");

@@ -98,7 +98,6 @@ impl Chunks {
                 (self.size, self.line) = (0, 0);
             }
             (Place::Size, b';' | b' ' | b'\t' | b'\r') if self.line > 0 => self.place = Place::Extension,
-            (Place::Extension, _) if self.line < LINE_MAX => self.line += 1,
             (Place::DataEnd, b'\r') if self.line == 0 => self.line = 1,
             (Place::DataEnd, b'\n') => {
                 self.place = Place::Size;
@@ -111,7 +110,7 @@ impl Chunks {
                 self.line = 0;
             }
             (Place::Trailer, b'\r') => {}
-            (Place::Trailer, _) if self.line < LINE_MAX => self.line += 1,
+            (Place::Extension | Place::Trailer, _) if self.line < LINE_MAX => self.line += 1,
             _ => return Err(()),
         }
         Ok(false)

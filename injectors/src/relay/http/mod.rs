@@ -3,6 +3,7 @@
 //! Messages stream through; only heads are collected, up to [`HEAD_MAX`]. Whatever cannot be parsed makes the
 //! connection a tunnel of plain bytes, and so do an upgrade and CONNECT. Requests are answered in order.
 
+mod decision;
 mod edit;
 mod framing;
 
@@ -12,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::chance::{self, Dice};
-use super::fault::{Head, RelayFault};
+use super::chance::Dice;
 use super::line::{End, Item, Line};
 use super::table::Live;
+use decision::{Cut, Decision};
 use edit::{RequestHead, ResponseHead};
 use framing::{Body, Progress};
 
@@ -74,24 +75,6 @@ enum Action {
     Answer { bytes: Bytes, close: bool, hold: Option<(Duration, Arc<Live>)> },
 }
 
-#[derive(Debug)]
-struct Cut {
-    live: Arc<Live>,
-    left: u64,
-    chosen: bool,
-    counted: bool,
-}
-
-/// What the faults have decided about a request.
-#[derive(Default)]
-struct Decision {
-    hold: Option<(Duration, Arc<Live>)>,
-    abort: Option<(u16, Arc<Live>)>,
-    request_edits: Vec<Arc<Live>>,
-    response_edits: Vec<Arc<Live>>,
-    cuts: Vec<Cut>,
-}
-
 impl Http {
     /// A connection at its start.
     pub(crate) fn new(number: u64) -> Self {
@@ -123,11 +106,11 @@ impl Http {
     /// Goes on with what had to wait.
     pub(crate) fn resume(&mut self, faults: &[Arc<Live>], up: &mut Line, down: &mut Line, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting);
-        self.from_client(Some(&waiting), faults, up, down, now);
+        self.on_client(Some(&waiting), faults, up, down, now);
     }
 
     /// Takes bytes of the client, or its end.
-    pub(crate) fn from_client(
+    pub(crate) fn on_client(
         &mut self,
         input: Option<&[u8]>,
         faults: &[Arc<Live>],
@@ -211,19 +194,17 @@ impl Http {
         down: &mut Line,
         now: Instant,
     ) {
-        let Decision { hold, abort, request_edits, response_edits, cuts } = self.decide(parsed, faults);
+        self.requests += 1;
+        let Decision { hold, abort, request_edits, response_edits, cuts } =
+            Decision::of(parsed, faults, (self.number, self.requests), &mut self.dice);
         let swallow = abort.is_some();
-        let action = match abort {
-            Some((status, live)) => {
-                let close = parsed.close || parsed.expects_continue;
-                let bytes = edit::answer(status, &live.id, parsed.head_only, close);
-                Action::Answer { bytes, close, hold }
-            }
-            None => {
-                let head = edit::edited(head, &request_edits);
-                up.push_held(Item::Data(head), hold, now);
-                Action::Forward { cuts, edits: response_edits }
-            }
+        let action = if let Some((status, live)) = abort {
+            let close = parsed.close || parsed.expects_continue;
+            let bytes = edit::answer(status, &live.id, parsed.head_only, close);
+            Action::Answer { bytes, close, hold }
+        } else {
+            up.push_held(Item::Data(edit::edited(head, &request_edits)), hold, now);
+            Action::Forward { cuts, edits: response_edits }
         };
         let (head_only, connect, upgrade) = (parsed.head_only, parsed.connect, parsed.upgrade);
         self.exchanges.push_back(Exchange { head_only, connect, upgrade, action });
@@ -232,51 +213,6 @@ impl Http {
             body => Reader::Body { body, swallow },
         };
         self.answer(down, now);
-    }
-
-    /// Asks every fault what it does to this request; the first abort wins.
-    fn decide(&mut self, parsed: &RequestHead, faults: &[Arc<Live>]) -> Decision {
-        self.requests += 1;
-        let mut decision = Decision::default();
-        let number = chance_number(self.number, self.requests);
-        for live in faults {
-            let matches = live.fault.matching().is_some_and(|matching| parsed.matches(matching));
-            if live.ended() || !matches {
-                continue;
-            }
-            let chosen = chance::chosen(live.seed, number, live.fault.share());
-            if let RelayFault::HttpTruncate { bytes, .. } = &live.fault {
-                let cut = Cut { live: Arc::clone(live), left: bytes.0, chosen, counted: false };
-                decision.cuts.push(cut);
-                continue;
-            }
-            if decision.abort.is_some() {
-                // An earlier fault has answered: this one never met the request.
-                continue;
-            }
-            let mut stats = live.stats.edit();
-            stats.seen.eligible += 1;
-            stats.seen.hit += u64::from(chosen);
-            drop(stats);
-            if !chosen {
-                continue;
-            }
-            match &live.fault {
-                RelayFault::HttpAbort { status, .. } => decision.abort = Some((*status, Arc::clone(live))),
-                RelayFault::HttpDelay { scatter, .. } => {
-                    let so_far = decision.hold.as_ref().map_or(Duration::ZERO, |(delay, _)| *delay);
-                    decision.hold = Some((so_far + self.dice.delay(scatter), Arc::clone(live)));
-                }
-                RelayFault::HttpHeader { on: Head::Request, .. } => {
-                    decision.request_edits.push(Arc::clone(live));
-                }
-                RelayFault::HttpHeader { on: Head::Response, .. } => {
-                    decision.response_edits.push(Arc::clone(live));
-                }
-                _ => {}
-            }
-        }
-        decision
     }
 
     /// Sends the relay's own answers whose turn has come.
@@ -295,7 +231,7 @@ impl Http {
     }
 
     /// Takes bytes of the server, or its end.
-    pub(crate) fn from_server(&mut self, input: Option<&[u8]>, down: &mut Line, now: Instant) {
+    pub(crate) fn on_server(&mut self, input: Option<&[u8]>, down: &mut Line, now: Instant) {
         let Some(mut input) = input else {
             if let Reader::Head(head) = std::mem::take(&mut self.server) {
                 push(down, &head, now);
@@ -385,20 +321,7 @@ impl Http {
         let Some(Exchange { action: Action::Forward { cuts, .. }, .. }) = self.exchanges.front_mut() else {
             return None;
         };
-        for cut in cuts.iter_mut().filter(|cut| !cut.live.ended() && !cut.counted) {
-            if bytes as u64 <= cut.left {
-                cut.left -= bytes as u64;
-                continue;
-            }
-            cut.counted = true;
-            let mut stats = cut.live.stats.edit();
-            stats.seen.eligible += 1;
-            stats.seen.hit += u64::from(cut.chosen);
-            if cut.chosen {
-                return Some(cut.left as usize);
-            }
-        }
-        None
+        cuts.iter_mut().find_map(|cut| cut.strikes(bytes))
     }
 
     /// From here on both ways are plain bytes.
@@ -417,10 +340,6 @@ impl Http {
             _ => self.client = Reader::Tunnel,
         }
     }
-}
-
-fn chance_number(connection: u64, request: u64) -> u64 {
-    connection.rotate_left(32) ^ request
 }
 
 fn push(line: &mut Line, bytes: &[u8], now: Instant) {
