@@ -343,6 +343,30 @@ async fn retries_hide_the_loss_of_one_catalog_and_without_them_it_shows() {
 }
 
 #[tokio::test]
+async fn under_load_the_loss_of_one_of_several_costs_no_request() {
+    for victim in ["catalog-1", "origin-2", "edge-sin"] {
+        let mut bench = Bench::start(LabOptions::default()).await;
+        let mut clients = JoinSet::new();
+        for _ in 0..8 {
+            let (http, addr) = (bench.http.clone(), bench.lab.address().to_owned());
+            clients.spawn(async move {
+                for _ in 0..40 {
+                    let seen = fetch(&http, &addr, "/checkout").await.unwrap();
+                    assert_eq!(seen.status, 200, "{}", seen.body);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        bench.kill(victim).await;
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+        bench.end().await;
+    }
+}
+
+#[tokio::test]
 async fn browse_is_cached_for_a_moment_per_path_and_query_unless_switched_off() {
     let bench = Bench::start(LabOptions::default()).await;
     let mut marks = Vec::new();

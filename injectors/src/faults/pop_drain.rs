@@ -49,7 +49,7 @@ static ABOUT: About = About {
     proof: "the balancer's share of requests to the PoP since the last step, against its share of the weights of all \
             PoPs that are up",
     undo: "the drain is cleared at the balancer; its lease ends it in any case",
-    example: "pop-drain: {pop: fra, steps: [50%, 0%], soak: 10s}",
+    example: "- pop-drain: {pop: fra, steps: [50%, 0%], soak: 10s}",
 };
 
 /// The fewest requests that prove anything.
