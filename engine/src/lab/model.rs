@@ -80,8 +80,8 @@ pub(super) const SERVICES: &[Service] = &[
         name: "edge",
         instances: &["edge-fra", "edge-iad", "edge-sin"],
         pops: &["fra", "iad", "sin"],
-        workers: 32,
-        work: Duration::from_micros(500),
+        workers: 2,
+        work: Duration::from_millis(2),
         queue: Duration::from_millis(100),
     },
     Service {

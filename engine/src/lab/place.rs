@@ -43,21 +43,22 @@ impl Place {
     /// Its path is too long for sockets, it cannot be made, or it is not private.
     pub fn at(root: &Path) -> Result<Self, LabError> {
         let bad = |why: String| LabError::Folder { path: root.to_owned(), why };
+        let root = std::path::absolute(root).map_err(|e| bad(e.to_string()))?;
         if root.as_os_str().len() > ROOT_MAX {
             return Err(bad(format!("longer than {ROOT_MAX} bytes: its sockets would not be reachable")));
         }
-        match DirBuilder::new().mode(0o700).create(root) {
+        match DirBuilder::new().mode(0o700).create(&root) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(bad(e.to_string())),
             _ => {}
         }
-        let meta = fs::symlink_metadata(root).map_err(|e| bad(e.to_string()))?;
+        let meta = fs::symlink_metadata(&root).map_err(|e| bad(e.to_string()))?;
         if !meta.is_dir() || meta.uid() != rustix::process::getuid().as_raw() {
             return Err(bad("not a folder of this user".to_owned()));
         }
         if meta.mode() & 0o077 != 0 {
             return Err(bad("open to other users; its mode must be 0700".to_owned()));
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root })
     }
 
     /// The folder itself.

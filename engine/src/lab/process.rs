@@ -29,9 +29,10 @@ pub(super) fn die_with_named(parent: Option<&String>) -> Result<(), LabError> {
     die_with(pid).map_err(LabError::system("binding to the supervisor's life"))
 }
 
-/// Leaves the session of whoever started this process, with its terminal.
+/// Leaves the session of whoever started this process, with its terminal, and the folder, which may be unmounted.
 pub(super) fn leave_session() -> io::Result<()> {
-    rustix::process::setsid().map(drop).map_err(Into::into)
+    rustix::process::setsid()?;
+    std::env::set_current_dir("/")
 }
 
 /// Allows as many open files as the host permits without privileges.
