@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let outcome = runtime.block_on(async {
         let prepared = prepare(vec![spec]).await?;
         let origin = Instant::now() + Duration::from_millis(50);
-        start(prepared, Arc::new(PhaseCell::new(Phase::Baseline)), origin, 1)?.finish().await
+        start(prepared, &Arc::new(PhaseCell::new(Phase::Baseline)), origin, 1)?.finish().await
     })?;
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let cpu_us = cpu.tv_sec as f64 * 1e6 + cpu.tv_nsec as f64 / 1e3;

@@ -14,7 +14,7 @@ use crate::random::Random;
 /// The highest rate, in requests per second.
 pub const MAX_RATE: f64 = 10_000_000.0;
 /// The longest profile.
-pub const MAX_DURATION: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 /// The most pieces (a step is a piece) in a profile.
 pub const MAX_PIECES: usize = 10_000;
 
@@ -148,9 +148,9 @@ impl Shape {
         for _ in 0..100 {
             let off = self.arrivals(t) - n;
             if off > 0.0 {
-                high = t
+                high = t;
             } else {
-                low = t
+                low = t;
             }
             let newton = t - off / self.rate(t);
             let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };

@@ -71,7 +71,7 @@ impl ErrorClass {
 
     /// The class of a failed read or write on an open connection.
     pub(super) fn of_stream(error: &io::Error) -> Self {
-        if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>()) {
             return Self::Tls;
         }
         match errno(error) {

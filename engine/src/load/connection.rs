@@ -203,13 +203,11 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             None if !reusable => return Next::Rest,
             None => {
                 lane.rest(index);
-                match poll_fn(|cx| connection.poll_idle(cx, lane, slot)).await {
-                    Some(next) => job = next,
-                    None => {
-                        lane.unrest(index);
-                        return Next::Rest;
-                    }
-                }
+                let Some(next) = poll_fn(|cx| connection.poll_idle(cx, lane, slot)).await else {
+                    lane.unrest(index);
+                    return Next::Rest;
+                };
+                job = next;
             }
         }
     }
@@ -250,7 +248,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.poll_send(cx, &request.bytes);
         }
         let rules = Rules {
-            head_request: request.head_request,
+            head_request: request.bodiless,
             pop_header: &lane.load.checked.pop_header,
             needle: request.needle.as_ref(),
         };

@@ -179,7 +179,7 @@ pub struct LoadOutcome {
 /// A thread cannot be started.
 pub fn start(
     prepared: Prepared,
-    phase: Arc<PhaseCell>,
+    phase: &Arc<PhaseCell>,
     origin: Instant,
     seed: u64,
 ) -> Result<Running, LoadError> {
@@ -198,7 +198,7 @@ pub fn start(
             workers,
             loads: loads.clone(),
             clock,
-            phase: Arc::clone(&phase),
+            phase: Arc::clone(phase),
             stop: Arc::clone(&running.stop),
             seed,
             out: out.clone(),

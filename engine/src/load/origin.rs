@@ -46,10 +46,8 @@ pub(super) struct Origin {
 
 /// Resolves and prepares all origins of a load.
 pub(super) async fn prepare(names: &[OriginName], tls: &TlsSpec) -> Result<Vec<Origin>, OriginError> {
-    let connector = match names.iter().any(|name| name.tls) {
-        true => Some(TlsConnector::from(Arc::new(config(tls)?))),
-        false => None,
-    };
+    let secure = names.iter().any(|name| name.tls);
+    let connector = if secure { Some(TlsConnector::from(Arc::new(config(tls)?))) } else { None };
     let mut origins = Vec::new();
     for name in names {
         let addresses = resolve(&name.host, name.port).await?;

@@ -15,7 +15,7 @@ pub const REQUESTS_MAX: usize = 256;
 /// The most connections of one load.
 pub const CONNECTIONS_MAX: u32 = 100_000;
 /// The longest deadline: the largest latency that a record can hold.
-pub const DEADLINE_MAX: Duration = Duration::from_secs(600);
+pub const DEADLINE_MAX: Duration = Duration::from_mins(10);
 
 /// One load of the open model: what to send, when, and over which connections.
 #[derive(Debug, Clone, PartialEq)]
@@ -175,7 +175,8 @@ pub(super) struct Request {
     pub(super) bytes: Vec<u8>,
     /// Which of the load's origins.
     pub(super) origin: usize,
-    pub(super) head_request: bool,
+    /// HEAD: no answer has a body.
+    pub(super) bodiless: bool,
     /// Sending it twice does no more than sending it once.
     pub(super) idempotent: bool,
     pub(super) needle: Option<Needle>,
@@ -290,18 +291,18 @@ fn build(spec: &RequestSpec, uri: &Uri, origin: usize, reuse: bool) -> Result<Re
     }
     let has = |wanted: &str| given.iter().any(|(name, _)| name.as_str() == wanted);
     if !has("host") {
-        head += &format!("host: {}\r\n", uri.authority().map_or("", |a| a.as_str()));
+        head.extend(["host: ", uri.authority().map_or("", |a| a.as_str()), "\r\n"]);
     }
     if !has("user-agent") {
         head += concat!("user-agent: squall/", env!("CARGO_PKG_VERSION"), "\r\n");
     }
     for (name, value) in &given {
-        head += &format!("{name}: {value}\r\n");
+        head.extend([name.as_str(), ": ", value, "\r\n"]);
     }
     if !spec.body.is_empty()
         || [hyper::Method::POST, hyper::Method::PUT, hyper::Method::PATCH].contains(&method)
     {
-        head += &format!("content-length: {}\r\n", spec.body.len());
+        head.extend(["content-length: ", &spec.body.len().to_string(), "\r\n"]);
     }
     head += if reuse { "\r\n" } else { "connection: close\r\n\r\n" };
     let mut bytes = head.into_bytes();
@@ -310,7 +311,7 @@ fn build(spec: &RequestSpec, uri: &Uri, origin: usize, reuse: bool) -> Result<Re
         name: spec.name.clone(),
         bytes,
         origin,
-        head_request: method == hyper::Method::HEAD,
+        bodiless: method == hyper::Method::HEAD,
         idempotent: method.is_idempotent(),
         needle: spec.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())),
         statuses: spec.expect.statuses.clone(),

@@ -8,7 +8,7 @@ use reports::record::{Bucket, LoadRecord, Outcomes, Phase, PhaseStats};
 
 use super::Load;
 use super::tally::{
-    NO_POP, OTHER_POP, OTHER_STATUS, PHASES, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Tally,
+    ByPhase, NO_POP, OTHER_POP, OTHER_STATUS, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Tally,
 };
 
 /// Slices of time that may still grow, in seconds behind the newest.
@@ -70,12 +70,14 @@ impl LoadSums {
     }
 
     /// Adds what one worker counted over the whole run.
-    pub(super) fn close(&mut self, totals: [Option<Box<PhaseTotals>>; PHASES]) {
+    pub(super) fn close(&mut self, totals: ByPhase<PhaseTotals>) {
         for (phase, totals) in Phase::ALL.into_iter().zip(totals) {
             let Some(totals) = totals else { continue };
             let sum = self.phases.entry(phase).or_default();
             for (kind, tally) in totals.kinds.iter().enumerate() {
-                tally.iter().for_each(|tally| sum.kinds.entry(kind).or_default().merge(tally));
+                if let Some(tally) = tally {
+                    sum.kinds.entry(kind).or_default().merge(tally);
+                }
             }
             for (name, tally) in totals.by_pop {
                 let known = sum.pops.len() < POPS_MAX || sum.pops.contains_key(&name);

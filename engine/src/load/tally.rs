@@ -23,8 +23,8 @@ pub(super) const OTHER_POP: &str = "other";
 /// Status codes beyond [`STATUSES_MAX`] are counted here.
 pub(super) const OTHER_STATUS: u16 = 0;
 
-/// Phases, as an index.
-pub(super) const PHASES: usize = Phase::ALL.len();
+/// Something for each phase that was seen.
+pub(super) type ByPhase<T> = [Option<Box<T>>; Phase::ALL.len()];
 
 /// Counts and latencies.
 #[derive(Debug, Clone, Default)]
@@ -111,7 +111,7 @@ pub(super) struct Slice {
     pub(super) worker: usize,
     pub(super) second: u64,
     /// By load, then phase.
-    pub(super) loads: Vec<[Option<Box<PhaseSlice>>; PHASES]>,
+    pub(super) loads: Vec<ByPhase<PhaseSlice>>,
     /// From the intended time to the pacer's turn, in microseconds.
     pub(super) lag: Latencies,
     /// Share of the time that the thread computed.
@@ -121,7 +121,7 @@ pub(super) struct Slice {
     /// Stale connections replaced.
     pub(super) reconnects: u64,
     /// The last slice: by load, then phase, and the requests that were cut short.
-    pub(super) last: Option<(Vec<[Option<Box<PhaseTotals>>; PHASES]>, u64)>,
+    pub(super) last: Option<(Vec<ByPhase<PhaseTotals>>, u64)>,
 }
 
 impl Slice {
@@ -172,7 +172,7 @@ impl Pops {
 struct LoadTotals {
     kinds: usize,
     pops: Pops,
-    phases: [Option<Box<PhaseTotals>>; PHASES],
+    phases: ByPhase<PhaseTotals>,
 }
 
 /// The counts of one worker.
@@ -212,9 +212,12 @@ impl Recorder {
     }
 
     fn complete(&mut self, slice: &mut Slice, now: u64) {
-        let cpu = thread_cpu();
-        slice.cpu = (cpu - self.cut_cpu) as f64 / now.saturating_sub(self.cut_at).max(1) as f64;
-        (self.cut_at, self.cut_cpu) = (now, cpu);
+        let (cpu, took) = (thread_cpu(), now.saturating_sub(self.cut_at));
+        // The rest of a second at the very end is too short to say anything.
+        if took >= SECOND / 5 {
+            slice.cpu = (cpu - self.cut_cpu) as f64 / took as f64;
+            (self.cut_at, self.cut_cpu) = (now, cpu);
+        }
         for (phases, totals) in slice.loads.iter_mut().zip(&self.totals) {
             for phase in phases.iter_mut().flatten() {
                 let named = totals.pops.names.iter().zip(&phase.pops).filter(|(_, count)| **count > 0);

@@ -71,9 +71,10 @@ impl Stream {
         let load = Arc::clone(&setup.loads[index]);
         let (worker, workers) = (setup.worker, setup.workers);
         let seed = setup.seed.wrapping_add(index as u64);
-        let mut arrivals = match load.poisson {
-            true => Arrivals::poisson(&load.profile, worker, workers, seed),
-            false => Arrivals::even(&load.profile, worker, workers),
+        let mut arrivals = if load.poisson {
+            Arrivals::poisson(&load.profile, worker, workers, seed)
+        } else {
+            Arrivals::even(&load.profile, worker, workers)
         };
         let slots = load.max_connections / workers + u32::from(worker < load.max_connections % workers);
         let lane =
@@ -165,9 +166,13 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
             return Ok(());
         }
         if stopping == StopCell::GRACEFUL {
-            streams.iter_mut().for_each(|s| s.next = None);
+            for stream in &mut streams {
+                stream.next = None;
+            }
         }
-        streams.iter_mut().for_each(|s| s.dispatch(shared, now));
+        for stream in &mut streams {
+            stream.dispatch(shared, now);
+        }
         if now >= sweep_at {
             streams.iter().flat_map(|s| &s.lanes).for_each(|lane| lane.sweep(now));
             sweep_at = now + SWEEP;
