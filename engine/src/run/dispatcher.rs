@@ -99,7 +99,7 @@ pub(super) async fn dispatch(
         reports,
     });
     let phase = Arc::new(PhaseCell::new(Phase::WarmUp));
-    let mut load = load::start(prepared, Arc::clone(&phase), clock.origin(), plan.seed)?;
+    let mut load = load::start(prepared, &phase, clock.origin(), plan.seed)?;
     let mut ticks = load.ticks().expect("nobody else takes the ticks");
     let (haste, told) = watch::channel(Haste::Wait);
     let mut injections = JoinSet::new();
