@@ -189,6 +189,23 @@ mod tests {
     }
 
     #[test]
+    fn an_hour_takes_a_few_megabytes() {
+        let mut sums = LoadSums::new(4);
+        let mut busy = PhaseSlice::default();
+        busy.all.ok = 5000;
+        // Spread wide: a second with 5000 different latencies between 1 ms and 1 s.
+        (0..5000u64).for_each(|i| busy.all.latencies.record(1000 + i * i % 999_983));
+        for second in 0..3600 {
+            sums.add(second, Phase::Baseline, &busy);
+            assert!(sums.open.len() <= 2, "distributions of the past are kept encoded");
+        }
+        sums.close_before(u64::MAX);
+        let size: usize = sums.closed.values().map(|bucket| bucket.all.latencies.len()).sum();
+        assert_eq!(sums.closed.len(), 900);
+        assert!(size < 8 << 20, "{size} bytes");
+    }
+
+    #[test]
     fn two_phases_in_one_second_have_two_buckets() {
         let mut sums = LoadSums::new(4);
         for phase in [Phase::Fault, Phase::Recovery] {

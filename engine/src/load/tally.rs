@@ -215,7 +215,7 @@ impl Recorder {
         let (cpu, took) = (thread_cpu(), now.saturating_sub(self.cut_at));
         // The rest of a second at the very end is too short to say anything.
         if took >= SECOND / 5 {
-            slice.cpu = (cpu - self.cut_cpu) as f64 / took as f64;
+            slice.cpu = ((cpu - self.cut_cpu) as f64 / took as f64).min(1.0);
             (self.cut_at, self.cut_cpu) = (now, cpu);
         }
         for (phases, totals) in slice.loads.iter_mut().zip(&self.totals) {

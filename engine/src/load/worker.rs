@@ -154,6 +154,9 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     let timer = Timer::new(*clock)?;
     let mut streams: Vec<Stream> = (0..setup.loads.len()).map(|i| Stream::new(setup, i, shared)).collect();
     let (mut sweep_at, mut second, mut gather) = (0, u64::MAX, 0);
+    // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
+    let drain = setup.loads.iter().map(|load| load.deadline).max().unwrap_or(0) + SECOND;
+    let mut drained_by = u64::MAX;
     loop {
         let now = clock.now();
         shared.recorder.borrow_mut().roll(now, shared.open.get());
@@ -181,6 +184,12 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         let busy = shared.outstanding.get() > 0;
         if next.is_none() && !busy {
             return Ok(());
+        }
+        if next.is_none() {
+            drained_by = drained_by.min(now + drain);
+        }
+        if now >= drained_by {
+            return Err(io::Error::other("a request never ended"));
         }
         let mut wake = ((second + 1) * SECOND).min(now + NAP);
         if busy {
