@@ -242,7 +242,7 @@ async fn a_slow_close_delays_the_end_and_nothing_else() {
     assert!(start.elapsed() < Duration::from_millis(200));
     assert_eq!(read_all(&mut client).await.unwrap(), b"");
     assert!(start.elapsed() >= Duration::from_millis(300));
-    assert!((bench.clear("x").await.delays.mean - 0.3).abs() < 0.015);
+    assert!((bench.clear("x").await.delays.mean - 0.3).abs() < 0.03);
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn slices_arrive_one_by_one() {
     assert!(start.elapsed() >= Duration::from_millis(180));
     let seen = bench.clear("x").await;
     assert_eq!(seen.pieces, 10);
-    assert!((seen.delays.mean - 0.02).abs() < 0.002, "{}", seen.delays.mean);
+    assert!((seen.delays.mean - 0.02).abs() < 0.005, "{}", seen.delays.mean);
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn traffic_proves_bandwidth_blackhole_reset_slice_and_limit() {
         ("relay-reset", &[("share", "100%")]),
         ("relay-slice", &[("size", "10kB"), ("delay", "2ms")]),
         ("relay-limit-data", &[("bytes", "1kB")]),
-        ("relay-slow-close", &[("delay", "50ms")]),
+        ("relay-slow-close", &[("delay", "400ms")]),
     ] {
         let bench = Bench::new(Upstream::Send(300_000)).await;
         let (env, injector) = (env(&bench), registry::find(name).unwrap());
