@@ -225,16 +225,17 @@ impl Stage {
         let live = Arc::clone(self.live.as_ref()?);
         let entered = self.queue.front()?.entered;
         let mut bucket = live.bucket(way)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let prompt = !self.stalled;
         let Rule::Bandwidth { slot } = &mut self.rule else { return None };
         let (at, length) = *slot.get_or_insert_with(|| {
             let length = bucket.slice(length);
-            (bucket.reserve(length, entered, now), length)
+            (bucket.reserve(length, entered, now, prompt), length)
         });
         if at > now {
             return None;
         }
         *slot = None;
-        let limited = bucket.left(length, now, !self.stalled);
+        let limited = bucket.left(length, now, prompt);
         drop(bucket);
         let mut stats = live.stats.edit();
         stats.seen.pieces += 1;

@@ -117,7 +117,7 @@ async fn without_traffic_nothing_is_proven_except_by_a_probe_of_our_own() {
 async fn traffic_proves_latency_and_the_proof_outlives_the_fault() {
     let bench = Bench::new(Upstream::Echo).await;
     let (env, injector) = (env(&bench), registry::find("relay-latency").unwrap());
-    let request = request(injector, "run/1", &[("delay", "30ms"), ("jitter", "5ms")]);
+    let request = request(injector, "run/1", &[("delay", "100ms"), ("jitter", "20ms")]);
     let change = injector.prepare(&env, &request).await.unwrap();
     injector.apply(&env, &change).await.unwrap();
     let mut client = bench.connect().await;
@@ -135,9 +135,9 @@ async fn traffic_proves_bandwidth_blackhole_reset_slice_and_limit() {
         ("relay-bandwidth", &[("rate", "8mbit")][..]),
         ("relay-blackhole", &[("direction", "down")]),
         ("relay-reset", &[("share", "100%")]),
-        ("relay-slice", &[("size", "10kB"), ("delay", "2ms")]),
+        ("relay-slice", &[("size", "30kB"), ("delay", "60ms")]),
         ("relay-limit-data", &[("bytes", "1kB")]),
-        ("relay-slow-close", &[("delay", "50ms")]),
+        ("relay-slow-close", &[("delay", "400ms")]),
     ] {
         let bench = Bench::new(Upstream::Send(300_000)).await;
         let (env, injector) = (env(&bench), registry::find(name).unwrap());
