@@ -518,6 +518,17 @@ async fn the_order_to_stop_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_lab_whose_folder_is_removed_can_not_be_told_to_stop_so_it_stops() {
+    let _turn = TURN.lock().await;
+    let (folder, place) = folder();
+    let standing = place.up(Path::new(EXE), LabOptions::default()).await.unwrap();
+    let family = children(standing.status.lab.supervisor.pid);
+    folder.close().unwrap();
+    within(Duration::from_secs(5), || !alive(standing.status.lab.supervisor)).await;
+    assert!(!family.iter().any(|id| alive(*id)));
+}
+
+#[tokio::test]
 async fn a_detached_lab_stands_once_is_found_and_goes() {
     let _turn = TURN.lock().await;
     let (_folder, place) = folder();

@@ -1,6 +1,6 @@
 //! The lab's one parent process: `squall __lab ROOT OPTIONS attached|detached`.
 //!
-//! Invariants: attached, it ends when its stdin ends; whatever ends it short of SIGKILL, its children and its folder go
+//! Invariants: attached, it ends when its stdin ends; in any case it ends when its control socket is removed; whatever ends it short of SIGKILL, its children and its folder go
 //! first. After a SIGKILL its children end by their parent-death signal, and the next start sweeps the folder.
 
 use std::path::PathBuf;
@@ -14,10 +14,13 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 
 use super::crew::Crew;
 use super::{LabError, LabOptions, Place, process, standing};
 
+/// How often the supervisor looks whether its control socket is still there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long everything may take to start; less than the parent's patience.
 const START_DEADLINE: Duration = Duration::from_secs(4);
 
@@ -87,14 +90,18 @@ async fn run(
         if tie == Tie::Detached {
             standing::remember(place, &status)?;
         }
+        // From here on a lab without its socket could never be told to stop.
+        let lost = lost(lab.control_path());
         process::say(&json!({"ready": status.to_json()?})).map_err(LabError::system("telling the parent"))?;
         let told = Arc::clone(&lab);
-        control::serve(socket, move |request| {
+        let answering = control::serve(socket, move |request| {
             let told = Arc::clone(&told);
             Box::pin(async move { told.answer(&request).await })
-        })
-        .await;
-        Ok(())
+        });
+        tokio::select! {
+            () = answering => Ok(()),
+            () = lost => Ok(()),
+        }
     };
     let outcome = tokio::select! {
         outcome = life => outcome,
@@ -123,6 +130,16 @@ async fn end(tie: Tie, mut stopped: watch::Receiver<bool>) -> Result<(), LabErro
             tokio::time::sleep(Duration::from_millis(20)).await;
             Ok(())
         }
+    }
+}
+
+/// Waits until somebody has removed the control socket.
+async fn lost(socket: PathBuf) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What cannot be read counts as there.
+    while socket.try_exists().unwrap_or(true) {
+        looks.tick().await;
     }
 }
 
