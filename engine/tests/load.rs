@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use engine::schedule::{Profile, Segment};
 use engine::load::{
     Expect, LoadError, LoadOutcome, LoadSpec, PhaseCell, RequestSpec, Running, Stop, Tick, prepare, start,
 };
+use engine::schedule::{Profile, Segment};
 use reports::Latencies;
 use reports::record::{Outcomes, Phase};
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, listen, socket};

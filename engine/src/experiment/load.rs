@@ -274,7 +274,7 @@ fn arrivals(reader: &Reader<'_>, node: &Node) -> Option<Profile> {
     let items = reader.list(node, "arrivals");
     let mut whole = true;
     for item in items {
-        let Some((id, name, value)) = reader.named(item, "a stretch of arrivals") else { return None };
+        let (id, name, value) = reader.named(item, "a stretch of arrivals")?;
         let before = segments.last().map_or(0.0, last_rate);
         let read = match name {
             "hold" => hold(reader, value, before),

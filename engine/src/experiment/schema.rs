@@ -255,12 +255,14 @@ fn flag(description: &str) -> Value {
 }
 
 /// An object with these fields and no others.
-fn map(properties: Value, required: &[&str]) -> Value {
+fn map(properties: impl Into<Value>, required: &[&str]) -> Value {
+    let properties: Value = properties.into();
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
 /// An object with exactly one of these keys.
-fn one_key(properties: Value) -> Value {
+fn one_key(properties: impl Into<Value>) -> Value {
+    let properties: Value = properties.into();
     json!({"type": "object", "properties": properties, "additionalProperties": false, "minProperties": 1, "maxProperties": 1})
 }
 

@@ -38,6 +38,7 @@ pub(super) fn main(args: &[String]) -> Result<(), LabError> {
     process::die_with_named(Some(parent))?;
     process::raise_file_limit();
     let duty: Duty = serde_json::from_str(duty)?;
+    process::call_it(&duty.name);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -35,6 +35,15 @@ pub(super) fn leave_session() -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
+/// Names this process, as `ps` and `/proc/PID/comm` show it: at most 15 bytes.
+pub(super) fn call_it(name: &str) {
+    let short: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
+    if let Ok(name) = std::ffi::CString::new(short) {
+        // Only people look at it.
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
 /// Allows as many open files as the host permits without privileges.
 pub(super) fn raise_file_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);

@@ -78,6 +78,8 @@ pub(super) async fn dispatch(
     let late = late_names(world);
     let prepared = load::prepare(load::specs(experiment, &late)).await?;
     let duration = experiment.duration();
+    let env = Env::host(world.inventory.clone());
+    injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;
     let guardian = Guardian::start(&options.exe, folder, duration + SLACK).await?;
     let mut journal = Journal::open(folder)?;
     journal.append(Entry::Begin {
@@ -88,7 +90,7 @@ pub(super) async fn dispatch(
     let clock = Clock::starting_in(LEAD);
     let (reports, mut heard) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
-        env: Env::host(world.inventory.clone()),
+        env,
         journal: Mutex::new(journal),
         guardian,
         clock,
@@ -277,7 +279,7 @@ impl Dispatcher<'_> {
     fn judge_baseline(&mut self) {
         self.baseline_judged = true;
         let probes = self.course.probes.iter().filter(|probe| probe.phases.contains(&Phase::Baseline));
-        let failing = probes.filter_map(probe::baseline_miss).next();
+        let failing = probes.into_iter().find_map(probe::baseline_miss);
         match self.course.watch.steady(&self.experiment.objectives).and_then(|()| failing.map_or(Ok(()), Err))
         {
             Ok(()) => {

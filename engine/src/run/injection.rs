@@ -18,7 +18,7 @@ use super::event::Event;
 use super::guardian::Guardian;
 use super::store::Store;
 use crate::clock::Clock;
-use crate::plan::PlannedInjection;
+use crate::plan::{Plan, PlannedInjection};
 
 /// How long preparing or applying may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(30);
@@ -166,13 +166,32 @@ async fn wait(haste: &mut watch::Receiver<Haste>, until: tokio::time::Instant) -
     }
 }
 
-async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<Change, String> {
-    let request = Request {
-        id: format!("{}/{}", shared.run, planned.number),
+/// Whether every fault of a plan could be made now: prepares each, and throws the change away. Only reads.
+///
+/// # Errors
+/// Every fault that could not, one to a line.
+pub(super) async fn preflight(env: &Env, run: &str, plan: &Plan) -> Result<(), String> {
+    let mut lacks = Vec::new();
+    for planned in &plan.injections {
+        let request = request(run, planned);
+        if let Err(error) = limited(planned.injector.prepare(env, &request)).await {
+            lacks.push(format!("{} on {} cannot be made here: {error}", planned.fault, planned.target));
+        }
+    }
+    if lacks.is_empty() { Ok(()) } else { Err(lacks.join("\n")) }
+}
+
+fn request(run: &str, planned: &PlannedInjection) -> Request {
+    Request {
+        id: format!("{run}/{}", planned.number),
         args: planned.args.clone(),
         target: planned.target.clone(),
         seed: planned.seed,
-    };
+    }
+}
+
+async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<Change, String> {
+    let request = request(&shared.run, planned);
     let change = limited(planned.injector.prepare(&shared.env, &request)).await?;
     let others = shared.store.live_changes();
     let foreign =

@@ -34,6 +34,11 @@ pub enum StoreError {
     /// No run fits the name.
     #[error("there is no run `{0}`; `squall report --list` shows what there is")]
     Unknown(String),
+    /// The run wrote no record.
+    #[error(
+        "run {0} is still going on, or was cut off before it wrote a record; `squall recover --list` shows what it left"
+    )]
+    CutOff(String),
     /// Several runs fit the name.
     #[error("`{name}` fits {count} runs; give more letters")]
     Ambiguous {
@@ -171,7 +176,7 @@ impl Store {
     /// None fits, or several do.
     pub fn resolve(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = Path::new(name);
-        if name.contains('/') || path.exists() {
+        if name.contains('/') || (name != "latest" && path.exists()) {
             let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
             return if folder.exists() {
                 Ok(path.to_owned())
@@ -202,6 +207,9 @@ impl Store {
         let path = self.resolve(name)?;
         let path = if path.is_dir() { path.join(RECORD) } else { path };
         let fail = |source| StoreError::Io { path: path.clone(), source };
+        if !path.exists() {
+            return Err(StoreError::CutOff(name.to_owned()));
+        }
         if std::fs::metadata(&path).map_err(fail)?.len() > RECORD_MAX {
             return Err(StoreError::Format { path, why: format!("larger than {RECORD_MAX} bytes") });
         }
