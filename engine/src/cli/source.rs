@@ -70,7 +70,8 @@ pub(super) struct Loaded {
 /// Every mistake.
 pub(super) fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<Loaded, Mistakes> {
     let name = file.display().to_string();
-    let text = text(file).map_err(|why| Mistakes::single(&name, "", None, why, None))?;
+    let text = text(file)
+        .map_err(|why| Mistakes::single(&name, "", None, format!("it cannot be read: {why}"), None))?;
     let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
     let input = Input {
         file: file.to_owned(),
@@ -79,10 +80,17 @@ pub(super) fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<L
         env: env.collect(),
     };
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
-    let experiment = experiment::parse(&input, &Beside(folder))?;
-    let plan =
-        plan::resolve(&experiment, seed).map_err(|mistakes| Mistakes::locate(&name, &text, mistakes))?;
-    Ok(Loaded { experiment, plan, text })
+    let parsed = experiment::parse_all(&input, &Beside(folder))?;
+    let mut mistakes = parsed.mistakes;
+    // Targets are looked for even if something else is wrong, so that all mistakes are told at once.
+    if let Some(experiment) = parsed.experiment {
+        match plan::resolve(&experiment, seed) {
+            Ok(plan) if mistakes.is_empty() => return Ok(Loaded { experiment, plan, text }),
+            Ok(_) => {}
+            Err(found) => mistakes.extend(found),
+        }
+    }
+    Err(Mistakes::locate(&name, &text, mistakes))
 }
 
 /// A seed from the clock, for runs that are given none.

@@ -10,7 +10,7 @@ use injectors::target::{Scope, Target, TargetKind};
 use injectors::units::Share;
 use injectors::{About, Args, Injector, registry};
 
-use super::mistake::suggest;
+use super::mistake::{nearest, suggest};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{FaultUse, Step};
@@ -104,18 +104,18 @@ fn faults(reader: &Reader<'_>, list: &Node) -> Vec<FaultUse> {
             continue;
         };
         let Some(fields) = reader.map(value, name) else { continue };
-        let args = own_args(reader, injector.about(), &fields);
+        let (args, whole) = own_args(reader, injector.about(), &fields);
         let selector = selector(reader, injector.about(), &fields);
         fields.finish(name);
-        if let (Some(args), Some(selector)) = (args, selector) {
-            uses.push(FaultUse { injector, args, selector, node: id });
+        if let Some(selector) = selector {
+            uses.push(FaultUse { injector, args, whole, selector, node: id });
         }
     }
     uses
 }
 
-/// Reads a fault's own parameters; none if one of them is wrong.
-fn own_args(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> Option<Args> {
+/// Reads a fault's own parameters, and tells whether all of them could be read.
+fn own_args(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> (Args, bool) {
     let mut args = BTreeMap::new();
     let mut whole = true;
     for param in about.params {
@@ -126,6 +126,7 @@ fn own_args(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> Opti
                 }
                 None => whole = false,
             },
+            (None, Presence::Required) if misspelt(about, fields, param.name) => whole = false,
             (None, Presence::Required) => {
                 let help = format!("`{}`: {} ({})", param.name, param.kind.accepts(), param.help);
                 reader.mistake_with(fields.node.id, format!("{} lacks `{}`", about.name, param.name), help);
@@ -138,7 +139,14 @@ fn own_args(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> Opti
             (None, Presence::Optional) => {}
         }
     }
-    whole.then_some(Args(args))
+    (Args(args), whole)
+}
+
+/// Whether a key that is none of this fault's stands where this parameter was probably meant: one mistake, not two.
+fn misspelt(about: &About, fields: &Fields<'_, '_>, wanted: &str) -> bool {
+    let known = || about.params.iter().chain(about.target.selectors()).map(|param| param.name);
+    let mut strangers = fields.names().filter(|name| !known().any(|known| known == *name));
+    strangers.any(|stranger| nearest(stranger, known()) == Some(wanted))
 }
 
 fn value(reader: &Reader<'_>, param: &Param, node: &Node) -> Option<Value> {

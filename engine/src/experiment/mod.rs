@@ -29,7 +29,7 @@ use crate::schedule::Profile;
 pub use fault::{Pick, Selector, parse_args};
 pub use judging::parse_guard;
 pub use mistake::{Diagnostic, Mistakes};
-pub use parse::parse;
+pub use parse::{Parsed, parse, parse_all};
 pub use topology::Topology;
 
 /// How an experiment reads what lies beside it.
@@ -191,8 +191,10 @@ pub struct Step {
 pub struct FaultUse {
     /// Its kind.
     pub injector: &'static dyn Injector,
-    /// Its own parameters.
+    /// Its own parameters; some are missing if there are mistakes in them.
     pub args: Args,
+    /// Every parameter could be read.
+    pub whole: bool,
     /// What it is aimed at.
     pub selector: Selector,
     /// Its node, for mistakes that only the plan can find.

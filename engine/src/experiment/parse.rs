@@ -10,7 +10,7 @@ use injectors::units::{Share, Span};
 use crate::lab::LabOptions;
 use crate::schedule::Segment;
 
-use super::mistake::{Mistakes, suggest};
+use super::mistake::{Mistake, Mistakes, suggest};
 use super::reader::{Fields, Reader};
 use super::vars::Vars;
 use super::yaml::{self, Content, Node, NodeId};
@@ -24,11 +24,32 @@ const BASELINE_MIN: Duration = Duration::from_secs(2);
 /// Time after the last fault that recovery and the last look need.
 const AFTER_MIN: Duration = Duration::from_secs(5);
 
+/// What a text says, as far as it can be read, and what is wrong with it.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The experiment; with mistakes, parts of it are missing.
+    pub experiment: Option<Experiment>,
+    /// What is wrong.
+    pub mistakes: Vec<Mistake>,
+}
+
 /// Checks a text and turns it into an experiment.
 ///
 /// # Errors
 /// Every mistake, with its place.
 pub fn parse(input: &Input, sources: &dyn Sources) -> Result<Experiment, Mistakes> {
+    let parsed = parse_all(input, sources)?;
+    match parsed.experiment {
+        Some(experiment) if parsed.mistakes.is_empty() => Ok(experiment),
+        _ => Err(Mistakes::locate(&input.file.display().to_string(), &input.text, parsed.mistakes)),
+    }
+}
+
+/// Reads as much of a text as can be read, so that later checks can add their mistakes to those found here.
+///
+/// # Errors
+/// The text is no YAML at all.
+pub fn parse_all(input: &Input, sources: &dyn Sources) -> Result<Parsed, Mistakes> {
     let file = input.file.display().to_string();
     let root = yaml::read(&input.text).map_err(|error| {
         let help = error.message.contains("tag").then(|| "tags such as `!x` have no meaning here".to_owned());
@@ -43,11 +64,7 @@ pub fn parse(input: &Input, sources: &dyn Sources) -> Result<Experiment, Mistake
     };
     let reader = Reader::new(&vars);
     let experiment = read(&reader, &root, sources);
-    let mistakes = reader.into_mistakes();
-    match experiment {
-        Some(experiment) if mistakes.is_empty() => Ok(experiment),
-        _ => Err(Mistakes::locate(&file, &input.text, mistakes)),
-    }
+    Ok(Parsed { experiment, mistakes: reader.into_mistakes() })
 }
 
 /// Names that `${…}` may use: `vars:`, overridden by `--set`; and those that only a run knows.
@@ -131,8 +148,8 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
         check_times(reader, node, warm_up, &timeline, &loads_read);
     }
     Some(Experiment {
-        name: name?,
-        question: question?,
+        name: name.unwrap_or_default(),
+        question: question.unwrap_or_default(),
         owner,
         lab,
         topology,

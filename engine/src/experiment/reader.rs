@@ -210,6 +210,11 @@ impl<'n> Fields<'_, 'n> {
             .map(|(key, value)| (key.id, key.name.as_str(), value))
     }
 
+    /// Every key, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'n str> {
+        self.entries.iter().map(|(key, _)| key.name.as_str())
+    }
+
     /// Whether there is a key with this name, whatever it holds.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.iter().any(|(key, _)| key.name == name)

@@ -14,7 +14,7 @@ use reports::record::{Objective, Phase, PhaseSpan, Sli};
 use serde::Serialize;
 
 use crate::experiment::mistake::Mistake;
-use crate::experiment::{Experiment, Load, Step};
+use crate::experiment::{Experiment, FaultUse, Load, Step};
 use crate::random::Random;
 
 pub use text::{bare_url, clause, describe};
@@ -134,7 +134,7 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                 }
             };
             for (target, service) in targets {
-                if let Err(found) = used.injector.check(&used.args, &target) {
+                if let Err(found) = check(used, &target) {
                     let about = used.injector.about().name;
                     mistakes.extend(found.into_iter().map(|message| Mistake {
                         node: Some(used.node),
@@ -172,7 +172,7 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
 fn planned(
     number: u32,
     step: &Step,
-    used: &crate::experiment::FaultUse,
+    used: &FaultUse,
     target: Target,
     service: Option<String>,
     seed: u64,
@@ -196,6 +196,11 @@ fn planned(
         target,
         service,
     }
+}
+
+/// The fault's own rules. With mistakes in its parameters they would only breed others.
+fn check(used: &FaultUse, target: &Target) -> Result<(), Vec<String>> {
+    if used.whole { used.injector.check(&used.args, target) } else { Ok(()) }
 }
 
 fn clash(a: &PlannedInjection, b: &PlannedInjection) -> bool {

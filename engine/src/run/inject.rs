@@ -191,6 +191,7 @@ fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refu
         faults: vec![FaultUse {
             injector: ad_hoc.injector,
             args: ad_hoc.args.clone(),
+            whole: true,
             selector: ad_hoc.selector.clone(),
             node: 0,
         }],

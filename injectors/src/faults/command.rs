@@ -17,7 +17,7 @@ pub struct Command;
 
 static ABOUT: About = About {
     name: "command",
-    summary: "Break and restore something by commands of your own",
+    summary: "Breaks and restores something by commands of your own",
     description: "Three commands, each a list of texts that no shell ever sees: `do` breaks, `undo` restores, \
                   `effect` answers whether it is broken (exit code 0: broken). `effect` must say no before the \
                   fault, yes while it lives and no again after `undo`; so the proof and the restoration are yours to \

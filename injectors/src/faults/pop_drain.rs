@@ -25,7 +25,7 @@ pub struct PopDrain;
 
 static ABOUT: About = About {
     name: "pop-drain",
-    summary: "moves the traffic of one PoP away in steps",
+    summary: "Moves the traffic of one PoP away in steps",
     description: "Lowers the weight of a PoP at the load balancer step by step, as a planned drain does, and restores \
                   it. The other PoPs must carry the difference. The balancer restores the weight by itself if squall \
                   is gone for three seconds.",

@@ -20,7 +20,7 @@ pub struct ProcessKill;
 
 static ABOUT: About = About {
     name: "process-kill",
-    summary: "End processes by a signal, and have them back afterwards",
+    summary: "Ends processes by a signal, and has them back afterwards",
     description: "A lab instance is started again by its supervisor. Any other process needs one of three words: \
                   `restart` (the command that starts it), `comes-back` (something else, such as systemd, starts it \
                   within this time) or `permanent: true` (it stays down; nothing will be undone). Every process that \

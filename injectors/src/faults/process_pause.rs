@@ -15,7 +15,7 @@ pub struct ProcessPause;
 
 static ABOUT: About = About {
     name: "process-pause",
-    summary: "Stop processes with SIGSTOP, so that they hang while their sockets stay open",
+    summary: "Stops processes with SIGSTOP, so that they hang while their sockets stay open",
     description: "The kernel still accepts connections for a paused process, so its callers see neither a refusal \
                   nor a reset, only silence: what a deadlock, a long garbage collection or a stuck disk look like. \
                   Every process that listens on the port is paused, workers included. Squall itself, its ancestors \
