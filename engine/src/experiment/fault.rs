@@ -107,8 +107,8 @@ fn faults(reader: &Reader<'_>, list: &Node) -> Vec<FaultUse> {
         let (args, whole) = own_args(reader, injector.about(), &fields);
         let selector = selector(reader, injector.about(), &fields);
         fields.finish(name);
-        if let Some(selector) = selector {
-            uses.push(FaultUse { injector, args, whole, selector, node: id });
+        if let Some((selector, node)) = selector {
+            uses.push(FaultUse { injector, args, whole, selector, node: node.unwrap_or(id) });
         }
     }
     uses
@@ -201,7 +201,12 @@ fn value(reader: &Reader<'_>, param: &Param, node: &Node) -> Option<Value> {
     }
 }
 
-fn selector(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> Option<Selector> {
+/// What the fault is aimed at, and the node that says so.
+fn selector(
+    reader: &Reader<'_>,
+    about: &About,
+    fields: &Fields<'_, '_>,
+) -> Option<(Selector, Option<NodeId>)> {
     let mut given: BTreeMap<&'static str, (NodeId, String)> = BTreeMap::new();
     for param in about.target.selectors() {
         let Some(node) = fields.optional(param.name) else { continue };
@@ -210,7 +215,10 @@ fn selector(reader: &Reader<'_>, about: &About, fields: &Fields<'_, '_>) -> Opti
         given.insert(param.name, (node.id, text));
     }
     match select(about, &given.iter().map(|(name, (_, text))| (*name, text.clone())).collect()) {
-        Ok(selector) => Some(selector),
+        Ok(selector) => {
+            let anchor = given.iter().find(|(name, _)| ANCHORS.contains(name)).map(|(_, (id, _))| *id);
+            Some((selector, anchor))
+        }
         Err((name, message)) => {
             let id = name.and_then(|name| given.get(name)).map_or(fields.node.id, |(id, _)| *id);
             reader.mistake_with(id, format!("{}: {message}", about.name), ways(about.target));
@@ -233,6 +241,9 @@ fn ways(kind: TargetKind) -> String {
     }
 }
 
+/// Selector parameters that name something; exactly one of them must be given.
+const ANCHORS: [&str; 7] = ["service", "instance", "relay", "pid-file", "port", "command", "pop"];
+
 type Refusal = (Option<&'static str>, String);
 
 /// Turns selector parameters into a selector.
@@ -242,10 +253,7 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     if about.target == TargetKind::Nothing {
         return Ok(Selector::Exactly(Target::Nothing));
     }
-    let anchors: Vec<&&'static str> = given
-        .keys()
-        .filter(|name| ["service", "instance", "relay", "pid-file", "port", "command", "pop"].contains(*name))
-        .collect();
+    let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();
     let anchor = match anchors.as_slice() {
         [] => return Err((None, "it is aimed at nothing".to_owned())),
         [one] => **one,

@@ -197,7 +197,7 @@ pub struct FaultUse {
     pub whole: bool,
     /// What it is aimed at.
     pub selector: Selector,
-    /// Its node, for mistakes that only the plan can find.
+    /// The node that names its target, for mistakes that only the plan can find.
     pub node: yaml::NodeId,
 }
 

@@ -132,7 +132,7 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
     worst.unwrap_or((Verdict::Unknown, "nothing was judged while it was broken".to_owned()))
 }
 
-fn merge(buckets: &[&Bucket]) -> Outcomes {
+pub(super) fn merge(buckets: &[&Bucket]) -> Outcomes {
     let mut all = Outcomes::default();
     let mut latencies = Latencies::default();
     for bucket in buckets {

@@ -3,6 +3,8 @@
 mod finding;
 pub mod measure;
 pub mod stats;
+#[cfg(test)]
+mod tests;
 
 use reports::record::{Bucket, End, Judgement, LoadRecord, ObjectiveResult, Phase, RunRecord, Verdict};
 
