@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_mins(1);
 /// How long the outermost caller waits, and the longest that a request may live.
 pub(super) const CLIENT_DEADLINE: Duration = Duration::from_secs(2);
 /// How much earlier than its caller a process gives up: a tenth of the wait, for a busy host delays answers as well.
-const MARGIN: u32 = 10;
+const MARGIN: f64 = 0.1;
 
 /// How long the caller will wait, in milliseconds.
 pub(super) const DEADLINE: HeaderName = HeaderName::from_static("x-squall-deadline-ms");
@@ -56,7 +56,7 @@ impl Ask {
         let wait = request.headers().get(DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok());
         let wait = wait.map_or(CLIENT_DEADLINE, |ms| {
             let wait = Duration::from_millis(ms).min(CLIENT_DEADLINE);
-            wait - wait / MARGIN
+            wait.mul_f64(1.0 - MARGIN)
         });
         Self { target, until: Instant::now() + wait }
     }
