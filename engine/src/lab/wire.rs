@@ -30,8 +30,8 @@ const PEERS_MAX: usize = 4096;
 const IDLE: Duration = Duration::from_mins(1);
 /// How long the outermost caller waits, and the longest that a request may live.
 pub(super) const CLIENT_DEADLINE: Duration = Duration::from_secs(2);
-/// How much earlier than its caller a process gives up.
-const MARGIN: Duration = Duration::from_millis(20);
+/// How much earlier than its caller a process gives up: a tenth of the wait, for a busy host delays answers as well.
+const MARGIN: f64 = 0.1;
 
 /// How long the caller will wait, in milliseconds.
 pub(super) const DEADLINE: HeaderName = HeaderName::from_static("x-squall-deadline-ms");
@@ -55,7 +55,8 @@ impl Ask {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
         let wait = request.headers().get(DEADLINE).and_then(|value| value.to_str().ok()?.parse().ok());
         let wait = wait.map_or(CLIENT_DEADLINE, |ms| {
-            Duration::from_millis(ms).saturating_sub(MARGIN).min(CLIENT_DEADLINE)
+            let wait = Duration::from_millis(ms).min(CLIENT_DEADLINE);
+            wait.mul_f64(1.0 - MARGIN)
         });
         Self { target, until: Instant::now() + wait }
     }
