@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::journal::{Entry, Journal};
 use crate::restore::restore;
+use crate::secrets::Secrets;
 use crate::sys::control::LINE_MAX;
 use crate::{Change, Env, Inventory};
 
@@ -32,6 +33,8 @@ pub enum Word {
         folder: PathBuf,
         /// Seconds from now after which everything is undone, whatever the engine says.
         deadline_s: f64,
+        /// What must not be written.
+        secrets: Secrets,
     },
     /// From now on, this change is to be undone.
     Hold(Box<Change>),
@@ -66,17 +69,18 @@ struct Guard {
     folder: PathBuf,
     deadline: Instant,
     held: Vec<Change>,
+    secrets: Secrets,
 }
 
 /// Runs a guardian over these streams until it is told to end or has acted. True: nothing was left to undo, or all of
 /// it could be undone.
 pub async fn watch(input: impl AsyncRead + Unpin, mut output: impl AsyncWrite + Unpin) -> bool {
     let mut input = BufReader::new(input);
-    let Heard::Word(Word::Begin { folder, deadline_s }) = listen(&mut input, PATIENCE).await else {
+    let Heard::Word(Word::Begin { folder, deadline_s, secrets }) = listen(&mut input, PATIENCE).await else {
         return true;
     };
     let deadline = Duration::try_from_secs_f64(deadline_s).unwrap_or(Duration::from_secs(3600));
-    let mut guard = Guard { folder, deadline: Instant::now() + deadline, held: Vec::new() };
+    let mut guard = Guard { folder, deadline: Instant::now() + deadline, held: Vec::new(), secrets };
     // Held as long as this process lives: `recover` then knows that somebody is at work.
     let _lock = lock(&guard.folder.join(LOCK));
     let mut number = 1;
@@ -132,7 +136,7 @@ impl Guard {
     /// Undoes everything held, the newest first, goes on after failures, and journals each outcome.
     async fn act(self) -> bool {
         let env = Env::host(Inventory::default());
-        let mut journal = Journal::open(&self.folder).ok();
+        let mut journal = Journal::open(&self.folder, self.secrets).ok();
         let mut clean = true;
         for change in self.held.iter().rev() {
             let by = "guardian".to_owned();

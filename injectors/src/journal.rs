@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::secrets::{self, Secrets};
 use crate::{Change, Undone};
 
 /// The file's name in the run's folder.
@@ -96,20 +97,21 @@ pub enum JournalError {
 pub struct Journal {
     path: PathBuf,
     file: File,
+    secrets: Secrets,
 }
 
 impl Journal {
-    /// Opens the journal of a run's folder for appending, and makes it if it is not there.
+    /// Opens the journal of a run's folder for appending, and makes it if it is not there. Secrets are written by name.
     ///
     /// # Errors
     /// See [`JournalError`].
-    pub fn open(folder: &Path) -> Result<Self, JournalError> {
+    pub fn open(folder: &Path, secrets: Secrets) -> Result<Self, JournalError> {
         let path = folder.join(FILE);
         let fail = |source| JournalError::Io { path: path.clone(), source };
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
         // The folder's entry must survive a power loss as well as the file's content.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, secrets })
     }
 
     /// Appends an entry; when this returns, the disk has it.
@@ -118,11 +120,26 @@ impl Journal {
     /// The disk is full or broken. Then nothing must be changed in the world.
     pub fn append(&mut self, entry: Entry) -> Result<(), JournalError> {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let text = serde_json::to_string(&Line { at, entry }).expect("entries are plain maps with text keys");
+        let mut value =
+            serde_json::to_value(Line { at, entry }).expect("entries are plain maps with text keys");
+        self.secrets.hide_in(&mut value);
+        let text = value.to_string();
         let line = format!("{text}\t{:08x}\n", crc32fast::hash(text.as_bytes()));
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
         written.map_err(|source| JournalError::Io { path: self.path.clone(), source })
     }
+}
+
+/// A change as it was before its secrets were hidden, with their values from this process's environment.
+///
+/// # Errors
+/// In words: which variables are not set.
+pub fn reveal(change: &Change) -> Result<Change, String> {
+    let mut value = serde_json::to_value(change).expect("changes are plain maps with text keys");
+    secrets::reveal_in(&mut value, |name| std::env::var(name).ok()).map_err(|missing| {
+        format!("the journal names {} without a value: set it in the environment", missing.join(", "))
+    })?;
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 /// What a journal tells.
@@ -223,7 +240,7 @@ mod tests {
     #[test]
     fn what_was_announced_stays_open_until_it_is_undone() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path(), Secrets::default()).unwrap();
         journal.append(Entry::Intend(change("a"))).unwrap();
         journal.append(Entry::Intend(change("b"))).unwrap();
         journal.append(Entry::Applied { id: "b".to_owned() }).unwrap();
@@ -241,7 +258,7 @@ mod tests {
     #[test]
     fn a_damaged_line_is_counted_and_does_not_hide_the_others() {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(folder.path()).unwrap();
+        let mut journal = Journal::open(folder.path(), Secrets::default()).unwrap();
         for id in ["a", "b", "c"] {
             journal.append(Entry::Intend(change(id))).unwrap();
         }
@@ -258,7 +275,7 @@ mod tests {
         #[test]
         fn a_journal_cut_anywhere_reads_as_its_whole_lines(cut in 0usize..2000) {
             let folder = tempfile::tempdir().unwrap();
-            let mut journal = Journal::open(folder.path()).unwrap();
+            let mut journal = Journal::open(folder.path(), Secrets::default()).unwrap();
             for id in ["a", "b", "c"] {
                 journal.append(Entry::Intend(change(id))).unwrap();
             }

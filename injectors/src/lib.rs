@@ -20,6 +20,7 @@ pub mod journal;
 pub mod registry;
 pub mod relay;
 pub mod restore;
+pub mod secrets;
 pub mod sys;
 pub mod target;
 pub mod units;

@@ -135,7 +135,7 @@ pub(super) fn inject(
         store: global.store(),
         exe,
     };
-    let mut view = View::new(out.quiet, out.json);
+    let mut view = View::new(out.quiet, out.json, injectors::secrets::Secrets::default());
     let held = runtime.block_on(async {
         let signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
         hold(ad_hoc, signals, &mut view).await

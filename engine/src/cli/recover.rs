@@ -2,7 +2,8 @@
 
 use clap::Args;
 use injectors::journal::{self, Entry, Journal};
-use injectors::restore::restore;
+use injectors::restore::{RestoreError, restore};
+use injectors::secrets::Secrets;
 use injectors::{Env, Inventory};
 use serde_json::{Value, json};
 
@@ -97,7 +98,7 @@ fn list(leftovers: &[Leftover], out: &mut Out) -> u8 {
 async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
     let _lock = injectors::guardian::lock(&leftover.folder.join(injectors::guardian::LOCK));
     let env = Env::host(Inventory::default());
-    let mut journal = match Journal::open(&leftover.folder) {
+    let mut journal = match Journal::open(&leftover.folder, Secrets::default()) {
         Ok(journal) => journal,
         Err(error) => {
             out.warn(&format!("squall: {error}"));
@@ -108,7 +109,11 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
     let mut rows = Vec::new();
     for change in &leftover.open {
         let by = "recover".to_owned();
-        let entry = match restore(&env, change).await {
+        let restored = match journal::reveal(change) {
+            Ok(change) => restore(&env, &change).await,
+            Err(why) => Err(RestoreError::Failed(why)),
+        };
+        let entry = match restored {
             Ok(outcome) => {
                 out.tell(&format!("restored: {} on {}", change.fault, change.target));
                 rows.push(json!({"id": change.id, "restored": true, "outcome": outcome}));

@@ -42,7 +42,7 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
         return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
     };
     let options = options(global, args, &loaded, exe, seed);
-    let mut view = View::new(out.quiet, out.json);
+    let mut view = View::new(out.quiet, out.json, loaded.experiment.secrets.clone());
     let finished = runtime.block_on(async {
         let signals = Signals::standard().map_err(|error| run::Refusal::Preflight(error.to_string()))?;
         run::run(&loaded.experiment, loaded.plan, options, signals, &mut view).await
@@ -50,7 +50,10 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
     drop(view);
     match finished {
         Ok(finished) => deliver(args, &finished, out),
-        Err(refusal) => out.fail(exit::REFUSED, &format!("refused: {refusal}")),
+        Err(refusal) => {
+            let said = loaded.experiment.secrets.hide(&refusal.to_string());
+            out.fail(exit::REFUSED, &format!("refused: {said}"))
+        }
     }
 }
 

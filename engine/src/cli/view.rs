@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use injectors::secrets::Secrets;
 use injectors::units::Span;
 use reports::escape::terminal as safe;
 use reports::record::Phase;
@@ -23,6 +24,7 @@ enum Style {
 /// The view of one run.
 pub(super) struct View {
     style: Style,
+    secrets: Secrets,
     phase: Phase,
     /// Lines of the live block that stand on the screen.
     drawn: usize,
@@ -37,17 +39,18 @@ struct Line<'a> {
 
 impl View {
     /// A view as the options and the terminal allow.
-    pub(super) fn new(quiet: bool, json: bool) -> Self {
+    pub(super) fn new(quiet: bool, json: bool, secrets: Secrets) -> Self {
         let style = match (quiet, json, watched()) {
             (true, _, _) => Style::Silent,
             (_, true, _) => Style::Json,
             (_, _, true) => Style::Live,
             _ => Style::Plain,
         };
-        Self { style, phase: Phase::WarmUp, drawn: 0 }
+        Self { style, secrets, phase: Phase::WarmUp, drawn: 0 }
     }
 
-    fn write(text: &str) {
+    fn write(&self, text: &str) {
+        let text = self.secrets.hide(text);
         // A reader that has gone must not stop a run that holds faults.
         let mut stderr = io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
@@ -56,19 +59,19 @@ impl View {
     /// Removes the live block, so that a line can be written above the next one.
     fn wipe(&mut self) {
         if self.drawn > 0 {
-            Self::write(&format!("\x1b[{}F\x1b[J", self.drawn));
+            self.write(&format!("\x1b[{}F\x1b[J", self.drawn));
             self.drawn = 0;
         }
     }
 
     fn plain(&mut self, at_s: f64, event: &Event) {
         match event {
-            Event::Second(snapshot) => Self::write(&format!("{}\n", second_line(self.phase, snapshot))),
+            Event::Second(snapshot) => self.write(&format!("{}\n", second_line(self.phase, snapshot))),
             // Every second's line has the latest measure already.
             Event::Proof { .. } => {}
             other => {
                 if let Some(text) = other.text() {
-                    Self::write(&format!("{at_s:>6.1}s  {}\n", safe(&text)));
+                    self.write(&format!("{at_s:>6.1}s  {}\n", safe(&text)));
                 }
             }
         }
@@ -80,13 +83,13 @@ impl View {
                 self.wipe();
                 let block = block(self.phase, snapshot);
                 self.drawn = block.lines().count();
-                Self::write(&block);
+                self.write(&block);
             }
             Event::Proof { .. } => {}
             other => {
                 if let Some(text) = other.text() {
                     self.wipe();
-                    Self::write(&format!("\x1b[2m{at_s:>6.1}s\x1b[0m  {}\n", safe(&text)));
+                    self.write(&format!("\x1b[2m{at_s:>6.1}s\x1b[0m  {}\n", safe(&text)));
                 }
             }
         }
@@ -108,7 +111,7 @@ impl Observer for View {
             Style::Silent => {}
             Style::Json => {
                 let line = serde_json::to_string(&Line { at_s, event }).expect("events are plain data");
-                Self::write(&format!("{line}\n"));
+                self.write(&format!("{line}\n"));
             }
             Style::Plain => self.plain(at_s, event),
             Style::Live => self.live(at_s, event),

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use injectors::secrets::Secrets;
 use injectors::target::Protocol;
 use injectors::{Args, Injector};
 use reports::record::{Objective, Phase};
@@ -70,6 +71,8 @@ pub struct Experiment {
     pub guards: Vec<Guard>,
     /// Time after the last undo within which the objectives must hold again.
     pub recover_within: Duration,
+    /// What it took from the environment and from `--set`: never written anywhere.
+    pub secrets: Secrets,
 }
 
 impl Experiment {
@@ -89,6 +92,7 @@ impl Experiment {
             timeline: vec![step],
             guards: Vec::new(),
             recover_within: Duration::ZERO,
+            secrets: Secrets::default(),
         }
     }
 

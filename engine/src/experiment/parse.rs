@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use injectors::secrets::Secrets;
 use injectors::target::Protocol;
 use injectors::units::{Share, Span};
 
@@ -63,8 +64,12 @@ pub fn parse_all(input: &Input, sources: &dyn Sources) -> Result<Parsed, Mistake
         }
     };
     let reader = Reader::new(&vars);
-    let experiment = read(&reader, &root, sources);
-    Ok(Parsed { experiment, mistakes: reader.into_mistakes() })
+    let mut experiment = read(&reader, &root, sources);
+    let mistakes = reader.into_mistakes();
+    if let Some(experiment) = &mut experiment {
+        experiment.secrets = Secrets::new(vars.used.take());
+    }
+    Ok(Parsed { experiment, mistakes })
 }
 
 /// Names that `${…}` may use: `vars:`, overridden by `--set`; and those that only a run knows.
@@ -101,7 +106,8 @@ fn vars(root: &Node, input: &Input) -> Result<Vars, (NodeId, String)> {
     for (name, value) in &input.set {
         own.insert(name.clone(), value.clone());
     }
-    Ok(Vars { own, env: input.env.clone(), late })
+    let outside = input.set.keys().cloned().collect();
+    Ok(Vars { own, env: input.env.clone(), late, outside, ..Vars::default() })
 }
 
 fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Experiment> {
@@ -161,6 +167,7 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
         timeline,
         guards,
         recover_within,
+        secrets: Secrets::default(),
     })
 }
 

@@ -4,6 +4,7 @@
 //! Names with small letters come from `vars:` and `--set`; names with capitals from the environment. `$${` stands for
 //! a plain `${`. Names that only a run knows (`lab.edge`, `relay.NAME`) stay as they are until then.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::mistake::nearest;
@@ -17,6 +18,10 @@ pub struct Vars {
     pub env: BTreeMap<String, String>,
     /// Names that only a run knows; kept.
     pub late: Vec<String>,
+    /// Names whose values came from outside of the file (`--set`), besides the environment.
+    pub outside: Vec<String>,
+    /// Values from outside that were used, by name.
+    pub used: RefCell<BTreeMap<String, String>>,
 }
 
 /// Why a text could not be substituted.
@@ -64,8 +69,14 @@ impl Vars {
         }
         let from_env = name.starts_with(|c: char| c.is_ascii_uppercase());
         let known = if from_env { &self.env } else { &self.own };
-        if let Some(value) = known.get(name).map(String::as_str).or(default) {
-            return Ok(value.to_owned());
+        if let Some(value) = known.get(name) {
+            if from_env || self.outside.iter().any(|outside| outside == name) {
+                self.used.borrow_mut().insert(name.to_owned(), value.clone());
+            }
+            return Ok(value.clone());
+        }
+        if let Some(default) = default {
+            return Ok(default.to_owned());
         }
         let help = if from_env {
             format!("set it in the environment, or give it a default: `${{{name}:-…}}`")
@@ -100,6 +111,7 @@ mod tests {
             own: [("host".to_owned(), "h".to_owned())].into(),
             env: [("PORT".to_owned(), "80".to_owned())].into(),
             late: vec!["lab.edge".to_owned()],
+            ..Vars::default()
         }
     }
 

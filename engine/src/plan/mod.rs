@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::experiment::mistake::Mistake;
 use crate::experiment::{Experiment, FaultUse, Load, Step};
 use crate::random::Random;
+use crate::slo::STEADY_SECONDS;
 
 pub use text::{bare_url, clause, describe};
 
@@ -236,13 +237,14 @@ fn assemble(experiment: &Experiment, seed: u64, injections: Vec<PlannedInjection
     }
 }
 
-/// The phases as planned: recovery is given all of its time.
+/// The phases as planned: recovery ends as soon as the objectives have held for long enough to be sure.
 fn phases(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<PhaseSpan> {
     let end = experiment.duration().as_secs_f64();
     let warm = experiment.warm_up.as_secs_f64().min(end);
     let first = injections.iter().map(|i| i.at_s).fold(end, f64::min);
     let last = injections.iter().map(|i| i.at_s + i.for_s).fold(first, f64::max);
-    let recovered = (last + experiment.recover_within.as_secs_f64()).min(end);
+    let soonest = STEADY_SECONDS as f64 + 1.0;
+    let recovered = (last + experiment.recover_within.as_secs_f64().min(soonest)).min(end);
     let bounds = [0.0, warm, first, last, recovered, end];
     let spans = Phase::ALL.into_iter().zip(bounds.windows(2));
     let spans =

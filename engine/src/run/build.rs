@@ -67,7 +67,14 @@ pub(super) fn record(
         judgement: unjudged(),
     };
     record.judgement = slo::judge(&record);
-    record
+    without_secrets(record, experiment)
+}
+
+/// The record with every value from the environment replaced by its name, wherever it got into a text.
+fn without_secrets(record: RunRecord, experiment: &Experiment) -> RunRecord {
+    let mut value = serde_json::to_value(&record).expect("records are plain maps with text keys");
+    experiment.secrets.hide_in(&mut value);
+    serde_json::from_value(value).unwrap_or(record)
 }
 
 fn unjudged() -> Judgement {

@@ -80,8 +80,8 @@ pub(super) async fn dispatch(
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
     injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;
-    let guardian = Guardian::start(&options.exe, folder, duration + SLACK).await?;
-    let mut journal = Journal::open(folder)?;
+    let guardian = Guardian::start(&options.exe, folder, duration + SLACK, &experiment.secrets).await?;
+    let mut journal = Journal::open(folder, experiment.secrets.clone())?;
     journal.append(Entry::Begin {
         version: journal::VERSION,
         run: run.to_owned(),
@@ -211,6 +211,9 @@ impl Dispatcher<'_> {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticking = true;
         let mut guarded = true;
+        let warm = self.course.clock.at(self.experiment.warm_up.as_secs_f64());
+        let warming = tokio::time::sleep_until(warm);
+        tokio::pin!(warming);
         loop {
             if injections.is_empty() && (!ticking || self.stopping()) {
                 break;
@@ -231,6 +234,7 @@ impl Dispatcher<'_> {
                     None => ticking = false,
                 },
                 (index, seen) = probes.next() => self.probe(index, seen),
+                () = &mut warming, if self.phase.get() == Phase::WarmUp => self.enter(Phase::Baseline),
                 _ = beat.tick() => self.beat(shared).await,
             }
         }
@@ -252,10 +256,6 @@ impl Dispatcher<'_> {
 
     fn by_clock(&mut self) {
         let now = self.course.clock.now();
-        let warm = self.experiment.warm_up.as_secs_f64();
-        if self.phase.get() == Phase::WarmUp && now >= warm {
-            self.enter(Phase::Baseline);
-        }
         let first = self.plan.injections.iter().map(|planned| planned.at_s).fold(f64::INFINITY, f64::min);
         // The gate opens a beat early, so that injections begin on time; the data are those of whole seconds.
         if !self.baseline_judged && !self.stopping() && now >= first - BEAT.as_secs_f64() {

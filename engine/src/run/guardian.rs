@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use injectors::Change;
 use injectors::guardian::{Answer, Word};
+use injectors::secrets::Secrets;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex, watch};
@@ -49,7 +50,12 @@ impl Guardian {
     ///
     /// # Errors
     /// See [`GuardianError`].
-    pub(super) async fn start(exe: &Path, folder: &Path, deadline: Duration) -> Result<Self, GuardianError> {
+    pub(super) async fn start(
+        exe: &Path,
+        folder: &Path,
+        deadline: Duration,
+        secrets: &Secrets,
+    ) -> Result<Self, GuardianError> {
         let mut child = Command::new(exe)
             .arg("__guardian")
             .stdin(Stdio::piped())
@@ -73,7 +79,8 @@ impl Guardian {
             tell.send_modify(|told| told.gone = true);
         });
         let guardian = Self { child, pipe: Mutex::new((stdin, 0)), told };
-        let word = Word::Begin { folder: folder.to_owned(), deadline_s: deadline.as_secs_f64() };
+        let (folder, secrets) = (folder.to_owned(), secrets.clone());
+        let word = Word::Begin { folder, deadline_s: deadline.as_secs_f64(), secrets };
         guardian.say(&word).await?;
         Ok(guardian)
     }

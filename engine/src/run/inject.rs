@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal};
+use injectors::secrets::Secrets;
 use injectors::{Args, Env, Injector};
 use reports::record::InjectionRecord;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -66,8 +67,10 @@ pub async fn hold(
     };
     let (id, folder, lock) = ad_hoc.store.create().map_err(|error| refused(&error))?;
     let deadline = ad_hoc.length + Duration::from_secs(60);
-    let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline).await.map_err(|error| refused(&error))?;
-    let mut journal = Journal::open(&folder).map_err(|error| refused(&error))?;
+    let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline, &Secrets::default())
+        .await
+        .map_err(|error| refused(&error))?;
+    let mut journal = Journal::open(&folder, Secrets::default()).map_err(|error| refused(&error))?;
     let begin = Entry::Begin {
         version: journal::VERSION,
         run: id.clone(),
