@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use injectors::registry::INJECTORS;
+use injectors::sys::host as system;
 use injectors::sys::proc::{Host, Procs};
 use serde::Serialize;
 use serde_json::json;
@@ -67,12 +68,9 @@ fn finding(what: &'static str, looked: Result<String, String>) -> Finding {
 }
 
 fn host() -> Finding {
-    let name = rustix::system::uname();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let user = rustix::process::geteuid();
-    let who = if user.is_root() { "root".to_owned() } else { format!("user {}", user.as_raw()) };
-    let release = name.release().to_string_lossy();
-    finding("host", Ok(format!("{} {release}, {cores} cores, as {who}", name.sysname().to_string_lossy())))
+    let who = if system::user() == 0 { "root".to_owned() } else { format!("user {}", system::user()) };
+    finding("host", Ok(format!("{}, {cores} cores, as {who}", system::kernel())))
 }
 
 fn loopback() -> Finding {
@@ -120,20 +118,12 @@ fn leftovers(store: &crate::run::Store) -> Finding {
 
 fn processes() -> Finding {
     let looked = match Host.look(std::process::id()) {
-        Ok(Some(own)) => {
-            let pid = rustix::process::Pid::from_raw(own.id.pid as i32);
-            let opened =
-                pid.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()));
-            match opened {
-                Some(Ok(_)) => {
-                    Ok("/proc and pidfd work: processes are identified before they are signalled".to_owned())
-                }
-                Some(Err(error)) => {
-                    Err(format!("no pidfd ({error}): Linux 5.3 or later is needed for process faults"))
-                }
-                None => Err("this process has no id".to_owned()),
+        Ok(Some(_)) => match system::pidfd_works() {
+            Ok(()) => {
+                Ok("/proc and pidfd work: processes are identified before they are signalled".to_owned())
             }
-        }
+            Err(error) => Err(format!("no pidfd ({error}): Linux 5.3 or later is needed for process faults")),
+        },
         Ok(None) => {
             Err("/proc does not show this process: mount it, or leave the other pid namespace".to_owned())
         }
@@ -143,7 +133,7 @@ fn processes() -> Finding {
 }
 
 fn files() -> Finding {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = system::file_limit();
     let says = limit.map_or("no limit".to_owned(), |limit| format!("{limit} open files per process"));
     let enough = limit.is_none_or(|limit| limit >= 1024);
     let looked = if enough {

@@ -91,7 +91,7 @@ pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Runs a guardian to its end: a session of its own, deaf to the signals of a terminal.
 pub(super) fn guardian() -> bool {
     // Fails only for a process that leads a group already, and then the signals below are caught all the same.
-    let _ = rustix::process::setsid();
+    let _ = injectors::sys::host::leave_session();
     let Ok(runtime) = runtime() else { return false };
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};

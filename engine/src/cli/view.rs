@@ -149,8 +149,7 @@ fn second_line(phase: Phase, snapshot: &Snapshot) -> String {
 
 /// The live block: progress, loads, faults, guards. Cut to the screen's width, so that it can be wiped line by line.
 fn block(phase: Phase, snapshot: &Snapshot) -> String {
-    let width =
-        rustix::termios::tcgetwinsize(io::stderr()).map_or(100, |size| usize::from(size.ws_col)).max(40);
+    let width = injectors::sys::host::columns(io::stderr()).unwrap_or(100).max(40);
     let share = (snapshot.at_s / snapshot.duration_s.max(1.0)).clamp(0.0, 1.0);
     let (cells, left) = (24, Span(span((snapshot.duration_s - snapshot.at_s).max(0.0).round())));
     let full = (share * f64::from(cells)).round() as usize;

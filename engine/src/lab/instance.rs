@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use injectors::sys::control;
+use injectors::sys::{control, host};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -36,9 +36,9 @@ pub(super) fn main(args: &[String]) -> Result<(), LabError> {
         return Err(LabError::Start("__instance takes its parent's pid and its duty".to_owned()));
     };
     process::die_with_named(Some(parent))?;
-    process::raise_file_limit();
+    host::raise_file_limit();
     let duty: Duty = serde_json::from_str(duty)?;
-    process::call_it(&duty.name);
+    host::call_it(&duty.name);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -28,7 +28,7 @@ impl Place {
     /// # Errors
     /// The folder cannot be made, or is not private.
     pub fn user() -> Result<Self, LabError> {
-        let uid = rustix::process::getuid().as_raw();
+        let uid = injectors::sys::host::user();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("squall"));
         let own = runtime.filter(|dir| dir.is_absolute() && dir.parent().is_some_and(Path::is_dir));
         let temp = || std::env::temp_dir().join(format!("squall-{uid}"));
@@ -52,7 +52,7 @@ impl Place {
             _ => {}
         }
         let meta = fs::symlink_metadata(&root).map_err(|e| bad(e.to_string()))?;
-        if !meta.is_dir() || meta.uid() != rustix::process::getuid().as_raw() {
+        if !meta.is_dir() || meta.uid() != injectors::sys::host::user() {
             return Err(bad("not a folder of this user".to_owned()));
         }
         if meta.mode() & 0o077 != 0 {

@@ -52,7 +52,7 @@ pub(super) fn main(args: &[String]) -> Result<(), LabError> {
     if tie == Tie::Detached {
         process::leave_session().map_err(LabError::system("leaving the session"))?;
     }
-    process::raise_file_limit();
+    injectors::sys::host::raise_file_limit();
     let options: LabOptions = serde_json::from_str(options)?;
     let place = Place::at(root.as_ref())?;
     let me = process::me().map_err(LabError::system("finding this process"))?;

@@ -1,13 +1,9 @@
 //! The one file of this package that reads real time: nanoseconds since the start of the load, on CLOCK_MONOTONIC.
 
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
-    timerfd_create, timerfd_settime,
-};
+use injectors::sys::timer::{self, monotonic};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -38,22 +34,11 @@ impl Clock {
     }
 }
 
-fn monotonic() -> u64 {
-    nanos_of(clock_gettime(ClockId::Monotonic))
-}
-
-/// CPU time that this thread has used, in nanoseconds.
-pub(super) fn thread_cpu() -> u64 {
-    nanos_of(clock_gettime(ClockId::ThreadCPUTime))
-}
+pub(super) use injectors::sys::timer::thread_cpu;
 
 /// A duration in whole nanoseconds; the largest if it does not fit.
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn nanos_of(time: Timespec) -> u64 {
-    (time.tv_sec as u64).wrapping_mul(SECOND).wrapping_add(time.tv_nsec as u64)
 }
 
 /// A timer of microsecond precision: a timerfd in the reactor. tokio's own timers are late by a millisecond.
@@ -69,9 +54,8 @@ impl Timer {
     /// # Errors
     /// No descriptor left, or no reactor.
     pub(super) fn new(clock: Clock) -> std::io::Result<Self> {
-        // Best effort: without it the timer is up to 50 µs later.
-        let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-        let fd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        timer::precise();
+        let fd = timer::open()?;
         #[expect(
             deprecated,
             reason = "its successor is unsafe code; the fault it warns of cannot happen to an OwnedFd"
@@ -85,10 +69,7 @@ impl Timer {
     /// # Errors
     /// The timer cannot be set.
     pub(super) async fn until(&self, at: u64) -> std::io::Result<()> {
-        let at = self.clock.origin.saturating_add(at).max(1);
-        let value = Timespec { tv_sec: (at / SECOND) as i64, tv_nsec: (at % SECOND) as i64 };
-        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: value };
-        timerfd_settime(self.fd.get_ref(), TimerfdTimerFlags::ABSTIME, &once)?;
+        timer::fire_at(self.fd.get_ref(), self.clock.origin.saturating_add(at))?;
         // Readiness is an edge for each expiry, and setting the timer resets its count: nothing needs to be read.
         self.fd.readable().await?.clear_ready();
         Ok(())

@@ -120,8 +120,7 @@ fn tightest(experiment: &Experiment) -> Option<f64> {
 }
 
 fn host(world: &World) -> HostInfo {
-    let name = rustix::system::uname();
-    let kernel = format!("{} {}", name.sysname().to_string_lossy(), name.release().to_string_lossy());
+    let kernel = injectors::sys::host::kernel();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     HostInfo { kernel, cores, target: world.describe() }
 }

@@ -5,6 +5,8 @@
 
 use std::str::FromStr;
 
+use injectors::sys::host::kill_own;
+
 /// A step in the life of an injection, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashStep {
@@ -88,20 +90,13 @@ impl CrashPoint {
         if self.step != step {
             return Ok(());
         }
-        let kill = |pid: u32| {
-            let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-            if let Some(pid) = pid {
-                // Both are our own processes; one that has ended already is as good as killed.
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
-        };
         match self.how {
             CrashHow::Error => return Err(format!("crash point {step:?} was asked for")),
-            CrashHow::Kill => kill(std::process::id()),
-            CrashHow::KillGuardian => guardian.into_iter().for_each(kill),
+            CrashHow::Kill => kill_own(std::process::id()),
+            CrashHow::KillGuardian => guardian.into_iter().for_each(kill_own),
             CrashHow::KillBoth => {
-                guardian.into_iter().for_each(kill);
-                kill(std::process::id());
+                guardian.into_iter().for_each(kill_own);
+                kill_own(std::process::id());
             }
         }
         Ok(())

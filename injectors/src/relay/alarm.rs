@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::net::unix::pipe;
 
-use super::sys;
+use crate::sys::timer;
 
 /// The shared timerfd; [`Alarm::run`] must be polled for wake-ups to happen.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ struct Queue {
 impl Alarm {
     /// Opens the timerfd; needs a tokio runtime.
     pub(crate) fn new() -> io::Result<Self> {
-        let fd = pipe::Receiver::from_owned_fd_unchecked(sys::timer()?)?;
+        let fd = pipe::Receiver::from_owned_fd_unchecked(timer::open()?)?;
         Ok(Self(Arc::new(Shared { fd, queue: Mutex::default() })))
     }
 
@@ -78,7 +78,7 @@ impl Shared {
         let Some((first, _)) = queue.waiting.keys().next().copied() else { return Ok(()) };
         if queue.armed.is_none_or(|armed| first < armed) {
             queue.armed = Some(first);
-            sys::set_timer(&self.fd, first.saturating_duration_since(Instant::now()))?;
+            timer::fire_after(&self.fd, first.saturating_duration_since(Instant::now()))?;
         }
         Ok(())
     }

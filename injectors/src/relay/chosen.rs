@@ -7,8 +7,8 @@ use tokio::net::TcpStream;
 use super::chance;
 use super::fault::{Direction, RelayFault};
 use super::route::Route;
-use super::sys;
 use super::table::Live;
+use crate::sys::socket;
 
 /// The faults of the route, and which of them chose this connection.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Faults {
         for live in self.partitions() {
             let mut stats = live.stats.edit();
             stats.seen.held_connections += 1;
-            stats.seen.held_bytes += sys::waiting(client);
+            stats.seen.held_bytes += socket::waiting(client);
         }
     }
 }

@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use super::connection::Ending;
 use super::fault::{Direction, RelayFault};
 use super::line::{End, Item, Line};
-use super::sys;
 use super::table::Live;
+use crate::sys::socket;
 
 /// How much one read takes.
 const SCRATCH: usize = 256 * 1024;
@@ -213,7 +213,7 @@ impl Lane {
         for live in &new {
             let mut stats = live.stats.edit();
             stats.seen.held_connections += 1;
-            stats.seen.held_bytes += sys::waiting(&*source);
+            stats.seen.held_bytes += socket::waiting(&*source);
         }
         self.noted.extend(new);
     }

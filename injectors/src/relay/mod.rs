@@ -22,7 +22,6 @@ mod line;
 mod route;
 mod stage;
 pub mod stats;
-mod sys;
 pub mod table;
 
 use std::io::{self, Write};
@@ -35,6 +34,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 
+use crate::sys::{host, socket};
 use crate::target::{self, Protocol};
 use crate::units::Span;
 
@@ -128,7 +128,7 @@ impl Relay {
             let addr = listen.parse().map_err(|_| {
                 invalid(format!("route `{name}`: `{listen}` is not an address such as 127.0.0.1:8080"))
             })?;
-            let (socket, addr) = sys::bind(addr)
+            let (socket, addr) = socket::bind(addr)
                 .map_err(|e| io::Error::new(e.kind(), format!("route `{name}`: {listen}: {e}")))?;
             let route = Route::new(name.clone(), addr, upstream.clone(), *protocol);
             routes.push((Arc::new(route), socket));
@@ -246,7 +246,7 @@ pub async fn main(stdin: impl AsyncRead + Unpin, mut stdout: impl Write) -> io::
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no configuration on standard input"))??;
     let config: RelayConfig = serde_json::from_slice(&line)?;
-    sys::raise_file_limit();
+    host::raise_file_limit();
     let relay = Relay::bind(&config)?;
     let mut entries = serde_json::to_vec(&relay.entries())?;
     entries.push(b'\n');
@@ -270,7 +270,7 @@ pub async fn main(stdin: impl AsyncRead + Unpin, mut stdout: impl Write) -> io::
 pub fn main_blocking() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let outcome = runtime.block_on(async {
-        let stdin = tokio::net::unix::pipe::Receiver::from_owned_fd(sys::standard_input()?)?;
+        let stdin = tokio::net::unix::pipe::Receiver::from_owned_fd(host::standard_input()?)?;
         main(stdin, io::stdout()).await
     });
     // A name lookup that hangs must not keep the process.

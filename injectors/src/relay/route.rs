@@ -19,8 +19,8 @@ use crate::target::Protocol;
 use super::alarm::Alarm;
 use super::connection::carry;
 use super::fault::RelayFault;
-use super::sys;
 use super::table::Live;
+use crate::sys::socket;
 
 /// The most connections of one route; more wait in the kernel.
 pub const CONNECTIONS_MAX: usize = 4096;
@@ -104,7 +104,7 @@ impl Route {
         let mut number = 0;
         loop {
             listener = self.accept(listener, &alarm, &mut change, &mut connections, &mut number).await?;
-            sys::stop_listening(&listener)?;
+            socket::stop_listening(&listener)?;
             self.listening.store(false, Ordering::Relaxed);
             while self.refuses() {
                 change.seen();
@@ -113,7 +113,7 @@ impl Route {
                     Some(_) = connections.join_next() => {}
                 }
             }
-            while sys::listen_again(&listener).is_err() {
+            while socket::listen_again(&listener).is_err() {
                 // Other routes go on; this one comes back when it can.
                 tokio::time::sleep(REST).await;
             }

@@ -1,4 +1,7 @@
-//! The ports: the only files that name rustix or open control sockets.
+//! The operating system: the only files of the whole workspace that name rustix.
 
 pub mod control;
+pub mod host;
 pub mod proc;
+pub(crate) mod socket;
+pub mod timer;

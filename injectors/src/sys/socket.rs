@@ -1,13 +1,10 @@
-//! The few system calls that tokio does not offer. The only file of the relay that names rustix.
+//! Listening sockets that can stop and start again while their port stays ours.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType};
-use rustix::process::Resource;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
 /// How many connections wait in the kernel until the relay accepts them.
 const BACKLOG: i32 = 4096;
@@ -58,34 +55,4 @@ pub(crate) fn listen_again(listener: &TcpListener) -> io::Result<()> {
 /// Bytes that wait to be read.
 pub(crate) fn waiting(socket: impl AsFd) -> u64 {
     rustix::io::ioctl_fionread(socket).unwrap_or(0)
-}
-
-/// A timer that becomes readable when it fires.
-pub(crate) fn timer() -> io::Result<OwnedFd> {
-    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-    Ok(rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?)
-}
-
-/// Makes the timer fire once after this time, or as soon as possible if it is zero.
-pub(crate) fn set_timer(timer: impl AsFd, after: Duration) -> io::Result<()> {
-    let after = after.max(Duration::from_nanos(1));
-    let once = Itimerspec {
-        it_interval: Timespec { tv_sec: 0, tv_nsec: 0 },
-        it_value: Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) },
-    };
-    rustix::time::timerfd_settime(timer, TimerfdTimerFlags::empty(), &once)?;
-    Ok(())
-}
-
-/// Raises the limit of open files as far as allowed: a relay needs two for each connection.
-pub(crate) fn raise_file_limit() {
-    let mut limit = rustix::process::getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    // Without it the relay still works, with fewer connections.
-    let _ = rustix::process::setrlimit(Resource::Nofile, limit);
-}
-
-/// A second handle of this process's standard input.
-pub(crate) fn standard_input() -> io::Result<OwnedFd> {
-    Ok(rustix::io::dup(rustix::stdio::stdin())?)
 }
