@@ -133,9 +133,17 @@ async fn answer(output: &mut (impl AsyncWrite + Unpin), answer: Answer) {
 }
 
 impl Guard {
-    /// Undoes everything held, the newest first, goes on after failures, and journals each outcome.
-    async fn act(self) -> bool {
+    /// Undoes everything held, and whatever else the journal announces: an engine that died between its intent and
+    /// its word to the guardian has touched nothing, but its journal must not stay open. The newest first; goes on
+    /// after failures, and journals each outcome.
+    async fn act(mut self) -> bool {
         let env = Env::host(Inventory::default());
+        let story = crate::journal::read(&self.folder).unwrap_or_default();
+        let unheld = |change: &&Change| !self.held.iter().any(|held| held.id == change.id);
+        // Its environment is the engine's, so what the journal names without a value can be revealed.
+        let reveal = |change: &Change| crate::journal::reveal(change).ok();
+        let announced: Vec<Change> = story.open().into_iter().rev().filter(unheld).filter_map(reveal).collect();
+        self.held.extend(announced);
         let mut journal = Journal::open(&self.folder, self.secrets).ok();
         let mut clean = true;
         for change in self.held.iter().rev() {

@@ -7,7 +7,7 @@ use super::load::{expect_fields, positive_span};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node};
 use super::{Guard, GuardMetric, Probe, ProbeCheck};
-use crate::experiment::mistake::suggest;
+use crate::experiment::mistake::{nearest, suggest};
 
 /// Phases in which an objective or a probe must hold unless it says otherwise. Recovery has a clock of its own.
 const JUDGED: [Phase; 3] = [Phase::Baseline, Phase::Fault, Phase::After];
@@ -44,12 +44,17 @@ pub(super) fn objectives(reader: &Reader<'_>, node: &Node, journeys: &[String]) 
         let phases = phases(reader, &fields);
         let mut clauses = 0;
         for (id, name, limit) in fields.others() {
+            // A misspelt clause is one mistake, not a missing one as well.
+            clauses += 1;
             let Some(sli) = sli(name) else {
-                let help = "an objective knows availability, throughput, p50, p90, p99, p99.9 … and phases";
+                let help = match nearest(name, ["availability", "throughput", "phases"]) {
+                    Some(meant) => format!("did you mean `{meant}`?"),
+                    None => "an objective knows availability, throughput, p50, p90, p99, p99.9 … and phases"
+                        .to_owned(),
+                };
                 reader.mistake_with(id, format!("an objective has no field `{name}`"), help);
                 continue;
             };
-            clauses += 1;
             let Some(text) = reader.text(limit, name) else { continue };
             match clause(sli, &text) {
                 Ok((at_least, limit)) => {

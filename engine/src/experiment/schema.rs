@@ -198,6 +198,7 @@ fn probe() -> Value {
             "every": reference("duration"),
             "deadline": reference("duration"),
             "phases": reference("phases"),
+            "share": reference("share"),
         });
         if let (Value::Object(properties), Value::Object(own)) = (&mut properties, own) {
             properties.extend(own);

@@ -222,6 +222,8 @@ impl Injector for ProcessKill {
                 }
                 return match env.control.call(supervisor, &json!({"op": "start", "instance": instance})).await
                 {
+                    // It may be back already: then nothing was started.
+                    Ok(answer) if answer["started"] == Value::Bool(false) => Ok(Undone::NothingToDo),
                     Ok(_) => Ok(Undone::Reverted),
                     Err(ControlError::Gone(_)) => Ok(Undone::NothingToDo),
                     Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),

@@ -1,0 +1,25 @@
+//! End to end: the built binary against the lab and real servers, seen from outside.
+//!
+//! Every test has a home of its own (a private runtime folder and a private folder of runs) and leaves nothing: no
+//! process, no socket. Expensive tests take turns, so that two cores suffice. `SQUALL_QUICK=1` leaves the long ones out
+//! and says so.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+/// Verbs, options and exit codes.
+mod cli;
+/// Every fault, broken off at every step: the world is as before.
+mod conformance;
+/// What the registry says is true of the binary.
+mod faults;
+/// Mistakes in experiments, and texts that mean harm.
+mod language;
+/// Whole runs: verdicts, aborts, signals, murder.
+mod lifecycle;
+/// nginx and HAProxy from Debian.
+mod real;
+/// The schemas, checked in and generated.
+mod schema;
+/// Homes, labs, servers, clients, turns.
+mod support;
+/// The rules of the house, as tests.
+mod tidy;

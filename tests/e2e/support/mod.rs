@@ -1,0 +1,50 @@
+//! What the tests stand on: nothing here judges.
+
+pub(crate) mod client;
+pub(crate) mod home;
+pub(crate) mod lab;
+pub(crate) mod process;
+pub(crate) mod server;
+pub(crate) mod text;
+pub(crate) mod turn;
+pub(crate) mod wait;
+
+pub(crate) use home::{Done, Home};
+pub(crate) use lab::Lab;
+pub(crate) use turn::turns;
+pub(crate) use wait::until;
+
+use std::path::{Path, PathBuf};
+
+/// The binary under test.
+pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_squall");
+
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Whether only the short part is wanted. Says which test is left out.
+pub(crate) fn quick(what: &str) -> bool {
+    let quick = std::env::var_os("SQUALL_QUICK").is_some_and(|value| value == "1");
+    if quick {
+        skipped(&format!("{what}: SQUALL_QUICK=1"));
+    }
+    quick
+}
+
+/// `tests/run` counts these lines.
+pub(crate) fn skipped(why: &str) {
+    println!("SKIPPED: {why}");
+}
+
+/// All scenarios, sorted.
+pub(crate) fn scenarios() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(root().join("scenarios"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
+        .collect();
+    found.sort();
+    found
+}
