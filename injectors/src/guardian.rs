@@ -142,7 +142,8 @@ impl Guard {
         let unheld = |change: &&Change| !self.held.iter().any(|held| held.id == change.id);
         // Its environment is the engine's, so what the journal names without a value can be revealed.
         let reveal = |change: &Change| crate::journal::reveal(change).ok();
-        let announced: Vec<Change> = story.open().into_iter().rev().filter(unheld).filter_map(reveal).collect();
+        let announced: Vec<Change> =
+            story.open().into_iter().rev().filter(unheld).filter_map(reveal).collect();
         self.held.extend(announced);
         let mut journal = Journal::open(&self.folder, self.secrets).ok();
         let mut clean = true;

@@ -101,7 +101,7 @@ pub struct Errors([u64; ErrorClass::ALL.len()]);
 
 impl Errors {
     /// Counts one.
-    pub(super) fn count(&mut self, class: ErrorClass) {
+    pub(crate) fn count(&mut self, class: ErrorClass) {
         self.0[class as usize] += 1;
     }
 

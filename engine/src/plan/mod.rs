@@ -4,6 +4,8 @@
 //! when it prepares.
 
 mod select;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::time::Duration;

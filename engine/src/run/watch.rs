@@ -186,3 +186,7 @@ pub(super) fn snapshot(
         guards,
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::experiment::{Input, Sources, parse};
+
+struct NoFiles;
+
+impl Sources for NoFiles {
+    fn read(&self, _path: &str) -> Result<String, String> {
+        Err("not there".to_owned())
+    }
+}
+
+fn experiment(timeline: &str) -> Experiment {
+    let text = format!(
+        "squall: v1\nexperiment: t\nquestion: q?\nlab: edge\nload:\n  - checkout:\n      open: {{url: \
+         \"http://${{lab.edge}}/checkout?token=s\", arrivals: [{{ramp: {{to: 100/s, over: 2s}}}}, {{hold: 58s}}]}}\n\
+         objectives:\n  - checkout: {{availability: \">= 99.9%\"}}\ntimeline:\n{timeline}"
+    );
+    parse(&Input { file: "t.yaml".into(), text, ..Input::default() }, &NoFiles).unwrap()
+}
+
+fn step(at: u32, length: u32, faults: &str) -> String {
+    format!("  - {{at: {at}s, for: {length}s, faults: [{faults}]}}\n")
+}
+
+fn targets(plan: &Plan) -> Vec<String> {
+    plan.injections.iter().map(|injection| injection.target.to_string()).collect()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_plan_and_others_give_others() {
+    let experiment = experiment(&step(10, 5, "{process-kill: {service: edge, pick: one}}"));
+    let picked = |seed| targets(&resolve(&experiment, seed).unwrap());
+    assert_eq!(picked(7), picked(7));
+    let all: BTreeSet<Vec<String>> = (0..40).map(picked).collect();
+    assert_eq!(all.len(), 3, "forty seeds pick each of three instances: {all:?}");
+}
+
+#[test]
+fn picks_are_as_many_as_asked_and_never_the_same_twice() {
+    for (pick, count) in [("one", 1), ("2", 2), ("all", 3), ("50%", 2), ("1%", 1)] {
+        let experiment =
+            experiment(&step(10, 5, &format!("{{process-kill: {{service: edge, pick: {pick}}}}}")));
+        let found: BTreeSet<String> = targets(&resolve(&experiment, 3).unwrap()).into_iter().collect();
+        assert_eq!(found.len(), count, "pick {pick}");
+    }
+}
+
+#[test]
+fn more_than_there_are_and_several_without_a_pick_are_refused() {
+    for faults in ["{process-kill: {service: edge, pick: 4}}", "{process-kill: {service: edge}}"] {
+        assert!(resolve(&experiment(&step(10, 5, faults)), 1).is_err(), "{faults}");
+    }
+    assert!(resolve(&experiment(&step(10, 5, "{process-kill: {service: auth}}")), 1).is_ok());
+}
+
+#[test]
+fn two_injections_cannot_claim_one_thing_at_one_time() {
+    let kill = "{process-kill: {service: auth}}";
+    let pause = "{process-pause: {service: auth}}";
+    let clash = experiment(&(step(10, 5, kill) + &step(14, 5, pause)));
+    let mistakes = resolve(&clash, 1).unwrap_err();
+    assert!(mistakes[0].message.contains("overlap"), "{mistakes:?}");
+    assert!(mistakes[0].node.is_some(), "it has a place");
+    let apart = experiment(&(step(10, 5, kill) + &step(15, 5, pause)));
+    assert_eq!(resolve(&apart, 1).unwrap().injections.len(), 2);
+    let others =
+        "{relay-latency: {service: auth, delay: 5ms}}, {relay-bandwidth: {service: auth, rate: 1mbit}}";
+    assert!(resolve(&experiment(&step(10, 5, others)), 1).is_ok(), "kinds of relay faults compose");
+}
+
+#[test]
+fn phases_follow_the_timeline_and_leave_no_gap() {
+    let plan = resolve(
+        &experiment(
+            &(step(20, 5, "{process-kill: {service: auth}}") + &step(12, 3, "{process-kill: {service: kv}}")),
+        ),
+        1,
+    )
+    .unwrap();
+    let spans: Vec<(Phase, f64, f64)> = plan.phases.iter().map(|s| (s.phase, s.start_s, s.end_s)).collect();
+    assert_eq!(spans[0], (Phase::WarmUp, 0.0, 2.0));
+    assert_eq!(spans[1], (Phase::Baseline, 2.0, 12.0));
+    assert_eq!(spans[2], (Phase::Fault, 12.0, 25.0));
+    assert!(spans.windows(2).all(|pair| pair[0].2 == pair[1].1), "{spans:?}");
+    assert_eq!(spans.last().unwrap().2, 60.0);
+    assert!(plan.injections[0].at_s < plan.injections[1].at_s, "sorted by time");
+}
+
+#[test]
+fn the_blast_radius_counts_what_is_hit_at_one_time() {
+    let one_by_one = step(10, 5, "{process-kill: {instance: catalog-1}}")
+        + &step(20, 5, "{process-kill: {instance: catalog-2}}");
+    let plan = resolve(&experiment(&one_by_one), 1).unwrap();
+    assert_eq!((plan.blast_radius[0].hit, plan.blast_radius[0].of), (1, 2));
+    let plan =
+        resolve(&experiment(&step(10, 5, "{process-kill: {service: catalog, pick: all}}")), 1).unwrap();
+    assert_eq!((plan.blast_radius[0].hit, plan.blast_radius[0].of), (2, 2));
+    assert!(plan.blast_radius[0].journeys.contains(&"checkout".to_owned()));
+}
+
+#[test]
+fn a_plan_says_what_so_few_requests_cannot_decide_and_hides_query_values() {
+    let plan = resolve(&experiment(&step(10, 5, "{process-kill: {service: auth}}")), 1).unwrap();
+    let note =
+        plan.notes.iter().find(|note| note.contains("in fault")).expect("500 requests cannot hold 99.9%");
+    assert!(note.contains("3838"), "{note}");
+    let text = describe(&plan);
+    assert!(text.contains("/checkout") && !text.contains("token"), "{text}");
+}
