@@ -59,6 +59,9 @@ pub struct Global {
     /// Tell nothing on the way; print only the result
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Write the result to a file instead of printing it
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// Folder in which runs are kept [default: $SQUALL_RUNS, else $XDG_STATE_HOME/squall/runs]
     #[arg(long, global = true, value_name = "DIR")]
     pub runs: Option<PathBuf>,
@@ -138,7 +141,7 @@ pub fn main(args: Vec<OsString>) -> u8 {
 fn dispatch(app: App, matches: &ArgMatches) -> u8 {
     let global = app.global;
     let mut out = Out::new(&global);
-    match app.verb {
+    let code = match app.verb {
         Verb::Run(args) => run::run(&global, &args, &mut out),
         Verb::Plan(args) => plan::plan(&args, &mut out),
         Verb::Check(args) => check::check(&args, &mut out),
@@ -152,5 +155,6 @@ fn dispatch(app: App, matches: &ArgMatches) -> u8 {
         Verb::Schema(args) => schema::schema(&args, &mut out),
         Verb::Doctor => doctor::doctor(&global, &mut out),
         Verb::Lab(args) => lab::lab(&args, &mut out),
-    }
+    };
+    out.finish(code)
 }

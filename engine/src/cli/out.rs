@@ -1,12 +1,13 @@
 //! The only place that prints.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::Global;
+use crate::slo::exit;
 
 /// stdout for the result, stderr for the story.
 #[derive(Debug)]
@@ -15,16 +16,23 @@ pub struct Out {
     pub json: bool,
     /// No story.
     pub quiet: bool,
+    /// Where the result goes instead of stdout, and what there is of it.
+    file: Option<(PathBuf, Vec<u8>)>,
 }
 
 impl Out {
     /// As the options say.
     pub fn new(global: &Global) -> Self {
-        Self { json: global.json, quiet: global.quiet }
+        let file = global.output.clone().map(|path| (path, Vec::new()));
+        Self { json: global.json, quiet: global.quiet, file }
     }
 
     /// Prints bytes of the result. A reader that has gone is no failure.
     pub fn result(&mut self, bytes: &[u8]) {
+        if let Some((_, kept)) = &mut self.file {
+            kept.extend_from_slice(bytes);
+            return;
+        }
         let mut stdout = io::stdout().lock();
         let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
@@ -57,27 +65,28 @@ impl Out {
         code
     }
 
-    /// Writes the result to a file, or prints it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn deliver(&mut self, file: Option<&Path>, bytes: &[u8]) -> Result<(), String> {
-        match file {
-            None => self.result(bytes),
-            Some(path) => crate::run::store::write(path, bytes).map_err(|error| error.to_string())?,
+    /// Writes the result to its file, if it has one. Returns the exit code: the verb's own, unless that fails.
+    pub fn finish(&mut self, code: u8) -> u8 {
+        let Some((path, bytes)) = self.file.take() else { return code };
+        match crate::run::store::write(&path, &bytes) {
+            Ok(()) => code,
+            Err(error) => {
+                let said = self.fail(exit::INVALID, &format!("failed to write the result: {error}"));
+                if code == exit::HELD { said } else { code }
+            }
         }
-        Ok(())
+    }
+
+    /// Whether the result takes colours.
+    pub fn colour(&self) -> bool {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        self.file.is_none() && io::stdout().is_terminal() && wanted
     }
 }
 
 /// Whether a person watches stderr.
 pub(super) fn watched() -> bool {
     io::stderr().is_terminal()
-}
-
-/// Whether stdout takes colours.
-pub(super) fn colour() -> bool {
-    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A runtime for one verb.

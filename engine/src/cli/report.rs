@@ -1,13 +1,11 @@
 //! `squall report`: the record again, judged again.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use reports::{Format, render};
 use serde_json::json;
 
 use super::Global;
-use super::out::{self, Out};
+use super::out::Out;
 use crate::run::store;
 use crate::slo::{self, exit};
 
@@ -20,9 +18,6 @@ pub(super) struct ReportArgs {
     /// How it is shown: terminal, html, markdown, junit or json
     #[arg(long, short, value_name = "FORMAT", default_value = "terminal")]
     format: Format,
-    /// Write to a file instead of printing
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
     /// List the runs that there are
     #[arg(long)]
     list: bool,
@@ -51,15 +46,11 @@ pub(super) fn report(global: &Global, args: &ReportArgs, out: &mut Out) -> u8 {
     }
     record.judgement = again;
     let format = if out.json { Format::Json } else { args.format };
-    let colour = args.output.is_none() && out::colour();
-    let delivered = render(&record, format, colour)
-        .map_err(|error| error.to_string())
-        .and_then(|bytes| out.deliver(args.output.as_deref(), &bytes));
-    match delivered {
-        Ok(()) if args.exit_code => record.judgement.exit,
-        Ok(()) => exit::HELD,
-        Err(error) => out.fail(exit::INVALID, &error),
+    match render(&record, format, out.colour()) {
+        Ok(bytes) => out.result(&bytes),
+        Err(error) => return out.fail(exit::INVALID, &error.to_string()),
     }
+    if args.exit_code { record.judgement.exit } else { exit::HELD }
 }
 
 fn list(store: &store::Store, out: &mut Out) -> u8 {

@@ -25,9 +25,6 @@ pub(super) struct RunArgs {
     /// Also write the Markdown summary here
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
-    /// Write the result to a file instead of printing it
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
     #[arg(long, hide = true, value_name = "STEP:HOW")]
     crash_at: Option<CrashPoint>,
 }
@@ -89,12 +86,9 @@ fn deliver(args: &RunArgs, finished: &Finished, out: &mut Out) -> u8 {
         text.push(b'\n');
         text
     } else {
-        let colour = args.output.is_none() && out::colour();
-        render(record, Format::Terminal, colour).unwrap_or_else(|error| error.to_string().into_bytes())
+        render(record, Format::Terminal, out.colour()).unwrap_or_else(|error| error.to_string().into_bytes())
     };
-    if let Err(error) = out.deliver(args.output.as_deref(), &result) {
-        out.warn(&format!("squall: failed to write the result: {error}"));
-    }
+    out.result(&result);
     out.tell(&format!("report: {}", html.display()));
     if code == exit::NOT_RESTORED {
         out.warn(&format!("squall: restore what is left: squall recover --run {}", record.run));

@@ -106,7 +106,7 @@ fn restoration(course: &Course) -> Restoration {
     let left: Vec<String> = open.map(|injection| injection.manual.clone()).collect();
     // Without an early decision, each injection ends in its own time: the slowest undo counts.
     let seconds = match (course.restore_from, course.restored_at) {
-        (Some(from), Some(to)) => (to - from).max(0.0),
+        (Some(from), Some(to)) if to >= from => to - from,
         _ => course.slowest_undo,
     };
     let crashed = matches!(&course.end, End::Aborted { by, .. } if by == "guardian") && !left.is_empty();

@@ -226,17 +226,29 @@ impl Store {
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all. What is no regular file, such as a pipe or `/dev/null`, is written into instead.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// It cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     use std::io::Write as _;
-    let partial = path.with_extension("partial");
+    let fail = |source| StoreError::Io { path: path.to_owned(), source };
+    // A link is followed: what it points to is meant.
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if std::fs::metadata(&target).is_ok_and(|meta| !meta.is_file()) {
+        let opened = std::fs::OpenOptions::new().write(true).open(&target);
+        return opened.and_then(|mut file| file.write_all(bytes)).map_err(fail);
+    }
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = target.with_file_name(format!(".{name}.{}", std::process::id()));
     let written = File::create(&partial)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|source| StoreError::Io { path: path.to_owned(), source })
+        .and_then(|()| std::fs::rename(&partial, &target));
+    written.map_err(|source| {
+        // Nothing half-written stays behind.
+        let _ = std::fs::remove_file(&partial);
+        fail(source)
+    })
 }
 
 /// Whether an engine or a guardian is at work in this folder.
@@ -263,4 +275,24 @@ pub fn leftover(folder: &Path) -> Result<Option<Leftover>, StoreError> {
         .title()
         .map_or((name.clone(), "?".to_owned()), |(run, experiment)| (run.to_owned(), experiment.to_owned()));
     Ok(Some(Leftover { folder: folder.to_owned(), run, experiment, open, damaged: story.damaged }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_stays_a_device_and_a_link_a_link() {
+        use std::os::unix::fs::FileTypeExt;
+        write(Path::new("/dev/null"), b"x").unwrap();
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        write(&file, b"one").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, b"two").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+    }
 }
