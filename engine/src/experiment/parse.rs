@@ -238,10 +238,7 @@ fn topology_of(
         if let Some(node) = node {
             reader.mistake(node.id, "the lab brings its own topology: leave this out");
         }
-        return Some(
-            topology::parse("the lab's topology", crate::lab::TOPOLOGY)
-                .expect("a test parses the lab's topology"),
-        );
+        return Some(topology::of_lab());
     }
     let node = node?;
     let path = reader.text(node, "topology")?;

@@ -1,5 +1,7 @@
 //! Services, their instances and what they depend on. Pure.
 
+use std::sync::LazyLock;
+
 use reports::record::{ServiceInfo, TopologyInfo};
 use serde::Serialize;
 
@@ -81,6 +83,14 @@ impl Topology {
         });
         TopologyInfo { services: services.collect() }
     }
+}
+
+/// The lab's own topology.
+pub fn of_lab() -> Topology {
+    static LAB: LazyLock<Topology> = LazyLock::new(|| {
+        parse("the lab's topology", crate::lab::TOPOLOGY).expect("a test parses the lab's topology")
+    });
+    LAB.clone()
 }
 
 /// Reads a topology file.
@@ -197,4 +207,26 @@ fn journeys(reader: &Reader<'_>, list: &Node, known: &[&str]) -> Vec<Journey> {
         journeys.push(Journey { name: name.to_owned(), through, optional });
     }
     journeys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_labs_topology_is_whole() {
+        let lab = of_lab();
+        assert_eq!(lab.service("auth").unwrap().instances, ["auth-1"]);
+        assert_eq!(lab.pops(), ["fra", "iad", "sin"]);
+        assert_eq!(lab.owner("catalog-2").unwrap().name, "catalog");
+    }
+
+    #[test]
+    fn every_name_that_is_used_must_exist() {
+        let text = "topology: v1\nname: t\nservices:\n  - a: {instances: [a-1], requires: [b, c]}\n  - b: {instances: [a-1]}\njourneys:\n  - j: {through: [d]}\n";
+        let mistakes = parse("t.yaml", text).unwrap_err();
+        let all: Vec<&str> = mistakes.diagnostics.iter().map(|found| found.message.as_str()).collect();
+        assert_eq!(all.len(), 3, "{all:?}");
+        assert_eq!(mistakes.diagnostics[0].line, 4);
+    }
 }

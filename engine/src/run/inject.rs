@@ -178,7 +178,7 @@ fn code(records: &[InjectionRecord], failed: bool) -> u8 {
 
 /// The injections of the ad hoc fault: those of a plan with a single step.
 fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refused> {
-    let topology = standing.then(|| topology::parse("the lab's topology", lab::TOPOLOGY).ok()).flatten();
+    let topology = standing.then(topology::of_lab);
     let aimed_at_lab = matches!(ad_hoc.selector, Selector::Service { .. } | Selector::Instance(_))
         || matches!(
             &ad_hoc.selector,
