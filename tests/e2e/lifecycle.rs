@@ -14,7 +14,8 @@ use serde_json::Value;
 use crate::support::{Done, Home, Lab};
 
 /// An experiment of twelve seconds on the lab with one fault from the fourth to the seventh, in which `/login` must be
-/// available. `more` is appended.
+/// available. The limits are so wide that a busy host neither breaks them nor makes squall doubt itself.
+/// `more` is appended.
 pub(crate) fn experiment(fault: &str, more: &str) -> String {
     format!(
         r#"# Does a short one work?
@@ -26,12 +27,12 @@ lab: edge
 warm-up: 1s
 load:
   - login:
-      open: {{url: "http://${{lab.edge}}/login", arrivals: [{{hold: {{rate: 100/s, for: 12s}}}}]}}
+      open: {{url: "http://${{lab.edge}}/login", arrivals: [{{hold: {{rate: 80/s, for: 12s}}}}]}}
   - asset:
-      open: {{url: "http://${{lab.edge}}/asset/logo", arrivals: [{{hold: {{rate: 50/s, for: 12s}}}}]}}
+      open: {{url: "http://${{lab.edge}}/asset/logo", arrivals: [{{hold: {{rate: 40/s, for: 12s}}}}]}}
 objectives:
-  - login: {{availability: ">= 95%", p90: "<= 400ms"}}
-  - asset: {{availability: ">= 90%"}}
+  - login: {{availability: ">= 80%", p90: "<= 1.5s"}}
+  - asset: {{availability: ">= 50%"}}
 timeline:
   - at: 4s
     for: 3s
@@ -42,8 +43,9 @@ recover-within: 4s
     )
 }
 
-/// A slow answer that everybody can bear.
-const MILD: &str = "- relay-latency: {service: auth, delay: 20ms}";
+/// What everybody can bear, and what a busy host cannot blur.
+pub(crate) const MILD: &str =
+    "- http-header: {service: auth, on: response, set: {x-odd: \"yes\"}, share: 50%}";
 /// Longer than any of these runs takes, also on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
 

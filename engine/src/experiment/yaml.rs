@@ -15,6 +15,9 @@ pub const TEXT_MAX: usize = 256 * 1024;
 const NODES_MAX: u32 = 50_000;
 /// The deepest nesting.
 const DEPTH_MAX: u32 = 24;
+/// The most brackets that may be open at a time, quoted ones included. The parser's time grows with the square of
+/// them, and it comes before [`DEPTH_MAX`].
+const OPEN_MAX: usize = 1000;
 
 /// Number of a node in reading order.
 pub type NodeId = u32;
@@ -81,6 +84,10 @@ pub fn read(text: &str) -> Result<Node, YamlError> {
         let message = format!("the file has {} bytes; the most that is read is {TEXT_MAX}", text.len());
         return Err(YamlError { message, place: None });
     }
+    if let Some(place) = too_many_open(text) {
+        let message = format!("more than {OPEN_MAX} brackets are open here");
+        return Err(YamlError { message, place: Some(place) });
+    }
     let walk = Walk { next: Cell::new(0), stop_at: None };
     let seed = Seed { walk: &walk, depth: 0 };
     let error = match seed.deserialize(serde_yaml::Deserializer::from_str(text)) {
@@ -94,6 +101,24 @@ pub fn read(text: &str) -> Result<Node, YamlError> {
         message.truncate(at);
     }
     Err(YamlError { message, place })
+}
+
+/// Where the brackets that are open become too many.
+fn too_many_open(text: &str) -> Option<Place> {
+    let mut open = 0usize;
+    for (line, content) in text.lines().enumerate() {
+        for (column, c) in content.chars().enumerate() {
+            match c {
+                '[' | '{' => open += 1,
+                ']' | '}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if open > OPEN_MAX {
+                return Some(Place { line: line + 1, column: column + 1 });
+            }
+        }
+    }
+    None
 }
 
 /// Where the node with this number stands in a text that [`read`] accepts.
@@ -158,6 +183,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Node, E> {
+        self.leaf(Content::Null)
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<Node, E> {
         self.leaf(Content::Null)
     }
 

@@ -28,7 +28,7 @@ pub(super) fn record(
         let number = injection.id.rsplit_once('/').and_then(|(_, number)| number.parse::<u32>().ok());
         number.unwrap_or_default()
     });
-    let restoration = restoration(&course);
+    let restoration = restoration(&course, plan.injections.len());
     let guards = experiment.guards.iter().enumerate().map(|(index, guard)| GuardRecord {
         when: guard.text.clone(),
         tripped_s: course.tripped.iter().find(|(text, _)| *text == guard.text).map(|(_, at)| *at),
@@ -98,12 +98,17 @@ fn in_words(mut load: LoadRecord, plan: &Plan) -> LoadRecord {
     load
 }
 
-fn restoration(course: &Course) -> Restoration {
+fn restoration(course: &Course, planned: usize) -> Restoration {
     let open = course
         .injections
         .iter()
         .filter(|injection| !matches!(injection.undo.as_str(), "restored" | "not-needed"));
-    let left: Vec<String> = open.map(|injection| injection.manual.clone()).collect();
+    let mut left: Vec<String> = open.map(|injection| injection.manual.clone()).collect();
+    // Those that were still under way when the operator left the rest to the guardian: nobody here saw their end.
+    let unfinished = planned.saturating_sub(course.injections.len());
+    if unfinished > 0 {
+        left.push(format!("squall recover, unless the guardian has undone the last {unfinished} by then"));
+    }
     // Without an early decision, each injection ends in its own time: the slowest undo counts.
     let seconds = match (course.restore_from, course.restored_at) {
         (Some(from), Some(to)) if to >= from => to - from,

@@ -38,7 +38,7 @@ impl Relays {
             .map(|relay| serde_json::json!({"name": relay.name, "listen": relay.listen, "upstream": relay.upstream, "protocol": relay.protocol}))
             .collect();
         let config = serde_json::json!({
-            "routes": routes, "control": control, "parent": true, "linger_s": 30.0,
+            "routes": routes, "control": control, "parent": true, "linger": 30.0,
         });
         let start = async {
             let mut child = Command::new(exe)
@@ -60,8 +60,7 @@ impl Relays {
             if let Some(error) = answer["error"].as_str() {
                 return Err(error.to_owned());
             }
-            let relays =
-                serde_json::from_value(answer["relays"].clone()).map_err(|error| error.to_string())?;
+            let relays = serde_json::from_value(answer).map_err(|error| error.to_string())?;
             Ok(Self { child, stdin, carried: relays })
         };
         tokio::time::timeout(START_DEADLINE, start)

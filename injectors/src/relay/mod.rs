@@ -234,7 +234,7 @@ pub async fn serve(
 }
 
 /// The life of a relay process: reads one JSON line with a [`RelayConfig`], binds, writes one JSON line with the
-/// entries ([`target::Relay`]), serves.
+/// entries ([`target::Relay`]) or with an `error`, serves.
 ///
 /// # Errors
 /// The configuration does not come in time or cannot be used; see [`Relay::bind`] and [`Relay::run`].
@@ -247,11 +247,16 @@ pub async fn main(stdin: impl AsyncRead + Unpin, mut stdout: impl Write) -> io::
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no configuration on standard input"))??;
     let config: RelayConfig = serde_json::from_slice(&line)?;
     host::raise_file_limit();
-    let relay = Relay::bind(&config)?;
-    let mut entries = serde_json::to_vec(&relay.entries())?;
-    entries.push(b'\n');
-    stdout.write_all(&entries)?;
+    let bound = Relay::bind(&config);
+    // Whoever started this process reads one line: the entries, or why there are none.
+    let mut said = match &bound {
+        Ok(relay) => serde_json::to_vec(&relay.entries())?,
+        Err(error) => serde_json::to_vec(&serde_json::json!({"error": error.to_string()}))?,
+    };
+    said.push(b'\n');
+    stdout.write_all(&said)?;
     stdout.flush()?;
+    let relay = bound?;
     let standing = !config.parent;
     let parent = async move {
         if standing {

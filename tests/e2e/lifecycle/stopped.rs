@@ -147,14 +147,16 @@ fn of_two_runs_against_one_target_only_the_first_breaks_it() {
     }
     let _turn = turns(2);
     let (home, lab) = standing();
-    let file = home.file("run.yaml", &experiment(MILD, ""));
+    let file = home.file("run.yaml", &experiment("- process-pause: {service: kv}", ""));
     let mut first = home.start(&["run", file.to_str().unwrap()]);
     first.says("baseline begins", PATIENCE);
     wait::pass(Duration::from_secs(1));
-    let second = home.start(&["run", file.to_str().unwrap()]).end_within(PATIENCE);
-    assert!(matches!(second.code, 3 | 4), "{second:?}");
-    assert!(second.err.contains("another run holds"), "{}", second.err);
-    first.end_within(PATIENCE).code(0);
+    let second = home.start(&["run", file.to_str().unwrap()]).end_within(PATIENCE).code(4);
+    let why = ["another run holds", "stopped already, by somebody else"];
+    assert!(why.iter().any(|why| second.err.contains(why)), "{}", second.err);
+    let first = first.end_within(PATIENCE);
+    // kv is optional: whether that is enough is not what is asked here.
+    assert!(matches!(first.code, 0 | 1), "{first:?}");
     lab.assert_whole();
     home.assert_no_leftovers();
     lab.down(&home);

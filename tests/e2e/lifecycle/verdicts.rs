@@ -17,7 +17,7 @@ fn a_service_with_one_instance_that_dies_is_a_confirmed_single_point_of_failure(
     let record = home.record();
     assert_eq!(record["judgement"]["verdict"], "missed");
     assert_eq!(finding(&record, "auth", "login"), "confirmed");
-    assert_eq!(finding(&record, "auth", "asset"), "refuted");
+    assert_ne!(finding(&record, "auth", "asset"), "confirmed");
     assert_eq!(record["injections"][0]["proof"]["status"], "confirmed");
     assert_eq!(record["restoration"]["verified"], true);
     assert!(record["judgement"]["detect_s"].as_f64().unwrap() < 3.0, "{}", record["judgement"]);
@@ -44,7 +44,7 @@ fn an_unsteady_baseline_injects_nothing() {
     }
     let _turn = turns(1);
     let home = Home::new();
-    let text = experiment(MILD, "").replace("400ms", "500us");
+    let text = experiment(MILD, "").replace("<= 1.5s", "<= 500us");
     let done = home.run(&text).code(6);
     assert!(done.err.contains("not steady"), "{}", done.err);
     let record = home.record();
@@ -96,8 +96,8 @@ fn a_generator_that_does_not_keep_up_proves_nothing() {
     // One connection carries about a hundred per second.
     let text = experiment(MILD, "")
         .replace("/login\", ", "/login\", connections: 1, ")
-        .replace("rate: 100/s", "rate: 1000/s")
-        .replace("availability: \">= 95%\", p90: \"<= 400ms\"", "throughput: \">= 1/s\"");
+        .replace("rate: 80/s", "rate: 1000/s")
+        .replace("availability: \">= 80%\", p90: \"<= 1.5s\"", "throughput: \">= 1/s\"");
     home.run(&text).code(6);
     let record = home.record();
     assert_eq!(record["judgement"]["verdict"], "unknown");

@@ -15,9 +15,11 @@ const DEADLINE: Duration = Duration::from_secs(90);
 /// Processes and sockets may take this long to go once their owner has.
 const GONE: Duration = Duration::from_secs(12);
 
-/// The place. Its path is short: sockets need it so.
+/// The place. Its path is short: sockets need it so. Runs are kept in memory if that can be: every entry of a journal
+/// waits for the disk, and the disk of a host that builds something else may take seconds.
 pub(crate) struct Home {
     dir: tempfile::TempDir,
+    store: tempfile::TempDir,
 }
 
 /// A finished call.
@@ -42,8 +44,10 @@ impl Home {
     pub(crate) fn new() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let mode = std::fs::Permissions::from_mode(0o700);
-        let dir = tempfile::Builder::new().prefix("sqe-").permissions(mode).tempdir_in("/tmp").unwrap();
-        Self { dir }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("sqe-").permissions(mode);
+        let store = builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir_in("/tmp")).unwrap();
+        Self { dir: builder.tempdir_in("/tmp").unwrap(), store }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -51,7 +55,7 @@ impl Home {
     }
 
     pub(crate) fn runs(&self) -> PathBuf {
-        self.dir().join("runs")
+        self.store.path().join("runs")
     }
 
     /// Folders of runs.

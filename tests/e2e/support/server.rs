@@ -1,1 +1,109 @@
-//! Later.
+//! Real servers from Debian, on loopback, in a folder of their own; and free ports.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::{Home, process, skipped, until};
+
+/// How long a server may take to listen or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Where Debian puts a program; says that a test is left out if it is not there.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let found = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"]
+        .into_iter()
+        .map(|folder| Path::new(folder).join(name))
+        .find(|path| path.exists());
+    if found.is_none() {
+        skipped(&format!("{name} is not installed: apt-get install {name}"));
+    }
+    found
+}
+
+/// A running server.
+pub(crate) struct Server {
+    pub(crate) port: u16,
+    /// How it is started, also again.
+    pub(crate) argv: Vec<String>,
+    pub(crate) pid_file: PathBuf,
+}
+
+impl Server {
+    /// nginx with two workers that answers `/` with a short text; none if it is not installed.
+    pub(crate) fn nginx(home: &Home) -> Option<Self> {
+        let program = program("nginx")?;
+        let (dir, port) = (home.dir().display().to_string(), free_port());
+        let config = format!(
+            "daemon on; pid {dir}/nginx.pid; error_log {dir}/nginx.err; worker_processes 2;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
+             uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
+             server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain; return 200 'nginx here'; }} }} }}\n"
+        );
+        let config = home.file("nginx.conf", &config);
+        let argv = [program.to_str().unwrap(), "-p", &dir, "-c", config.to_str().unwrap()];
+        Some(Self::start(home, port, &argv, home.dir().join("nginx.pid")))
+    }
+
+    /// HAProxy before another server; none if it is not installed.
+    pub(crate) fn haproxy(home: &Home, upstream: u16) -> Option<Self> {
+        let program = program("haproxy")?;
+        let (port, pid_file) = (free_port(), home.dir().join("haproxy.pid"));
+        let config = format!(
+            "global\n  maxconn 256\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 5s\n  timeout server 5s\n\
+             frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s 127.0.0.1:{upstream}\n"
+        );
+        let config = home.file("haproxy.cfg", &config);
+        let argv = [
+            program.to_str().unwrap(),
+            "-D",
+            "-f",
+            config.to_str().unwrap(),
+            "-p",
+            pid_file.to_str().unwrap(),
+        ];
+        Some(Self::start(home, port, &argv, pid_file.clone()))
+    }
+
+    fn start(home: &Home, port: u16, argv: &[&str], pid_file: PathBuf) -> Self {
+        let argv: Vec<String> = argv.iter().map(|arg| (*arg).to_owned()).collect();
+        // The marker by which the home finds all of its processes.
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]).env_clear().env("XDG_RUNTIME_DIR", home.dir());
+        let status =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{argv:?} ended with {status}");
+        let server = Self { port, argv, pid_file };
+        server.listens();
+        server
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until it accepts connections.
+    pub(crate) fn listens(&self) {
+        until("a listening server", PATIENCE, || TcpStream::connect(self.address()).is_ok().then_some(()));
+    }
+
+    /// Its process, as its pid file tells.
+    pub(crate) fn pid(&self) -> u32 {
+        until("a pid file", PATIENCE, || std::fs::read_to_string(&self.pid_file).ok()?.trim().parse().ok())
+    }
+
+    /// Ends it and waits until nobody listens any more.
+    pub(crate) fn end(&self) {
+        process::signal(self.pid(), Signal::TERM);
+        until("the end of a server", PATIENCE, || TcpStream::connect(self.address()).is_err().then_some(()));
+    }
+}

@@ -4,7 +4,7 @@
 use std::sync::{Condvar, Mutex};
 
 /// How much may run at a time.
-const WIDTH: u32 = 4;
+const WIDTH: u32 = 3;
 
 struct Queue {
     free: u32,
@@ -18,7 +18,7 @@ static CHANGED: Condvar = Condvar::new();
 /// Permission to be expensive, until dropped.
 pub(crate) struct Turn(u32);
 
-/// Waits for a turn of this weight: 1 shares the machine with three others, 4 has it alone.
+/// Waits for a turn of this weight: 1 shares the machine with two others, 3 has it alone.
 pub(crate) fn turns(weight: u32) -> Turn {
     let weight = weight.min(WIDTH);
     let mut queue = QUEUE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
