@@ -1,6 +1,7 @@
 """What the bench says: figures with what to reach, as a table and as JSON."""
 
 import statistics
+import textwrap
 from dataclasses import dataclass, field
 
 UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "MiB": 1.0, "MB/s": 1e-6, "x": 1.0, "/s": 1.0, "MiB/min": 1.0}
@@ -75,38 +76,37 @@ def number(value):
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def cell(samples, unit):
-    """`median (min-max)`."""
-    scale = UNITS[unit]
+def cells(samples, unit):
+    """The median with its unit, and `min..max`."""
     if not samples:
-        return "-"
-    text = f"{number(statistics.median(samples) * scale)} {unit}"
-    if len(samples) > 1:
-        text += f" ({number(min(samples) * scale)}..{number(max(samples) * scale)})"
-    return text
+        return "-", ""
+    shown = [number(value * UNITS[unit]) for value in (statistics.median(samples), min(samples), max(samples))]
+    return f"{shown[0]} {unit}", f"{shown[1]}..{shown[2]}" if len(samples) > 1 else ""
+
+
+HEAD = ("figure", "who", "median", "range", "ratio", "reach", "")
+
+
+def rows_of(figure):
+    """One row for squall and one for each peer."""
+    ratio = ""
+    if figure.ratio:
+        middle, low, high = statistics.median(figure.ratio), min(figure.ratio), max(figure.ratio)
+        ratio = f"{number(middle)} of {figure.ratio_of} ({number(low)}..{number(high)})"
+    yield (figure.name, "squall", *cells(figure.samples, figure.unit), ratio, figure.reach, figure.verdict())
+    for name, samples in figure.peers.items():
+        yield ("", name, *cells(samples, figure.unit), "", "", "")
 
 
 def table(figures):
-    """The result as text."""
-    head = ("figure", "squall", "peer", "ratio", "reach", "")
-    rows = [head]
-    for figure in figures:
-        peers = [f"{name} {cell(samples, figure.unit)}" for name, samples in figure.peers.items()] or [""]
-        ratio = ""
-        if figure.ratio:
-            ratio = f"{number(statistics.median(figure.ratio))} ({number(min(figure.ratio))}..{number(max(figure.ratio))})"
-            ratio += f" of {figure.ratio_of}"
-        rows.append((figure.name, cell(figure.samples, figure.unit), peers[0], ratio, figure.reach, figure.verdict()))
-        rows.extend(("", "", peer, "", "", "") for peer in peers[1:])
-        if figure.note:
-            rows.append(("  " + figure.note,))
-    widths = [max(len(row[i]) for row in rows if len(row) == len(head)) for i in range(len(head))]
+    """The result as text, each figure with its note below it."""
+    blocks = [([HEAD], "")] + [(list(rows_of(figure)), figure.note) for figure in figures]
+    every = [row for rows, _ in blocks for row in rows]
+    widths = [max(len(row[column]) for row in every) for column in range(len(HEAD))]
     lines = []
-    for row in rows:
-        if len(row) == 1:
-            lines.append(row[0])
-        else:
-            lines.append("  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip())
-        if row is head:
+    for rows, note in blocks:
+        lines.extend("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        if rows[0] is HEAD:
             lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
+        lines.extend(textwrap.wrap(note, 100, initial_indent="    ", subsequent_indent="    "))
     return "\n".join(lines)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 CPUS = sorted(os.sched_getaffinity(0))
 SERVER_CPU, CLIENT_CPU = CPUS[0], CPUS[-1]
+# Above all ordinary work, below what the kernel does for itself.
+REALTIME = 10
 
 
 class Broken(Exception):
@@ -59,21 +61,26 @@ class Host:
                 self.stop(process)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, argv, cpu=None, **options):
-        """Starts a process, on one CPU if asked; it ends with the bench."""
+    def start(self, argv, cpu=None, realtime=False, **options):
+        """Starts a process in a session of its own, on one CPU if asked; it ends with the bench."""
 
         def prepare():
             if cpu is not None:
                 os.sched_setaffinity(0, {cpu})
-            if self.nice:
+            if realtime:
+                os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME))
+            elif self.nice:
                 os.setpriority(os.PRIO_PROCESS, 0, self.nice)
+                # Where the kernel shares out by session, only this counts against other sessions.
+                with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as group:
+                    group.write(str(self.nice))
 
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("stdout", subprocess.DEVNULL)
         options.setdefault("stderr", subprocess.DEVNULL)
         options.setdefault("env", self.env)
         try:
-            process = subprocess.Popen([str(a) for a in argv], preexec_fn=prepare, **options)
+            process = subprocess.Popen([str(a) for a in argv], preexec_fn=prepare, start_new_session=True, **options)
         except OSError as error:
             raise Broken(f"{argv[0]} cannot be started: {error}") from error
         self.living.append(process)
@@ -155,3 +162,24 @@ def wait_port(port, process, within=10.0):
 def load_average():
     """How busy the machine is with all that goes on."""
     return os.getloadavg()[0]
+
+
+def others(window=0.5):
+    """The share of the cores, 0 to 1, that others use now: to be asked while nothing of the bench computes."""
+
+    def ticks():
+        with open("/proc/stat", encoding="ascii") as stat:
+            fields = [int(field) for field in stat.readline().split()[1:9]]
+        # Idle and waiting for a disk.
+        return sum(fields), fields[3] + fields[4]
+
+    before = ticks()
+    time.sleep(window)
+    after = ticks()
+    whole = after[0] - before[0]
+    return 1 - (after[1] - before[1]) / whole if whole else 0.0
+
+
+def may_realtime():
+    """Whether processes may be given real-time priority."""
+    return os.geteuid() == 0

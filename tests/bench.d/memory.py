@@ -108,7 +108,7 @@ def figures(host, squall, nginx, lengths):
     if slopes:
         result.append(
             Figure(
-                "memory: growth after the first 30 s",
+                "memory: growth after 30 s",
                 "MiB/min",
                 slopes,
                 "<= 0.2 MiB/min",

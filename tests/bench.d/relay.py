@@ -62,12 +62,13 @@ def figures(host, squall, nginx, toxiproxy, rounds, seconds):
     direct = sorted(seen["direct"])[rounds // 2] * 1e6
     result = [
         Figure(
-            "relay: added p50, closed loop, 1 connection",
+            "relay: added p50",
             "us",
             added["squall"],
             "<= 60 us",
             peers={way: added[way] for way in others},
-            note=f"direct {direct:.0f} us; server and client on a core each, the hop where the kernel puts it",
+            note=f"closed loop, 1 connection, 12-byte body; direct {direct:.0f} us; server and client on a core each, "
+            "the hop where the kernel puts it",
         )
     ]
     seen = rounds_of("throughput through the relay", lambda port: throughput(host, port, seconds), ports, rounds)
@@ -75,13 +76,15 @@ def figures(host, squall, nginx, toxiproxy, rounds, seconds):
     ratio = [a / b for a, b in zip(seen["squall"], seen[peer])] if peer in seen else []
     result.append(
         Figure(
-            f"relay: throughput, 64 KiB bodies, {STREAMS} connections",
+            "relay: throughput",
             "MB/s",
             seen["squall"],
             ">= 0.40",
             peers={way: seen[way] for way in [*others, "direct"]},
             ratio=ratio,
             ratio_of=peer,
+            note=f"64 KiB bodies, {STREAMS} connections; HAProxy in TCP mode with its defaults (a thread per core), "
+            "squall's relay has one thread",
         )
     )
     for process in reversed(hops):

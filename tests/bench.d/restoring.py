@@ -179,19 +179,19 @@ def figures(host, squall, toxiproxy, rounds, patience):
                 observed.extend([seen] if seen is not None else [])
             tell(f"bench: SIGKILL of the engine, round {index + 1} of {rounds}")
             by_kill.append(killed(host, squall, standing, f"kill-{index}"))
-    note = "standing lab; a relay and a paused process, looked at every 5 ms from outside"
+    note = "of the engine; standing lab; a relay and a paused process, looked at every 5 ms from outside"
     if toxiproxy:
         left = toxiproxy_after_kill(host, toxiproxy, patience)
         note += f"; Toxiproxy {patience:.0f} s after its client was killed: {left} of 1 toxics still there"
     return [
         Figure(
-            "abort to restored, by the record",
+            "abort to restored (record)",
             "ms",
             recorded,
             "<= 200 ms",
             judged=max(recorded) * 1e3,
             note="the worst counts; SIGINT and a guard in turn; no peer publishes this",
         ),
-        Figure("  SIGINT to restored, seen from outside", "ms", observed),
-        Figure("SIGKILL of the engine to restored", "ms", by_kill, "<= 1000 ms", judged=max(by_kill) * 1e3, note=note),
+        Figure("SIGINT to restored (observed)", "ms", observed),
+        Figure("SIGKILL to restored (observed)", "ms", by_kill, "<= 1000 ms", judged=max(by_kill) * 1e3, note=note),
     ]
