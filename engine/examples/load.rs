@@ -1,4 +1,4 @@
-//! Drives the load generator for measurements: `load URL RATE SECONDS [CONNECTIONS]`.
+//! Drives the load generator for measurements: `load URL RATE SECONDS [CONNECTIONS [DEADLINE_S]]`.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -14,13 +14,14 @@ use rustix::time::{ClockId, clock_gettime};
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url, rate, seconds, rest @ ..] = arguments.as_slice() else {
-        return Err("usage: load URL RATE SECONDS [CONNECTIONS]".into());
+        return Err("usage: load URL RATE SECONDS [CONNECTIONS [DEADLINE_S]]".into());
     };
     let lasting = Duration::from_secs_f64(seconds.parse()?);
     let profile = Profile::new(vec![Segment::Hold { rate: rate.parse()?, lasting }])?;
     let mut spec = LoadSpec::new("load", vec![RequestSpec::get(url)], profile);
     spec.max_connections = rest.first().map_or(Ok(50), |text| text.parse())?;
-    spec.deadline = Duration::from_secs(1);
+    // Longer than the run, it lets a generator that is offered too much work on all of it.
+    spec.deadline = Duration::from_secs_f64(rest.get(1).map_or(Ok(1.0), |text| text.parse())?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let prepared = prepare(vec![spec]).await?;
@@ -44,6 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "lag us: p50 {p50:.0} p99 {p99:.0} max {max:.0}; workers {}; cpu {:.2}",
         g.workers, g.cpu_max
     )?;
+    writeln!(out, "in all: due {} sent {}", g.due, g.sent)?;
     writeln!(out, "connections {}; reconnects {}", g.connections_max, outcome.facts.reconnects)?;
     g.saturated.iter().try_for_each(|reason| writeln!(out, "saturated: {reason}"))?;
     Ok(())

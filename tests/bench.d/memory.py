@@ -1,0 +1,119 @@
+"""Memory of a run at 5,000/s against nginx: sampled each second from /proc, by slope and by peak."""
+
+import json
+import re
+import time
+
+from figures import Figure
+from generator import RATE
+from host import Broken, tell
+
+# The first half minute fills caches, histograms and the allocator's reserve.
+SETTLED_S = 30
+HOUR_S = 3600
+# The shortest stretch whose slope says something.
+SLOPE_MIN_S = 20
+EXPERIMENT = """\
+squall: v1
+experiment: bench-memory
+question: Does the memory of the engine stay flat?
+load:
+  - small:
+      open: {{url: "{url}", connections: 50, arrivals: [{{hold: {{rate: {rate}/s, for: {seconds}s}}}}]}}
+objectives:
+  - small: {{availability: ">= 99%"}}
+timeline:
+  - at: 6s
+    for: 2s
+    faults:
+      - command: {{do: [touch, {mark}], undo: [rm, -f, {mark}], effect: [test, -e, {mark}]}}
+"""
+
+
+def sample(pid):
+    """Resident memory now and at its highest, in MiB; none once the process has ended."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as status:
+            text = status.read()
+    except OSError:
+        return None
+    found = {key: re.search(rf"{key}:\s+(\d+) kB", text) for key in ("VmRSS", "VmHWM")}
+    if not all(found.values()):
+        return None
+    return tuple(int(found[key][1]) / 1024 for key in ("VmRSS", "VmHWM"))
+
+
+def slope(points):
+    """Least squares, per second."""
+    n = len(points)
+    mean_x, mean_y = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
+    below = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / below if below else 0.0
+
+
+def one(host, squall, nginx, seconds):
+    """One run: peak in MiB, slope in MiB per minute (none if it is too short), and what was sent of what was due."""
+    tell(f"bench: memory over {seconds} s at {RATE:,}/s")
+    folder = host.folder / f"memory-{seconds}"
+    folder.mkdir()
+    file = folder / "experiment.yaml"
+    file.write_text(EXPERIMENT.format(url=nginx.small, rate=RATE, seconds=seconds, mark=folder / "mark"))
+    points, peak = [], 0.0
+    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
+        process = host.start([squall, "run", file, "--runs", folder / "runs", "--json"], stdout=out, stderr=err)
+    began = time.monotonic()
+    while process.poll() is None:
+        at = time.monotonic() - began
+        if at > seconds + 60:
+            host.stop(process)
+            raise Broken(f"the run of {seconds} s did not end within {at:.0f} s")
+        seen = sample(process.pid)
+        if seen:
+            peak = max(peak, seen[1])
+            if SETTLED_S <= at <= seconds:
+                points.append((at, seen[0]))
+        time.sleep(1)
+    host.stop(process)
+    text = (folder / "out").read_text()
+    # The verdict is not the bench's business: a busy machine may make the generator late, which is inconclusive.
+    if process.returncode not in (0, 6):
+        raise Broken(f"the run ended with {process.returncode}:\n{text[-1500:]}{(folder / 'err').read_text()[-1500:]}")
+    generator = json.loads(text)["generator"]
+    long_enough = seconds - SETTLED_S >= SLOPE_MIN_S
+    return peak, slope(points) * 60 if long_enough else None, generator
+
+
+def figures(host, squall, nginx, lengths):
+    """The longest run speaks; an hour is extrapolated unless it was one."""
+    runs = {seconds: one(host, squall, nginx, seconds) for seconds in lengths}
+    longest = max(lengths)
+    peak, growth, _ = runs[longest]
+    lasting = ", ".join(f"{seconds} s" for seconds in lengths)
+    sent = ", ".join(f"{generator['sent']:,} of {generator['due']:,} sent" for _, _, generator in runs.values())
+    slopes = [growth for _, growth, _ in runs.values() if growth is not None]
+    if longest >= HOUR_S:
+        hour, note = peak, f"measured over {longest} s; {sent}"
+    elif growth is None:
+        hour, note = None, f"peak over {lasting}; too short to speak of an hour (the long bench does); {sent}"
+    else:
+        hour = peak + max(growth, 0.0) * (HOUR_S - longest) / 60
+        note = f"peaks over {lasting}; an hour EXTRAPOLATED: {hour:.1f} MiB (--hour measures it); {sent}"
+    judged = {"judged": hour} if hour is not None else {}
+    reach = "<= 64 MiB" if hour is not None else ""
+    result = [
+        Figure(
+            f"memory: peak at {RATE:,}/s", "MiB", [peak for peak, _, _ in runs.values()], reach, note=note, **judged
+        )
+    ]
+    if slopes:
+        result.append(
+            Figure(
+                "memory: growth after 30 s",
+                "MiB/min",
+                slopes,
+                "<= 0.2 MiB/min",
+                judged=growth,
+                note=f"least squares over the {longest} s run",
+            )
+        )
+    return result
