@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::client::control;
+use super::client::{control, get};
 use super::{Home, until};
 
 /// A standing lab in a home. Taken down by [`Lab::down`], or killed with its home after a failure.
@@ -22,9 +22,12 @@ impl Lab {
         Self { address, status }
     }
 
+    /// Takes it down: no process, no socket and no listener is left.
     pub(crate) fn down(&self, home: &Home) {
         home.squall(&["lab", "down"]).code(0);
         home.assert_nothing_left();
+        let asked = get(&self.address, "/login", Duration::from_millis(300));
+        assert!(asked.is_err(), "somebody still answers at {}", self.address);
     }
 
     fn path(value: &Value) -> PathBuf {
