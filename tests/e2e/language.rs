@@ -140,7 +140,7 @@ const SLIPS: &[Slip] = &[
     slip("wrong version", ("squall: v1", "squall: v2"), "v2", "unknown word `v2`", "v1", true),
     slip("illegal name", ("experiment: base", "experiment: Base Camp"), "Base Camp", "is no name", "small letters", true),
     slip("unknown lab", ("lab: edge", "lab: edgy"), "edgy", "no lab `edgy`", "did you mean `edge`?", true),
-    slip("unknown service", ("service: auth", "service: outh"), "relay-latency", "no service `outh`", "did you mean `auth`?", false),
+    slip("unknown service", ("service: auth", "service: outh"), "outh", "no service `outh`", "did you mean `auth`?", false),
     slip("unknown instance", ("service: auth", "instance: auth-3"), "relay-latency", "no instance `auth-3`", "did you mean `auth-1`?", false),
     slip("undeclared relay", ("service: auth", "relay: front"), "relay-latency", "no relay `front`", "declare it", false),
     slip("which of several", ("service: auth", "service: catalog"), "relay-latency", "has 2 instances", "pick: one", false),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::str::FromStr;
 
-use super::mistake::{Mistake, suggest};
+use super::mistake::{Mistake, nearest, suggest};
 use super::vars::Vars;
 use super::yaml::{Content, Node, NodeId};
 
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
                 self.mistake(key.id, format!("`{}` stands here twice", key.name));
             }
         }
-        Some(Fields { reader: self, node, entries, used: RefCell::default() })
+        Some(Fields { reader: self, node, entries, used: RefCell::default(), missing: RefCell::default() })
     }
 
     /// A list of at most [`LIST_MAX`] items.
@@ -182,6 +182,7 @@ pub(super) struct Fields<'a, 'n> {
     pub node: &'n Node,
     entries: &'n [(super::yaml::Key, Node)],
     used: RefCell<Vec<&'static str>>,
+    missing: RefCell<Vec<(&'static str, String)>>,
 }
 
 impl<'n> Fields<'_, 'n> {
@@ -196,7 +197,7 @@ impl<'n> Fields<'_, 'n> {
     pub(super) fn required(&self, name: &'static str, what: &str) -> Option<&'n Node> {
         let found = self.optional(name);
         if found.is_none() {
-            self.reader.mistake(self.node.id, format!("{what} lacks `{name}`"));
+            self.missing.borrow_mut().push((name, what.to_owned()));
         }
         found
     }
@@ -220,10 +221,16 @@ impl<'n> Fields<'_, 'n> {
         self.entries.iter().any(|(key, _)| key.name == name)
     }
 
-    /// Notes every field that nobody asked for.
+    /// Notes every field that nobody asked for, and every one that is missing; a misspelt one is one mistake, not two.
     pub(super) fn finish(self, what: &str) {
         let used = self.used.borrow().clone();
-        for (id, name, _) in self.others() {
+        let strangers: Vec<(NodeId, &str)> = self.others().map(|(id, name, _)| (id, name)).collect();
+        for (name, owner) in self.missing.borrow().iter() {
+            if !strangers.iter().any(|(_, stranger)| nearest(stranger, used.iter().copied()) == Some(*name)) {
+                self.reader.mistake(self.node.id, format!("{owner} lacks `{name}`"));
+            }
+        }
+        for (id, name) in strangers {
             self.reader.mistake_with(id, format!("{what} has no field `{name}`"), suggest(name, &used));
         }
     }

@@ -1,3 +1,5 @@
+//! Laws of plans: seeds, picks, claims, phases.
+
 use std::collections::BTreeSet;
 
 use super::*;

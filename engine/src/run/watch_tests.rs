@@ -1,3 +1,5 @@
+//! Laws of what is judged by the second: guards, the baseline, the recovery.
+
 use std::sync::Arc;
 
 use reports::record::Sli;

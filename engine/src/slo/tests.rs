@@ -1,3 +1,5 @@
+//! Laws of judging: each way to end, each reason for doubt.
+
 use std::collections::BTreeMap;
 
 use reports::Latencies;

@@ -17,7 +17,7 @@ const BOTH: &str =
 fn in_the_fault(home: &Home) -> crate::support::home::Going {
     let file = home.file("run.yaml", &experiment(BOTH, ""));
     let mut going = home.start(&["run", file.to_str().unwrap()]);
-    going.says("pause squall", PATIENCE);
+    going.says("pause auth-1", PATIENCE);
     going.says("relay-latency on auth-1 confirmed", PATIENCE);
     going
 }
@@ -81,7 +81,7 @@ fn when_the_engine_hangs_the_guardian_restores_and_the_engine_accepts_it() {
         home.file("run.yaml", &experiment(BOTH, "").replace("for: 3s", "for: 20s").replace("12s", "40s"));
     let mut going = home.start(&["run", file.to_str().unwrap()]);
     going.says("relay-latency on auth-1 confirmed", PATIENCE);
-    going.says("pause squall", PATIENCE);
+    going.says("pause auth-1", PATIENCE);
     going.signal(Signal::STOP);
     wait::pass(Duration::from_secs(6));
     lab.assert_whole();
@@ -103,7 +103,7 @@ fn when_the_labs_supervisor_is_killed_the_run_ends_cleanly() {
     let home = Home::new();
     let file = home.file("run.yaml", &experiment("- process-pause: {service: auth}", ""));
     let mut going = home.start(&["run", file.to_str().unwrap()]);
-    going.says("pause squall", PATIENCE);
+    going.says("pause auth-1", PATIENCE);
     let supervisor = process::of_home(home.dir())
         .into_iter()
         .find(|pid| process::command_line(*pid).contains(" __lab "))

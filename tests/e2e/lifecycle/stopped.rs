@@ -35,7 +35,7 @@ fn the_first_interrupt_aborts_and_restores_and_writes_the_report() {
     let (home, lab) = standing();
     let file = home.file("run.yaml", &experiment("- process-pause: {service: auth}", ""));
     let mut going = home.start(&["run", file.to_str().unwrap()]);
-    going.says("pause squall", PATIENCE);
+    going.says("pause auth-1", PATIENCE);
     going.signal(Signal::INT);
     let done = going.end_within(Duration::from_secs(10)).code(4);
     assert!(done.err.contains("aborted by operator"), "{}", done.err);
@@ -111,7 +111,7 @@ fn an_ad_hoc_fault_ends_at_an_interrupt() {
     let _turn = turns(1);
     let (home, lab) = standing();
     let mut going = home.start(&["inject", "process-pause", "--service", "auth", "--for", "60s"]);
-    going.says("pause squall", PATIENCE);
+    going.says("pause auth-1", PATIENCE);
     assert!(!lab.is_whole());
     going.signal(Signal::INT);
     let done = going.end_within(Duration::from_secs(5));
