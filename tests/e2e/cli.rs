@@ -220,16 +220,19 @@ fn results_go_where_they_are_wanted() {
     let home = Home::new();
     let file = home.file("good.yaml", &experiment(MILD, ""));
     let (result, markdown) = (home.dir().join("result.txt"), home.dir().join("run.md"));
-    let mut command = home.command();
-    command.env("NO_COLOR", "1").args([
-        "run",
-        file.to_str().unwrap(),
-        "--quiet",
-        "-o",
-        result.to_str().unwrap(),
-    ]);
-    command.args(["--markdown", markdown.to_str().unwrap()]);
-    let done = home.start_as(command).end().code(0);
+    let run = || {
+        let mut command = home.command();
+        command.env("NO_COLOR", "1").args([
+            "run",
+            file.to_str().unwrap(),
+            "--quiet",
+            "-o",
+            result.to_str().unwrap(),
+        ]);
+        command.args(["--markdown", markdown.to_str().unwrap()]);
+        home.start_as(command).end()
+    };
+    let done = home.clearly(run).code(0);
     assert!(done.out.is_empty() && done.err.is_empty(), "--quiet with -o is silent: {done:?}");
     let text = std::fs::read_to_string(&result).unwrap();
     assert!(text.contains("held") && !text.contains('\u{1b}'), "{text}");
@@ -250,7 +253,7 @@ fn events_are_one_document_per_line() {
     let _turn = turns(1);
     let home = Home::new();
     let file = home.file("good.yaml", &experiment(MILD, ""));
-    let done = home.squall(&["run", file.to_str().unwrap(), "--json"]).code(0);
+    let done = home.clearly(|| home.squall(&["run", file.to_str().unwrap(), "--json"])).code(0);
     let summary: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((&summary["ok"], &summary["exit"]), (&Value::Bool(true), &Value::from(0)), "{summary}");
     let events: Vec<Value> = done

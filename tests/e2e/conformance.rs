@@ -210,7 +210,10 @@ impl Bench {
 
     fn proves_itself_and_goes(&self, before: &Value) {
         let traffic = self.traffic();
-        let done = self.inject("1s", None).code(0);
+        // A host that has no time for the traffic leaves a fault unproven or blurs what is measured.
+        let lengths = ["1s", "3s", "8s"];
+        let mut tries = lengths.iter().map(|length| self.inject(length, None));
+        let done = tries.find(|done| done.code != 6).expect("a proof within one of three tries").code(0);
         let document: Value = serde_json::from_str(&done.out).unwrap();
         assert_eq!(document["injections"][0]["proof"]["status"], "confirmed", "{document}");
         assert_eq!(document["injections"][0]["undo"], "restored", "{document}");

@@ -49,11 +49,36 @@ pub(crate) const MILD: &str =
 /// Longer than any of these runs takes, also on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same without anything that must hold before the fault: it is injected on the busiest host.
+fn unjudged(fault: &str, more: &str) -> String {
+    experiment(fault, more)
+        .replace(r#"availability: ">= 80%", p90: "<= 1.5s""#, r#"availability: ">= 1%", phases: [after]"#)
+        .replace(r#"availability: ">= 50%""#, r#"availability: ">= 1%", phases: [after]"#)
+}
+
 impl Home {
     /// Runs an experiment to its end.
     pub(crate) fn run(&self, text: &str) -> Done {
         let file = self.file("run.yaml", text);
         self.squall(&["run", file.to_str().unwrap()])
+    }
+
+    /// The same, again if it is inconclusive. A busy host makes baselines unsteady, measurements blurred and generators
+    /// late, and squall says so; that is true, but not what these tests ask. Three times is no accident.
+    pub(crate) fn run_clearly(&self, text: &str) -> Done {
+        self.clearly(|| self.run(text))
+    }
+
+    /// Any run, again if it is inconclusive.
+    pub(crate) fn clearly(&self, run: impl Fn() -> Done) -> Done {
+        for _ in 0..2 {
+            let done = run();
+            if done.code != 6 {
+                return done;
+            }
+            std::fs::remove_dir_all(self.runs()).unwrap();
+        }
+        run()
     }
 
     /// The folder of the only run.

@@ -39,7 +39,7 @@ fn relays(server: &Server) -> String {
 
 /// Runs an experiment whose fault must be proven and restored, whatever becomes of the objectives.
 fn proven(home: &Home, text: &str, code: i32) -> (Done, Value) {
-    let done = home.run(text).code(code);
+    let done = home.run_clearly(text).code(code);
     let record = home.record();
     assert_eq!(record["injections"][0]["proof"]["status"], "confirmed", "{}", record["injections"]);
     assert_eq!(record["injections"][0]["undo"], "restored", "{}", record["injections"]);

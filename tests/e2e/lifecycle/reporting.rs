@@ -19,7 +19,9 @@ fn a_report_gives_the_same_verdict_again_in_every_format() {
     let junit = home.dir().join("junit.xml");
     let file =
         home.file("run.yaml", &experiment("- http-abort: {service: auth, status: 500, share: 60%}", ""));
-    let done = home.squall(&["run", file.to_str().unwrap(), "--junit", junit.to_str().unwrap()]).code(1);
+    let done = home
+        .clearly(|| home.squall(&["run", file.to_str().unwrap(), "--junit", junit.to_str().unwrap()]))
+        .code(1);
     let again = home.squall(&["report"]).code(0);
     assert_eq!(without_paths(&again.out), without_paths(&done.out));
     assert!(again.err.is_empty(), "{}", again.err);
@@ -82,12 +84,15 @@ fn secrets_appear_nowhere() {
         .replace("http://${lab.edge}/login\"", &format!("{url}\""));
     let file = home.file("run.yaml", &text);
     let secrets = ["s3cr3t-query", "s3cr3t-header", "s3cr3t-body", "s3cr3t-probe", "s3cr3t-set"];
-    let mut command = home.command();
-    command
-        .args(["run", file.to_str().unwrap(), "--set", "set-one=s3cr3t-set"])
-        .envs(["QUERY", "HEADER", "BODY", "PROBE"].into_iter().zip(secrets));
+    let run = || {
+        let mut command = home.command();
+        command
+            .args(["run", file.to_str().unwrap(), "--set", "set-one=s3cr3t-set"])
+            .envs(["QUERY", "HEADER", "BODY", "PROBE"].into_iter().zip(secrets));
+        home.start_as(command).end()
+    };
     // The probe misses on purpose, so that its message is written as well.
-    let done = home.start_as(command).end().code(1);
+    let done = home.clearly(run).code(1);
     assert!(done.err.contains("probe front"), "{}", done.err);
     let mut found = Vec::new();
     holding(home.dir(), &secrets, &mut found);

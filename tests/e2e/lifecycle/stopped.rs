@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::{MILD, PATIENCE, experiment, standing};
+use super::{MILD, PATIENCE, standing, unjudged};
 use crate::support::{Home, quick, turns, until, wait};
 
 /// The undo of this one takes two seconds. `@` stands for a folder.
@@ -18,7 +18,7 @@ fn a_guard_aborts_and_everything_is_restored() {
     let _turn = turns(1);
     let (home, lab) = standing();
     let guard = "guards:\n  - abort: {when: \"errors of login > 50% for 1s\"}\n";
-    let text = experiment("- http-abort: {service: auth, status: 503, share: 100%}", guard);
+    let text = unjudged("- http-abort: {service: auth, status: 503, share: 100%}", guard);
     let done = home.run(&text).code(4);
     assert!(done.err.contains("aborted by guard"), "{}", done.err);
     lab.assert_whole();
@@ -33,9 +33,9 @@ fn a_guard_aborts_and_everything_is_restored() {
 fn the_first_interrupt_aborts_and_restores_and_writes_the_report() {
     let _turn = turns(1);
     let (home, lab) = standing();
-    let file = home.file("run.yaml", &experiment("- process-pause: {service: auth}", ""));
+    let file = home.file("run.yaml", &unjudged("- process-pause: {service: auth}", ""));
     let mut going = home.start(&["run", file.to_str().unwrap()]);
-    going.says("pause auth-1", PATIENCE);
+    going.says("  pause ", PATIENCE);
     going.signal(Signal::INT);
     let done = going.end_within(Duration::from_secs(10)).code(4);
     assert!(done.err.contains("aborted by operator"), "{}", done.err);
@@ -52,7 +52,7 @@ fn an_interrupt_before_the_fault_injects_nothing() {
     }
     let _turn = turns(1);
     let home = Home::new();
-    let file = home.file("run.yaml", &experiment(MILD, ""));
+    let file = home.file("run.yaml", &unjudged(MILD, ""));
     let mut going = home.start(&["run", file.to_str().unwrap()]);
     going.says("baseline begins", PATIENCE);
     going.signal(Signal::TERM);
@@ -68,7 +68,7 @@ fn the_second_interrupt_still_restores() {
     }
     let _turn = turns(1);
     let home = Home::new();
-    let text = experiment(&SLOW.replace('@', home.dir().to_str().unwrap()), "");
+    let text = unjudged(&SLOW.replace('@', home.dir().to_str().unwrap()), "");
     let file = home.file("run.yaml", &text);
     let mut going = home.start(&["run", file.to_str().unwrap()]);
     going.says("run `touch", PATIENCE);
@@ -89,7 +89,7 @@ fn the_third_interrupt_leaves_the_rest_to_the_guardian() {
     }
     let _turn = turns(1);
     let home = Home::new();
-    let text = experiment(&SLOW.replace('@', home.dir().to_str().unwrap()), "");
+    let text = unjudged(&SLOW.replace('@', home.dir().to_str().unwrap()), "");
     let file = home.file("run.yaml", &text);
     let mut going = home.start(&["run", file.to_str().unwrap()]);
     going.says("run `touch", PATIENCE);
@@ -111,7 +111,7 @@ fn an_ad_hoc_fault_ends_at_an_interrupt() {
     let _turn = turns(1);
     let (home, lab) = standing();
     let mut going = home.start(&["inject", "process-pause", "--service", "auth", "--for", "60s"]);
-    going.says("pause auth-1", PATIENCE);
+    going.says("  pause ", PATIENCE);
     assert!(!lab.is_whole());
     going.signal(Signal::INT);
     let done = going.end_within(Duration::from_secs(5));
@@ -129,7 +129,7 @@ fn leftovers_refuse_the_next_run_and_say_what_to_type() {
     home.squall(&crash).code(137);
     assert!(!lab.is_whole());
     let before = home.run_folders();
-    let done = home.run(&experiment(MILD, "")).code(3);
+    let done = home.run(&unjudged(MILD, "")).code(3);
     let run = before[0].file_name().unwrap().to_str().unwrap();
     assert!(done.err.contains(&format!("squall recover --run {run}")), "{}", done.err);
     assert_eq!(home.run_folders(), before, "a refused run leaves no folder");
@@ -147,7 +147,7 @@ fn of_two_runs_against_one_target_only_the_first_breaks_it() {
     }
     let _turn = turns(2);
     let (home, lab) = standing();
-    let file = home.file("run.yaml", &experiment("- process-pause: {service: kv}", ""));
+    let file = home.file("run.yaml", &unjudged("- process-pause: {service: kv}", ""));
     let mut first = home.start(&["run", file.to_str().unwrap()]);
     first.says("baseline begins", PATIENCE);
     wait::pass(Duration::from_secs(1));

@@ -12,7 +12,7 @@ fn a_service_with_one_instance_that_dies_is_a_confirmed_single_point_of_failure(
     }
     let _turn = turns(1);
     let home = Home::new();
-    let done = home.run(&experiment("- process-kill: {service: auth}", "")).code(1);
+    let done = home.run_clearly(&experiment("- process-kill: {service: auth}", "")).code(1);
     assert!(done.out.contains("auth") && done.out.contains("confirmed"), "{}", done.out);
     let record = home.record();
     assert_eq!(record["judgement"]["verdict"], "missed");
@@ -29,7 +29,7 @@ fn a_service_with_one_instance_that_dies_is_a_confirmed_single_point_of_failure(
 fn an_experiment_whose_objectives_hold_in_every_phase_is_held() {
     let _turn = turns(1);
     let home = Home::new();
-    home.run(&experiment(MILD, "")).code(0);
+    home.run_clearly(&experiment(MILD, "")).code(0);
     let record = home.record();
     assert_eq!(record["judgement"]["verdict"], "held");
     assert_eq!(finding(&record, "auth", "login"), "refuted");

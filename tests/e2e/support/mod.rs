@@ -39,11 +39,13 @@ pub(crate) fn skipped(why: &str) {
     println!("SKIPPED: {why}");
 }
 
-/// All scenarios, sorted.
+/// All scenarios, sorted: those on the lab, and those on real servers, which lie in `real/`.
 pub(crate) fn scenarios() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(root().join("scenarios"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+    let folder = root().join("scenarios");
+    let mut found: Vec<PathBuf> = [folder.clone(), folder.join("real")]
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.map(|entry| entry.unwrap().path()))
         .filter(|path| path.extension().is_some_and(|ext| ext == "yaml"))
         .collect();
     found.sort();
