@@ -157,7 +157,7 @@ fn the_doctor_looks_at_the_host_as_root_and_as_somebody() {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = folder.path().join("squall");
     // By another process: a file that this one has open for writing, a child of another test would keep open.
-    let copied = std::process::Command::new("cp").arg(crate::support::EXE).arg(&copy).status().unwrap();
+    let copied = std::process::Command::new("cp").arg(crate::support::exe()).arg(&copy).status().unwrap();
     assert!(copied.success());
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = std::process::Command::new(&copy);
@@ -216,7 +216,7 @@ fn runs_that_cannot_be_kept_are_refused_before_anything_is_touched() {
 
 #[test]
 fn results_go_where_they_are_wanted() {
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let file = home.file("good.yaml", &experiment(MILD, ""));
     let (result, markdown) = (home.dir().join("result.txt"), home.dir().join("run.md"));
@@ -250,7 +250,7 @@ fn results_go_where_they_are_wanted() {
 
 #[test]
 fn events_are_one_document_per_line() {
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let file = home.file("good.yaml", &experiment(MILD, ""));
     let done = home.clearly(|| home.squall(&["run", file.to_str().unwrap(), "--json"])).code(0);

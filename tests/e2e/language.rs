@@ -358,7 +358,7 @@ fn no_text_needs_much_memory() {
     for (name, text) in harmful() {
         let file = home.file("harm.yaml", &text);
         let mut command = std::process::Command::new("prlimit");
-        command.arg("--as=536870912").arg(crate::support::EXE).args(["check", file.to_str().unwrap()]);
+        command.arg("--as=536870912").arg(crate::support::exe()).args(["check", file.to_str().unwrap()]);
         let done = home.start_as(command).end_within(Duration::from_secs(10));
         assert_eq!(done.code, 2, "{name}: {done:?}");
     }

@@ -27,9 +27,9 @@ lab: edge
 warm-up: 1s
 load:
   - login:
-      open: {{url: "http://${{lab.edge}}/login", arrivals: [{{hold: {{rate: 80/s, for: 12s}}}}]}}
+      open: {{url: "http://${{lab.edge}}/login", arrivals: [{{hold: {{rate: 40/s, for: 12s}}}}]}}
   - asset:
-      open: {{url: "http://${{lab.edge}}/asset/logo", arrivals: [{{hold: {{rate: 40/s, for: 12s}}}}]}}
+      open: {{url: "http://${{lab.edge}}/asset/logo", arrivals: [{{hold: {{rate: 20/s, for: 12s}}}}]}}
 objectives:
   - login: {{availability: ">= 80%", p90: "<= 1.5s"}}
   - asset: {{availability: ">= 50%"}}

@@ -19,7 +19,7 @@ question: Does a real server survive?
 warm-up: 1s
 load:
   - web:
-      open: {{url: "{url}", deadline: 3s, arrivals: [{{hold: {{rate: 60/s, for: 11s}}}}]}}
+      open: {{url: "{url}", deadline: 3s, arrivals: [{{hold: {{rate: 40/s, for: 11s}}}}]}}
 objectives:
   - web: {{availability: ">= 90%", p90: "<= 1s"}}
 timeline:
@@ -58,7 +58,7 @@ fn a_relay_in_front_of_nginx_slows_its_answers() {
     if quick("nginx behind a slow relay") {
         return;
     }
-    let (_turn, home) = (turns(1), Home::new());
+    let (_turn, home) = (turns(2), Home::new());
     let Some(nginx) = Server::nginx(&home) else { return };
     let text =
         experiment("http://${relay.front}/", &relays(&nginx), "relay-latency: {relay: front, delay: 1200ms}");
@@ -75,7 +75,7 @@ fn a_relay_in_front_of_nginx_answers_in_its_place() {
     if quick("nginx behind an aborting relay") {
         return;
     }
-    let (_turn, home) = (turns(1), Home::new());
+    let (_turn, home) = (turns(2), Home::new());
     let Some(nginx) = Server::nginx(&home) else { return };
     let fault = "http-abort: {relay: front, status: 503, share: 40%}";
     let (_, record) = proven(&home, &experiment("http://${relay.front}/", &relays(&nginx), fault), 1);
@@ -90,7 +90,7 @@ fn nginx_is_paused_with_all_its_workers_by_its_port() {
     if quick("paused nginx") {
         return;
     }
-    let (_turn, home) = (turns(1), Home::new());
+    let (_turn, home) = (turns(2), Home::new());
     let Some(nginx) = Server::nginx(&home) else { return };
     let fault = format!("process-pause: {{port: {}}}", nginx.port);
     let text = experiment(&format!("http://{}/", nginx.address()), "", &fault);
@@ -107,7 +107,7 @@ fn nginx_is_killed_by_its_port_and_started_again() {
     if quick("killed nginx") {
         return;
     }
-    let (_turn, home) = (turns(1), Home::new());
+    let (_turn, home) = (turns(2), Home::new());
     let Some(nginx) = Server::nginx(&home) else { return };
     let before = nginx.pid();
     let restart = serde_json::to_string(&nginx.argv).unwrap();
@@ -124,7 +124,7 @@ fn haproxy_is_killed_by_its_pid_file_and_started_again() {
     if quick("killed HAProxy") {
         return;
     }
-    let (_turn, home) = (turns(1), Home::new());
+    let (_turn, home) = (turns(2), Home::new());
     let Some(nginx) = Server::nginx(&home) else { return };
     let Some(haproxy) = Server::haproxy(&home, nginx.port) else { return nginx.end() };
     answers(&haproxy);
@@ -139,7 +139,7 @@ fn haproxy_is_killed_by_its_pid_file_and_started_again() {
 
 #[test]
 fn haproxy_is_paused_by_its_port_and_a_killed_squall_lets_it_run_again() {
-    let (_turn, home) = (turns(1), Home::new());
+    let (_turn, home) = (turns(2), Home::new());
     let Some(nginx) = Server::nginx(&home) else { return };
     let Some(haproxy) = Server::haproxy(&home, nginx.port) else { return nginx.end() };
     let port = haproxy.port.to_string();

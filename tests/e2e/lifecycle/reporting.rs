@@ -14,7 +14,7 @@ fn without_paths(text: &str) -> String {
 
 #[test]
 fn a_report_gives_the_same_verdict_again_in_every_format() {
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let junit = home.dir().join("junit.xml");
     let file =
@@ -77,7 +77,7 @@ fn holding(folder: &Path, texts: &[&str], found: &mut Vec<String>) {
 
 #[test]
 fn secrets_appear_nowhere() {
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let url = "http://${lab.edge}/login?token=${QUERY}\", headers: {authorization: \"Bearer ${HEADER}\", x-key: \"${set-one}\"}, body: \"${BODY}";
     let text = experiment(MILD, "steady-state:\n  - http: {name: front, url: \"http://${lab.edge}/login?probe=${PROBE}\", status: 299, phases: [after]}\n")

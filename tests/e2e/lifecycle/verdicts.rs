@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{MILD, experiment, finding};
+use super::{MILD, experiment, finding, unjudged};
 use crate::support::{Home, quick, turns};
 
 #[test]
@@ -10,7 +10,7 @@ fn a_service_with_one_instance_that_dies_is_a_confirmed_single_point_of_failure(
     if quick("auth down") {
         return;
     }
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let done = home.run_clearly(&experiment("- process-kill: {service: auth}", "")).code(1);
     assert!(done.out.contains("auth") && done.out.contains("confirmed"), "{}", done.out);
@@ -27,7 +27,7 @@ fn a_service_with_one_instance_that_dies_is_a_confirmed_single_point_of_failure(
 
 #[test]
 fn an_experiment_whose_objectives_hold_in_every_phase_is_held() {
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     home.run_clearly(&experiment(MILD, "")).code(0);
     let record = home.record();
@@ -42,7 +42,7 @@ fn an_unsteady_baseline_injects_nothing() {
     if quick("unsteady baseline") {
         return;
     }
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let text = experiment(MILD, "").replace("<= 1.5s", "<= 500us");
     let done = home.run(&text).code(6);
@@ -60,7 +60,7 @@ fn a_failing_probe_makes_the_baseline_unsteady() {
     if quick("failing probe") {
         return;
     }
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     let probe = "steady-state:\n  - tcp: {name: nobody, address: \"127.0.0.1:1\"}\n";
     let done = home.run(&experiment(MILD, probe)).code(6);
@@ -74,10 +74,10 @@ fn a_fault_that_nobody_met_proves_nothing() {
     if quick("unproven fault") {
         return;
     }
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     // Only assets are asked for: no request ever reaches auth.
-    let text = experiment(MILD, "").replace("/login", "/asset/other");
+    let text = unjudged(MILD, "").replace("/login", "/asset/other");
     home.run(&text).code(6);
     let record = home.record();
     assert_eq!(record["judgement"]["verdict"], "unknown");
@@ -91,12 +91,12 @@ fn a_generator_that_does_not_keep_up_proves_nothing() {
     if quick("saturated generator") {
         return;
     }
-    let _turn = turns(1);
+    let _turn = turns(2);
     let home = Home::new();
     // One connection carries about a hundred per second.
     let text = experiment(MILD, "")
         .replace("/login\", ", "/login\", connections: 1, ")
-        .replace("rate: 80/s", "rate: 1000/s")
+        .replace("rate: 40/s", "rate: 1000/s")
         .replace("availability: \">= 80%\", p90: \"<= 1.5s\"", "throughput: \">= 1/s\"");
     home.run(&text).code(6);
     let record = home.record();

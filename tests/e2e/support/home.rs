@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{EXE, process, until};
+use super::{exe, process, until};
 
 /// No single call of the binary may take longer.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -75,7 +75,7 @@ impl Home {
 
     /// The binary with this home and nothing else of the caller's environment.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(EXE);
+        let mut command = Command::new(exe());
         command
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())

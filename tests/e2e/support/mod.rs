@@ -16,8 +16,11 @@ pub(crate) use wait::until;
 
 use std::path::{Path, PathBuf};
 
-/// The binary under test.
-pub(crate) const EXE: &str = env!("CARGO_BIN_EXE_squall");
+/// The binary under test: the one that cargo has built beside this test, or another that `SQUALL_EXE` names. So
+/// `tests/run` tests what is shipped, with its optimisation, and builds nothing twice.
+pub(crate) fn exe() -> PathBuf {
+    std::env::var_os("SQUALL_EXE").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_squall")), PathBuf::from)
+}
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
