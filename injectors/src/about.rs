@@ -41,6 +41,8 @@ pub enum Effect {
     Outage,
     /// The target serves, but badly.
     Degradation,
+    /// The target answers wrongly, or breaks off.
+    Errors,
     /// Traffic moves away from the target.
     Shift,
     /// Only the author of the experiment knows.

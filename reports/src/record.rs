@@ -385,7 +385,7 @@ pub enum End {
     NotSteady(String),
     /// Somebody or something stopped it.
     Aborted {
-        /// `guard`, `operator`, `guardian`, `target`.
+        /// `guard`, `operator`, `guardian`, `a fault`.
         by: String,
         /// Why.
         why: String,

@@ -167,7 +167,7 @@ const SLIPS: &[Slip] = &[
     slip("a bad header", ("/checkout\", ", "/checkout\", headers: {\"a b\": c}, "), "\"a b\"", "no header name", "", false),
     slip("killing without a way back", ("relay-latency: {service: auth, delay: 200ms}", "process-kill: {port: 80}"), "process-kill", "say how it comes back", "", false),
     slip("a command name alone", ("relay-latency: {service: auth, delay: 200ms}", "process-pause: {command: nginx}"), "nginx", "may match strangers", "", false),
-    slip("a drain of nowhere", ("relay-latency: {service: auth, delay: 200ms}", "pop-drain: {pop: fro, steps: [0%], soak: 1s}"), "pop-drain", "fro", "did you mean `fra`?", false),
+    slip("a drain of nowhere", ("relay-latency: {service: auth, delay: 200ms}", "pop-drain: {pop: fro, steps: [0%], soak: 1s}"), "fro,", "fro", "did you mean `fra`?", false),
 ];
 
 /// Every mistake of the table: its name, the whole text, and whether a schema can see it.

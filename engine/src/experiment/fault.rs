@@ -108,7 +108,8 @@ fn faults(reader: &Reader<'_>, list: &Node) -> Vec<FaultUse> {
         let selector = selector(reader, injector.about(), &fields);
         fields.finish(name);
         if let Some((selector, node)) = selector {
-            uses.push(FaultUse { injector, args, whole, selector, node: node.unwrap_or(id) });
+            let target_node = node.unwrap_or(id);
+            uses.push(FaultUse { injector, args, whole, selector, node: id, target_node });
         }
     }
     uses
@@ -159,7 +160,7 @@ fn value(reader: &Reader<'_>, param: &Param, node: &Node) -> Option<Value> {
     };
     match param.kind {
         ParamKind::Argv => {
-            let items = reader.list(node, name);
+            let items = reader.list_in(node, name)?;
             let argv: Option<Vec<String>> = items.iter().map(|item| reader.text(item, name)).collect();
             if argv.as_ref()?.first().is_none_or(String::is_empty) {
                 reader.mistake(node.id, format!("{name} must be a list that starts with a program"));
@@ -168,7 +169,7 @@ fn value(reader: &Reader<'_>, param: &Param, node: &Node) -> Option<Value> {
             (!too_many(items.len())).then_some(Value::Argv(argv?))
         }
         ParamKind::Shares => {
-            let items = reader.list(node, name);
+            let items = reader.list_in(node, name)?;
             let shares: Option<Vec<Share>> = items.iter().map(|item| reader.parse(item, name)).collect();
             if shares.as_ref()?.is_empty() {
                 reader.mistake(node.id, format!("{name} must be a list of percentages such as [50%, 0%]"));

@@ -201,8 +201,10 @@ pub struct FaultUse {
     pub whole: bool,
     /// What it is aimed at.
     pub selector: Selector,
-    /// The node that names its target, for mistakes that only the plan can find.
+    /// The node that names the fault, for mistakes that only the plan can find.
     pub node: yaml::NodeId,
+    /// The node that names its target.
+    pub target_node: yaml::NodeId,
 }
 
 /// A steady-state probe.

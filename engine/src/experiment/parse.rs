@@ -112,6 +112,11 @@ fn vars(root: &Node, input: &Input) -> Result<Vars, (NodeId, String)> {
 
 fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Experiment> {
     let fields = reader.map(root, "an experiment")?;
+    if fields.has("topology") && fields.has("services") {
+        let help = "name it in an experiment: `topology: FILE`";
+        reader.mistake_with(root.id, "this is a topology, not an experiment", help);
+        return None;
+    }
     if let Some(node) = fields.required("squall", "an experiment") {
         reader.choice(node, "squall", &[("v1", ())]);
     }
@@ -381,7 +386,11 @@ fn check_times(reader: &Reader<'_>, node: &Node, warm_up: Duration, timeline: &[
         reader.mistake_with(node.id, message, help);
     }
     if last + AFTER_MIN > load_end {
-        let message = format!("the last fault ends at {}, but the load at {}", Span(last), Span(load_end));
+        let message = format!(
+            "the last fault ends at {} and the load at {}: too little time to see the recovery",
+            Span(last),
+            Span(load_end)
+        );
         let help = format!(
             "make the load last until {} or later, so that the recovery can be seen",
             Span(last + AFTER_MIN)

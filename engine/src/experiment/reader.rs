@@ -75,6 +75,12 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same, but none if it is no list.
+    pub(super) fn list_in<'n>(&self, node: &'n Node, what: &str) -> Option<&'n [Node]> {
+        let items = self.list(node, what);
+        matches!(node.content, Content::List(_)).then_some(items)
+    }
+
     /// An item `- name: …` of a list: a map with exactly one key.
     pub(super) fn named<'n>(&self, node: &'n Node, what: &str) -> Option<(NodeId, &'n str, &'n Node)> {
         match &node.content {
@@ -188,7 +194,11 @@ pub(super) struct Fields<'a, 'n> {
 impl<'n> Fields<'_, 'n> {
     /// A field that may be left out. `null` counts as left out.
     pub(super) fn optional(&self, name: &'static str) -> Option<&'n Node> {
-        self.used.borrow_mut().push(name);
+        let mut used = self.used.borrow_mut();
+        if !used.contains(&name) {
+            used.push(name);
+        }
+        drop(used);
         let found = self.entries.iter().find(|(key, _)| key.name == name).map(|(_, value)| value);
         found.filter(|node| node.content != Content::Null)
     }

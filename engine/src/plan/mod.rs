@@ -132,7 +132,7 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
             let targets = match select::targets(experiment, used, own) {
                 Ok(targets) => targets,
                 Err((message, help)) => {
-                    mistakes.push(Mistake { node: Some(used.node), message, help });
+                    mistakes.push(Mistake { node: Some(used.target_node), message, help });
                     continue;
                 }
             };

@@ -5,11 +5,12 @@ use reports::record::{
     Verdict,
 };
 
-use super::Options;
 use super::dispatcher::Course;
 use super::world::World;
+use super::{Options, late_names};
 use crate::clock;
-use crate::experiment::Experiment;
+use crate::experiment::vars::substitute_late;
+use crate::experiment::{Experiment, Late};
 use crate::load::{self, LoadOutcome};
 use crate::plan::{Plan, span};
 use crate::slo;
@@ -29,6 +30,7 @@ pub(super) fn record(
         number.unwrap_or_default()
     });
     let restoration = restoration(&course, plan.injections.len());
+    let late = late_names(world);
     let guards = experiment.guards.iter().enumerate().map(|(index, guard)| GuardRecord {
         when: guard.text.clone(),
         tripped_s: course.tripped.iter().find(|(text, _)| *text == guard.text).map(|(_, at)| *at),
@@ -55,7 +57,7 @@ pub(super) fn record(
         guards: guards.collect(),
         phases: course.phases,
         topology: experiment.topology.as_ref().map(crate::experiment::Topology::info),
-        loads: outcome.loads.into_iter().map(|load| in_words(load, plan)).collect(),
+        loads: outcome.loads.into_iter().map(|load| in_words(load, plan, &late)).collect(),
         generator,
         injections: course.injections,
         probes: course.probes,
@@ -90,9 +92,9 @@ fn unjudged() -> Judgement {
 }
 
 /// What is sent and when as the plan has it: without query values, which may be secret.
-fn in_words(mut load: LoadRecord, plan: &Plan) -> LoadRecord {
+fn in_words(mut load: LoadRecord, plan: &Plan, late: &Late) -> LoadRecord {
     if let Some(planned) = plan.load.iter().find(|planned| planned.name == load.name) {
-        load.sends.clone_from(&planned.sends);
+        load.sends = planned.sends.iter().map(|sends| substitute_late(sends, late)).collect();
         load.arrivals.clone_from(&planned.arrivals);
     }
     load

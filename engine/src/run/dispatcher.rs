@@ -350,7 +350,7 @@ impl Dispatcher<'_> {
             Report::Begins => self.enter(Phase::Fault),
             Report::Failed(why) => {
                 self.tell(&Event::Trouble { text: why.clone() });
-                self.abort("target", &why);
+                self.abort("a fault", &why);
             }
             Report::Told(event) => {
                 match &event {
@@ -374,7 +374,7 @@ impl Dispatcher<'_> {
     fn injection_done(&mut self, done: Result<InjectionRecord, tokio::task::JoinError>, last: bool) {
         match done {
             Ok(record) => self.course.injections.push(record),
-            Err(error) => self.abort("target", &format!("an injection ended by a bug of squall: {error}")),
+            Err(error) => self.abort("a fault", &format!("an injection ended by a bug of squall: {error}")),
         }
         if last {
             let now = self.course.clock.now();

@@ -73,7 +73,7 @@ pub enum Event {
     },
     /// The run is stopped before its end.
     Aborting {
-        /// `guard`, `operator`, `guardian`, `target`.
+        /// `guard`, `operator`, `guardian`, `a fault`, `baseline`.
         by: String,
         /// Why.
         why: String,

@@ -197,6 +197,7 @@ fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refu
             whole: true,
             selector: ad_hoc.selector.clone(),
             node: 0,
+            target_node: 0,
         }],
     };
     let experiment = Experiment::ad_hoc(step, topology);

@@ -111,7 +111,7 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
         .filter(|b| b.phase == Phase::Fault && b.at_s + b.len_s > group.start && b.at_s < group.end)
         .collect();
     let merged = merge(&live);
-    let mut worst: Option<(Verdict, String)> = None;
+    let mut worst: Option<(Verdict, Vec<String>)> = None;
     let rank = |verdict: Verdict| {
         [Verdict::Held, Verdict::Unknown, Verdict::Missed].iter().position(|v| *v == verdict)
     };
@@ -125,11 +125,16 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
             .map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
         let sentence =
             format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
-        if worst.as_ref().is_none_or(|(known, _)| rank(verdict) > rank(*known)) {
-            worst = Some((verdict, sentence));
+        match &mut worst {
+            Some((known, sentences)) if rank(verdict) == rank(*known) => sentences.push(sentence),
+            Some((known, _)) if rank(verdict) < rank(*known) => {}
+            _ => worst = Some((verdict, vec![sentence])),
         }
     }
-    worst.unwrap_or((Verdict::Unknown, "nothing was judged while it was broken".to_owned()))
+    match worst {
+        Some((verdict, sentences)) => (verdict, sentences.join("; ")),
+        None => (Verdict::Unknown, "nothing was judged while it was broken".to_owned()),
+    }
 }
 
 pub(super) fn merge(buckets: &[&Bucket]) -> Outcomes {
@@ -166,6 +171,10 @@ fn remedy(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
         "degradation" => format!(
             "Give calls to {name} a deadline well below the journey's limit, with a fallback or one hedged try elsewhere, \
              and shed load before queues build up."
+        ),
+        "errors" => format!(
+            "Repeat failed calls to {name} once, on another instance and within a retry budget; check answers before they \
+             are passed on or cached; and keep a fallback for when there is no good one."
         ),
         "shift" => format!(
             "The surviving PoPs could not carry the traffic of {name}: add capacity for N-1, and drain in smaller steps \

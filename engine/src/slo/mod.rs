@@ -72,8 +72,9 @@ fn conclude(
             return (Verdict::Unknown, exit::ABORTED, vec![reason]);
         }
         End::NotSteady(why) => {
-            let reason = format!("the baseline was not steady, so nothing was injected: {why}");
-            return (Verdict::Unknown, exit::INCONCLUSIVE, vec![reason]);
+            let mut reasons = saturation(record);
+            reasons.push(format!("the baseline was not steady, so nothing was injected: {why}"));
+            return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);
         }
         End::Completed => {}
     }
@@ -101,14 +102,19 @@ fn conclude(
     (Verdict::Held, exit::HELD, vec![reason])
 }
 
-/// Why the data must not be believed, whatever the objectives say.
-fn doubts(record: &RunRecord) -> Vec<String> {
-    let mut doubts: Vec<String> = record
+/// Why the load itself must not be believed.
+fn saturation(record: &RunRecord) -> Vec<String> {
+    record
         .generator
         .saturated
         .iter()
         .map(|why| format!("the load generator did not keep up: {why}"))
-        .collect();
+        .collect()
+}
+
+/// Why the data must not be believed, whatever the objectives say.
+fn doubts(record: &RunRecord) -> Vec<String> {
+    let mut doubts = saturation(record);
     for injection in &record.injections {
         if injection.proof.status != "confirmed" {
             doubts.push(format!(

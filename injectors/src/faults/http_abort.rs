@@ -37,7 +37,7 @@ static ABOUT: About = About {
         HEADER,
     ],
     needs: &[],
-    effect: Effect::Degradation,
+    effect: Effect::Errors,
     proof: "The relay counts answered among matching requests. Confirmed if the requested share \
                   lies in the 99% interval of what was counted; unproven if no request matched.",
     undo: "No more requests are answered by the relay; connections stay open.",

@@ -36,7 +36,7 @@ static ABOUT: About = About {
         HEADER,
     ],
     needs: &[],
-    effect: Effect::Degradation,
+    effect: Effect::Errors,
     proof: "The relay counts cut among long enough responses. Confirmed if the requested share \
                   lies in the 99% interval of what was counted; unproven if no response was long enough.",
     undo: "No more responses are cut; closed connections stay closed, clients must reconnect.",

@@ -23,8 +23,9 @@ static ABOUT: About = About {
     summary: "Ends processes by a signal, and has them back afterwards",
     description: "A lab instance is started again by its supervisor. Any other process needs one of three words: \
                   `restart` (the command that starts it), `comes-back` (something else, such as systemd, starts it \
-                  within this time) or `permanent: true` (it stays down; nothing will be undone). Every process that \
-                  listens on the port is hit, workers included. Squall itself, its ancestors and process 1 are \
+                  within this time) or `permanent: true` (it stays down; nothing will be undone). A pid file \
+                  means the process and all that descends from it; a port means every process that listens on it, \
+                  workers included. Squall itself, its ancestors and process 1 are \
                   never hit.",
     target: TargetKind::Process,
     params: &[

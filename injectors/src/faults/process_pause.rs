@@ -18,7 +18,8 @@ static ABOUT: About = About {
     summary: "Stops processes with SIGSTOP, so that they hang while their sockets stay open",
     description: "The kernel still accepts connections for a paused process, so its callers see neither a refusal \
                   nor a reset, only silence: what a deadlock, a long garbage collection or a stuck disk look like. \
-                  Every process that listens on the port is paused, workers included. Squall itself, its ancestors \
+                  A pid file means the process and all that \
+                  descends from it; a port means every process that listens on it, workers included. Squall itself, its ancestors \
                   and process 1 are never paused.",
     target: TargetKind::Process,
     params: &[],

@@ -53,7 +53,13 @@ pub(crate) fn search(procs: &dyn Procs, target: &Target) -> Result<Vec<ProcessIn
     match target {
         Target::PidFile(path) => {
             let pid = procs.pid_file(path).map_err(system("read", target))?;
-            Ok(procs.look(pid).map_err(system("look at", target))?.into_iter().collect())
+            let Some(head) = procs.look(pid).map_err(system("look at", target))? else {
+                return Ok(Vec::new());
+            };
+            // A server's workers go on serving when its master is gone: they belong to it.
+            let mut all = procs.descendants(pid).map_err(system("look for", target))?;
+            all.insert(0, head);
+            Ok(all)
         }
         Target::Port(port) => procs.listeners(*port).map_err(system("look for", target)),
         Target::Command { command, scope, limit } => {

@@ -35,7 +35,7 @@ static ABOUT: About = About {
         SHARE,
     ],
     needs: &[],
-    effect: Effect::Degradation,
+    effect: Effect::Errors,
     proof: "The relay counts the connections that it closed at the limit. Confirmed if there was \
                   one; unproven if none got that far.",
     undo: "No more connections are closed; those that are closed stay closed, clients must reconnect.",

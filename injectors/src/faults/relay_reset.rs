@@ -36,7 +36,7 @@ static ABOUT: About = About {
         DIRECTION,
     ],
     needs: &[],
-    effect: Effect::Degradation,
+    effect: Effect::Errors,
     proof: "The relay counts resets among the connections that could be reset. Confirmed if the \
                   requested share lies in the 99% interval of what was counted; unproven without \
                   connections.",

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 const BURST: Duration = Duration::from_millis(20);
 /// How far the bucket catches up when bytes waited for it and the host woke it late.
 const CATCH_UP: Duration = Duration::from_millis(200);
+/// Stretches shorter than this are not counted.
+const STRETCH_MIN: Duration = Duration::from_millis(200);
 /// The longest slice, in time.
 const SLICE: f64 = 0.010;
 /// The longest slice, in bytes.
@@ -27,6 +29,9 @@ pub(crate) struct Bucket {
 struct Busy {
     until: Instant,
     last: u64,
+    /// What has not been told yet: a short stretch says more about wake-ups than about the limit.
+    held: Limited,
+    told: bool,
 }
 
 /// A finished part of such a stretch.
@@ -51,8 +56,9 @@ impl Bucket {
     /// Not `prompt` is a slice that something else than the bucket kept waiting.
     pub(crate) fn reserve(&mut self, bytes: usize, entered: Instant, now: Instant, prompt: bool) -> Instant {
         let at = match self.next {
-            Some(next) if now <= next + if prompt && entered < next { CATCH_UP } else { BURST } => next,
-            _ => now,
+            Some(next) if prompt && entered < next && now <= next + CATCH_UP => next,
+            Some(next) => next.max(now.checked_sub(BURST).unwrap_or(now)),
+            None => now,
         };
         if entered >= at {
             // The bucket waited for traffic, not traffic for the bucket.
@@ -71,12 +77,17 @@ impl Bucket {
             return Limited::default();
         }
         let Some(busy) = &mut self.busy else {
-            self.busy = Some(Busy { until: now, last: bytes });
+            self.busy = Some(Busy { until: now, last: bytes, held: Limited::default(), told: false });
             return Limited::default();
         };
-        let gained = Limited { bytes: busy.last, time: now.saturating_duration_since(busy.until) };
-        *busy = Busy { until: now.max(busy.until), last: bytes };
-        gained
+        busy.held.bytes += busy.last;
+        busy.held.time += now.saturating_duration_since(busy.until);
+        (busy.until, busy.last) = (now.max(busy.until), bytes);
+        if busy.held.time < STRETCH_MIN && !busy.told {
+            return Limited::default();
+        }
+        busy.told = true;
+        std::mem::take(&mut busy.held)
     }
 }
 

@@ -48,6 +48,8 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn look(&self, pid: u32) -> io::Result<Option<ProcessInfo>>;
     /// The parent's number; none if there is no such process.
     fn parent(&self, pid: u32) -> Option<u32>;
+    /// Everything that descends from a process, in no order.
+    fn descendants(&self, pid: u32) -> io::Result<Vec<ProcessInfo>>;
     /// Sends a signal if, and only if, the process is still the same one. False: it has ended.
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool>;
     /// Processes that hold a listening TCP socket on this port.
@@ -123,6 +125,22 @@ impl Procs for Host {
     fn parent(&self, pid: u32) -> Option<u32> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().nth(1)?.parse().ok()
+    }
+
+    fn descendants(&self, pid: u32) -> io::Result<Vec<ProcessInfo>> {
+        let mut others: Vec<(Option<u32>, ProcessInfo)> =
+            processes()?.into_iter().map(|info| (self.parent(info.id.pid), info)).collect();
+        let (mut family, mut found) = (vec![pid], Vec::new());
+        // Each round takes out the children of the last one, so it ends.
+        while !family.is_empty() {
+            let (children, rest): (Vec<_>, Vec<_>) = others
+                .into_iter()
+                .partition(|(parent, _)| parent.is_some_and(|parent| family.contains(&parent)));
+            others = rest;
+            family = children.iter().map(|(_, info)| info.id.pid).collect();
+            found.extend(children.into_iter().map(|(_, info)| info));
+        }
+        Ok(found)
     }
 
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {
