@@ -104,6 +104,10 @@ impl CrashPoint {
                 kill(std::process::id());
             }
         }
+        // The signal may reach another thread of this process first: nothing more must happen here.
+        while matches!(self.how, CrashHow::Kill | CrashHow::KillBoth) {
+            std::thread::park();
+        }
         Ok(())
     }
 }
