@@ -99,6 +99,10 @@ impl CrashPoint {
                 kill_own(std::process::id());
             }
         }
+        // The signal may reach another thread of this process first: nothing more must happen here.
+        while matches!(self.how, CrashHow::Kill | CrashHow::KillBoth) {
+            std::thread::park();
+        }
         Ok(())
     }
 }

@@ -38,7 +38,7 @@ fn one_second_after_the_engine_is_killed_the_relays_pass_traffic_and_paused_proc
     let (home, lab) = standing();
     let going = in_the_fault(&home);
     let paused = lab.pid("catalog-1").unwrap();
-    assert_eq!(process::state(paused), Some('T'));
+    until("a paused process", Duration::from_secs(1), || (process::state(paused) == Some('T')).then_some(()));
     going.signal(Signal::KILL);
     going.end_within(Duration::from_secs(5)).code(137);
     until("a whole lab", Duration::from_secs(1), || lab.is_whole().then_some(()));

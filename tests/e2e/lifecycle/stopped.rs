@@ -112,7 +112,7 @@ fn an_ad_hoc_fault_ends_at_an_interrupt() {
     let (home, lab) = standing();
     let mut going = home.start(&["inject", "process-pause", "--service", "auth", "--for", "60s"]);
     going.says("  pause ", PATIENCE);
-    assert!(!lab.is_whole());
+    lab.assert_broken();
     going.signal(Signal::INT);
     let done = going.end_within(Duration::from_secs(5));
     assert!(matches!(done.code, 0 | 4), "{done:?}");
@@ -127,7 +127,7 @@ fn leftovers_refuse_the_next_run_and_say_what_to_type() {
     let crash =
         ["inject", "process-pause", "--service", "auth", "--for", "1s", "--crash-at", "applied:kill-both"];
     home.squall(&crash).code(137);
-    assert!(!lab.is_whole());
+    lab.assert_broken();
     let before = home.run_folders();
     let done = home.run(&unjudged(MILD, "")).code(3);
     let run = before[0].file_name().unwrap().to_str().unwrap();

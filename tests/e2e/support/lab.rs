@@ -89,6 +89,11 @@ impl Lab {
         until("a whole lab", Duration::from_secs(2), || self.is_whole().then_some(()));
     }
 
+    /// Waits until something shows as broken: a signal may take a moment on a busy host.
+    pub(crate) fn assert_broken(&self) {
+        until("a broken lab", Duration::from_secs(2), || (!self.is_whole()).then_some(()));
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         let picture = self.picture();
         let all = |part: &str, wanted: &Value| {
