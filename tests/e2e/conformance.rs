@@ -251,7 +251,12 @@ impl Bench {
         self.as_before(&point, before, ALONE);
     }
 
+    /// What runs have left behind, once nobody is at work in their folders: a killed guardian holds its lock until the
+    /// kernel has ended it.
     fn left(&self) -> Vec<Value> {
+        until("the end of engines and guardians", ALONE, || {
+            (!self.home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
+        });
         let listed = self.home.json(&["recover", "--list", "--json"]);
         listed["runs"].as_array().unwrap().clone()
     }
