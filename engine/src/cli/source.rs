@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::experiment::mistake::Mistakes;
+use crate::experiment::mistake::{Mistake, Mistakes};
 use crate::experiment::yaml::TEXT_MAX;
 use crate::experiment::{self, Experiment, Input, Sources};
 use crate::plan::{self, Plan};
@@ -84,6 +84,15 @@ pub(super) fn load(file: &Path, set: &[(String, String)], seed: u64) -> Result<L
     let mut mistakes = parsed.mistakes;
     // Targets are looked for even if something else is wrong, so that all mistakes are told at once.
     if let Some(experiment) = parsed.experiment {
+        if mistakes.is_empty()
+            && let Err(wrong) = crate::load::verify(&experiment)
+        {
+            mistakes.extend(wrong.into_iter().map(|(node, message)| Mistake {
+                node: Some(node),
+                message,
+                help: None,
+            }));
+        }
         match plan::resolve(&experiment, seed) {
             Ok(plan) if mistakes.is_empty() => return Ok(Loaded { experiment, plan, text }),
             Ok(_) => {}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use injectors::units::{Rate, Share, Span};
 
 use super::reader::{Fields, Reader};
-use super::yaml::{Content, Node};
+use super::yaml::{Content, Node, NodeId};
 use super::{Load, Request, Tls};
 use crate::experiment::Sources;
 use crate::schedule::{Profile, Segment};
@@ -43,12 +43,17 @@ pub(super) fn read(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> V
         let Some(fields) = reader.map(value, "a load") else { continue };
         let open = fields.required("open", "a load").and_then(|open| reader.map(open, "open"));
         fields.finish("a load");
-        loads.extend(open.and_then(|open| one(reader, name, open, sources)));
+        loads.extend(open.and_then(|open| one(reader, (id, name), open, sources)));
     }
     loads
 }
 
-fn one(reader: &Reader<'_>, name: &str, open: Fields<'_, '_>, sources: &dyn Sources) -> Option<Load> {
+fn one(
+    reader: &Reader<'_>,
+    (node, name): (NodeId, &str),
+    open: Fields<'_, '_>,
+    sources: &dyn Sources,
+) -> Option<Load> {
     let shared = request_fields(reader, &open);
     let requests = match (open.optional("url"), open.optional("requests")) {
         (Some(_), Some(list)) => {
@@ -87,6 +92,7 @@ fn one(reader: &Reader<'_>, name: &str, open: Fields<'_, '_>, sources: &dyn Sour
     open.finish("open");
     Some(Load {
         name: name.to_owned(),
+        node,
         requests: requests?,
         arrivals: arrivals??,
         poisson: poisson?,

@@ -120,6 +120,8 @@ pub struct RelayDecl {
 pub struct Load {
     /// The journey's name.
     pub name: String,
+    /// The node that names it, for mistakes that only the generator can find.
+    pub node: yaml::NodeId,
     /// What is sent; at least one.
     pub requests: Vec<Request>,
     /// When.

@@ -2,11 +2,32 @@
 
 use super::{Expect, LoadSpec, RequestSpec, TlsSpec};
 use crate::experiment::vars::substitute_late;
+use crate::experiment::yaml::NodeId;
 use crate::experiment::{Experiment, Late, Load, Request};
 
 /// The loads of an experiment, with late names replaced.
 pub fn specs(experiment: &Experiment, late: &Late) -> Vec<LoadSpec> {
     experiment.load.iter().map(|load| spec(load, late)).collect()
+}
+
+/// Whether every load of an experiment could be sent, as far as that can be told without a network: addresses, headers,
+/// sizes. Names that only a run knows stand for some address.
+///
+/// # Errors
+/// One sentence per load that could not, and the node that names the load.
+pub fn verify(experiment: &Experiment) -> Result<(), Vec<(NodeId, String)>> {
+    let relays = experiment.relays.iter().map(|relay| format!("relay.{}", relay.name));
+    let names = relays.chain(["lab.edge".to_owned()]);
+    let late: Late = names.map(|name| (name, "127.0.0.1:1".to_owned())).collect();
+    let wrong: Vec<(NodeId, String)> = experiment
+        .load
+        .iter()
+        .filter_map(|load| {
+            let why = super::spec::check(&spec(load, &late)).err()?;
+            Some((load.node, format!("load {}: {why}", load.name)))
+        })
+        .collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 fn spec(load: &Load, late: &Late) -> LoadSpec {

@@ -33,7 +33,7 @@ use std::time::Instant;
 use reports::record::{GeneratorRecord, LoadRecord};
 use tokio::sync::{mpsc, oneshot};
 
-pub use bridge::specs;
+pub use bridge::{specs, verify};
 pub use class::{ErrorClass, Errors};
 pub use collect::{LoadTick, PhaseTick, Tick};
 pub use origin::OriginError;
