@@ -100,8 +100,10 @@ impl CrashPoint {
             }
         }
         // The signal may reach another thread of this process first: nothing more must happen here.
-        while matches!(self.how, CrashHow::Kill | CrashHow::KillBoth) {
-            std::thread::park();
+        if matches!(self.how, CrashHow::Kill | CrashHow::KillBoth) {
+            loop {
+                std::thread::park();
+            }
         }
         Ok(())
     }
