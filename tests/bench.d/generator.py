@@ -109,8 +109,8 @@ def paced(host, example, nginx, rounds, seconds):
             note += f"other work took {statistics.median(busy):.0%} of the cores just before; "
             note += "no peer in Debian has an open model"
         else:
-            note += "as above at real-time priority: what a machine without other work gives"
-        name = f"generator: lateness p99, {RATE:,}/s" if way == "ordinary" else "  the same, real-time"
+            note += "as above at real-time priority, which other work delays less but not never"
+        name = f"generator: lateness p99, {RATE:,}/s" if way == "ordinary" else "generator: lateness, real-time"
         result.append(Figure(name, "us", p99[way], "<= 200 us", note=note))
     expected = RATE * seconds * rounds * len(ways)
     result.append(

@@ -16,6 +16,10 @@ TOXIPROXY = "github.com/Shopify/toxiproxy/v2/cmd/server@latest"
 INSTALL_DEADLINE = 300
 
 
+class Missing(Exception):
+    """A peer that is needed is not there."""
+
+
 def find(name):
     """The path of a program, also where Debian keeps daemons."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/go/bin")
@@ -121,7 +125,7 @@ class Nginx:
     def __init__(self, host):
         path = find("nginx")
         if not path:
-            raise LookupError("nginx")
+            raise Missing("nginx")
         self.port = free_port()
         www = host.folder / "www"
         www.mkdir(exist_ok=True)
@@ -151,7 +155,7 @@ def haproxy_hop(host, upstream):
     """HAProxy in TCP mode with its defaults."""
     path, port = find("haproxy"), free_port()
     if not path:
-        raise LookupError("haproxy")
+        raise Missing("haproxy")
     config = host.folder / "haproxy.cfg"
     config.write_text(HAPROXY.format(port=port, upstream=upstream))
     process = host.start([path, "-db", "-f", config])
@@ -196,7 +200,7 @@ def wrk(host, url, connections, seconds):
     """One run of wrk on the client's CPU: what it printed, and what it used."""
     path = find("wrk")
     if not path:
-        raise LookupError("wrk")
+        raise Missing("wrk")
     argv = [path, "-t1", f"-c{connections}", f"-d{seconds}", "--latency", url]
     done = host.good(argv, cpu=CLIENT_CPU, deadline=seconds + 20)
     # Timeouts only tell of a busy machine.

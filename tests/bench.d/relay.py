@@ -47,7 +47,7 @@ def figures(host, squall, nginx, toxiproxy, rounds, seconds):
     try:
         process, ports["haproxy"] = peers.haproxy_hop(host, nginx.port)
         hops.append(process)
-    except LookupError:
+    except peers.Missing:
         tell("bench: haproxy is missing")
     if toxiproxy:
         process, ports["toxiproxy"], _ = peers.toxiproxy_hop(host, toxiproxy, nginx.port)
