@@ -2,7 +2,7 @@
 //!
 //! One task, the dispatcher, owns everything that the user sees: it hears of load seconds, injections, probes, the
 //! guardian and the operator, and decides about phases and the end. Injections live in tasks of their own
-//! ([`injection`]) and never decide for others.
+//! (`injection`) and never decide for others.
 
 mod build;
 pub mod crash;
