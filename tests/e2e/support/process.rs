@@ -8,7 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait::until;
 
-/// Every process whose environment names this folder, apart from zombies.
+/// Every process whose environment or arguments name this folder, apart from zombies. nginx writes its title over its
+/// environment.
 pub(crate) fn of_home(dir: &Path) -> Vec<u32> {
     let needle = dir.as_os_str().as_encoded_bytes();
     let mut found = Vec::new();
@@ -17,8 +18,9 @@ pub(crate) fn of_home(dir: &Path) -> Vec<u32> {
             continue;
         };
         // It may end while it is looked at.
-        let Ok(environ) = std::fs::read(entry.path().join("environ")) else { continue };
-        if environ.windows(needle.len()).any(|part| part == needle) && state(pid).is_some_and(|s| s != 'Z') {
+        let Ok(mut words) = std::fs::read(entry.path().join("environ")) else { continue };
+        words.extend(std::fs::read(entry.path().join("cmdline")).unwrap_or_default());
+        if words.windows(needle.len()).any(|part| part == needle) && state(pid).is_some_and(|s| s != 'Z') {
             found.push(pid);
         }
     }

@@ -107,3 +107,16 @@ impl Server {
         until("the end of a server", PATIENCE, || TcpStream::connect(self.address()).is_err().then_some(()));
     }
 }
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // After a failure it still runs, or is paused; its workers end with it.
+        let pid = std::fs::read_to_string(&self.pid_file).ok().and_then(|text| text.trim().parse().ok());
+        // The number must still be that of a server of this test.
+        let folder = self.pid_file.parent().unwrap_or(Path::new("/"));
+        if let Some(pid) = pid.filter(|pid| process::of_home(folder).contains(pid)) {
+            process::signal(pid, Signal::CONT);
+            process::signal(pid, Signal::TERM);
+        }
+    }
+}
