@@ -53,7 +53,7 @@ pub(super) enum Report {
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) env: Env,
-    pub(super) journal: Mutex<Journal>,
+    pub(super) journal: Log,
     pub(super) guardian: Guardian,
     pub(super) clock: Clock,
     pub(super) store: Store,
@@ -62,6 +62,26 @@ pub(super) struct Shared {
     /// Claims of live injections of this run.
     pub(super) claims: Mutex<Vec<String>>,
     pub(super) reports: mpsc::UnboundedSender<Report>,
+}
+
+/// The journal, written beside the run's only thread: a slow disk must not keep the guardian waiting for its lease.
+#[derive(Debug, Clone)]
+pub(super) struct Log(Arc<std::sync::Mutex<Journal>>);
+
+impl Log {
+    pub(super) fn new(journal: Journal) -> Self {
+        Self(Arc::new(std::sync::Mutex::new(journal)))
+    }
+
+    /// Appends an entry; when this returns, the disk has it.
+    pub(super) async fn append(&self, entry: Entry) -> Result<(), JournalError> {
+        let journal = Arc::clone(&self.0);
+        let write = move || {
+            let mut journal = journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            journal.append(entry)
+        };
+        tokio::task::spawn_blocking(write).await.expect("writing a journal does not panic")
+    }
 }
 
 impl Shared {
@@ -75,7 +95,7 @@ impl Shared {
     }
 
     async fn write(&self, entry: Entry) -> Result<(), JournalError> {
-        self.journal.lock().await.append(entry)
+        self.journal.append(entry).await
     }
 }
 
