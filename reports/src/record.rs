@@ -258,7 +258,7 @@ pub struct InjectionRecord {
     pub target: String,
     /// The service that the target belongs to, if it is known.
     pub service: Option<String>,
-    /// `outage`, `degradation`, `shift` or `custom`.
+    /// `outage`, `degradation`, `errors`, `shift` or `custom`.
     pub effect: String,
     /// Parameters in words.
     pub parameters: String,
