@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -108,7 +109,7 @@ impl Journal {
     pub fn open(folder: &Path, secrets: Secrets) -> Result<Self, JournalError> {
         let path = folder.join(FILE);
         let fail = |source| JournalError::Io { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(fail)?;
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         // The folder's entry must survive a power loss as well as the file's content.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail)?;
         Ok(Self { path, file, secrets })

@@ -1,5 +1,7 @@
 //! `squall recover`: from the journal alone, put back what a run that was cut off has left.
 
+use std::time::Duration;
+
 use clap::Args;
 use injectors::journal::{self, Entry, Journal};
 use injectors::restore::{RestoreError, restore};
@@ -36,6 +38,17 @@ pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 
     let Ok(runtime) = out::runtime() else { return out.fail(exit::BUG, "this system gives no event queue") };
     let mut done = Vec::new();
     let mut clean = true;
+    for left in runtime.block_on(still_guarded(&store)) {
+        // A guardian restores within seconds; one that is stopped or hangs must not pass for "nothing is left".
+        clean = false;
+        out.warn(&format!(
+            "squall: run {} ended and its guardian still holds {} changes; look again in some seconds. If they stay, the \
+             guardian hangs: end that `__guardian` process by its id, then squall recover --run {}",
+            left.run,
+            left.open.len(),
+            left.run
+        ));
+    }
     for leftover in &leftovers {
         let (restored, row) = runtime.block_on(one(leftover, out));
         clean &= restored;
@@ -43,10 +56,29 @@ pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 
     }
     if out.json {
         out.document(&json!({"ok": clean, "runs": done}));
-    } else if leftovers.is_empty() {
+    } else if leftovers.is_empty() && clean {
         out.tell("nothing is left to restore");
     }
     if clean { exit::HELD } else { exit::NOT_RESTORED }
+}
+
+/// How long a guardian may be at work before it is told of.
+const GUARDIAN_PATIENCE: Duration = Duration::from_secs(4);
+
+/// Runs whose guardian has not restored everything within its time.
+async fn still_guarded(store: &Store) -> Vec<Leftover> {
+    let patience = tokio::time::sleep(GUARDIAN_PATIENCE);
+    tokio::pin!(patience);
+    loop {
+        let guarded = store.guarded();
+        if guarded.is_empty() {
+            return guarded;
+        }
+        tokio::select! {
+            () = &mut patience => return guarded,
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+        }
+    }
 }
 
 fn find(store: &Store, args: &RecoverArgs) -> Result<Vec<Leftover>, (u8, String)> {

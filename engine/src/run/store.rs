@@ -34,6 +34,11 @@ pub enum StoreError {
     /// No run fits the name.
     #[error("there is no run `{0}`; `squall report --list` shows what there is")]
     Unknown(String),
+    /// Somebody else could have written the journal.
+    #[error(
+        "{0} does not belong to this user alone: its journal is not trusted; if it is yours, make it so (chown, chmod go-w)"
+    )]
+    Foreign(PathBuf),
     /// The run wrote no record.
     #[error(
         "run {0} is still going on, or was cut off before it wrote a record; `squall recover --list` shows what it left"
@@ -88,7 +93,9 @@ impl Store {
         let root = option.or_else(|| env("SQUALL_RUNS")).unwrap_or_else(|| {
             let state = env("XDG_STATE_HOME")
                 .or_else(|| env("HOME").map(|home| home.join(".local/state")))
-                .unwrap_or_else(std::env::temp_dir);
+                .unwrap_or_else(|| {
+                    std::env::temp_dir().join(format!("squall-state-{}", injectors::sys::host::user()))
+                });
             state.join("squall/runs")
         });
         Self { root }
@@ -161,6 +168,13 @@ impl Store {
         Ok(leftovers)
     }
 
+    /// Runs whose engine has ended while a guardian still holds changes. For a moment that is as it should be.
+    pub fn guarded(&self) -> Vec<Leftover> {
+        let orphaned =
+            self.folders().into_iter().filter(|folder| !held(folder, LOCK) && held(folder, guardian::LOCK));
+        orphaned.filter_map(|folder| leftover(&folder).ok().flatten()).collect()
+    }
+
     /// What living runs have changed.
     pub fn live_changes(&self) -> Vec<Change> {
         let living = self.folders().into_iter().filter(|folder| alive(folder));
@@ -226,6 +240,17 @@ impl Store {
     }
 }
 
+/// Whether a run's folder and its journal belong to this user, and nobody else can write them: a journal holds commands,
+/// and whoever can write it could have them run.
+fn own(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let private = |path: &Path| {
+        std::fs::symlink_metadata(path)
+            .is_ok_and(|meta| meta.uid() == injectors::sys::host::user() && meta.mode() & 0o022 == 0)
+    };
+    private(folder) && private(&folder.join(journal::FILE))
+}
+
 /// Writes a file whole or not at all. What is no regular file, such as a pipe or `/dev/null`, is written into instead.
 ///
 /// # Errors
@@ -253,11 +278,13 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
 
 /// Whether an engine or a guardian is at work in this folder.
 pub fn alive(folder: &Path) -> bool {
-    let held = |name: &str| {
-        let Ok(file) = File::open(folder.join(name)) else { return false };
-        matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
-    };
-    held(LOCK) || held(guardian::LOCK)
+    held(folder, LOCK) || held(folder, guardian::LOCK)
+}
+
+/// Whether a living process holds this lock.
+fn held(folder: &Path, name: &str) -> bool {
+    let Ok(file) = File::open(folder.join(name)) else { return false };
+    matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
 }
 
 /// What the journal of a folder says is still changed.
@@ -266,6 +293,9 @@ pub fn alive(folder: &Path) -> bool {
 /// It cannot be read.
 pub fn leftover(folder: &Path) -> Result<Option<Leftover>, StoreError> {
     let story = journal::read(folder)?;
+    if !story.lines.is_empty() && !own(folder) {
+        return Err(StoreError::Foreign(folder.to_owned()));
+    }
     let open: Vec<Change> = story.open().into_iter().cloned().collect();
     if open.is_empty() && story.damaged == 0 {
         return Ok(None);

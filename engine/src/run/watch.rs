@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use reports::Latencies;
-use reports::record::{Bucket, Objective, Outcomes, Phase, Verdict};
+use reports::record::{Bucket, Objective, Outcomes, Phase, Sli, Verdict};
 
 use super::event::{LoadSnapshot, Snapshot};
 use crate::experiment::{Guard, GuardMetric};
@@ -23,6 +23,8 @@ pub(super) struct Watch {
     /// Per guard: seconds on end beyond the limit, and how close it ever came.
     guards: Vec<(u32, f64)>,
     baseline: BTreeMap<String, (Outcomes, Latencies)>,
+    /// Whole seconds of the baseline and the good answers in them, per journey.
+    baseline_seconds: BTreeMap<String, (u64, u64)>,
     /// Good seconds on end since the last undo, per journey.
     good: BTreeMap<String, usize>,
 }
@@ -65,6 +67,11 @@ impl Watch {
     }
 
     fn add_baseline(&mut self, name: &str, part: &PhaseTick) {
+        match self.baseline_seconds.get_mut(name) {
+            // The first second may have begun before the baseline did.
+            None => drop(self.baseline_seconds.insert(name.to_owned(), (0, 0))),
+            Some((seconds, ok)) => (*seconds, *ok) = (*seconds + 1, *ok + part.ok),
+        }
         let (outcomes, latencies) = self.baseline.entry(name.to_owned()).or_default();
         outcomes.due += part.due;
         outcomes.ok += part.ok;
@@ -98,13 +105,24 @@ impl Watch {
             let outcomes = known
                 .map(|(outcomes, latencies)| Outcomes { latencies: latencies.encode(), ..outcomes.clone() });
             let result = measure::result(objective, Phase::Baseline, outcomes.as_ref(), &[]);
-            let on_good_side = result.estimate.is_none_or(|value| measure::good(objective, value));
+            let estimate = match objective.sli {
+                Sli::Throughput => self.baseline_rate(&objective.journey),
+                Sli::Availability | Sli::Latency(_) => result.estimate,
+            };
+            // No estimate is no steady state: requests that all fail have no latency.
+            let on_good_side = estimate.is_some_and(|value| measure::good(objective, value));
             let no_data = outcomes.is_none_or(|outcomes| outcomes.done() == 0);
             if no_data || !on_good_side {
                 broken.push(measure::sentence(&result));
             }
         }
         if broken.is_empty() { Ok(()) } else { Err(broken.join("; ")) }
+    }
+
+    /// Good answers per second of the baseline so far; none before there is a whole second.
+    fn baseline_rate(&self, journey: &str) -> Option<f64> {
+        let (seconds, ok) = self.baseline_seconds.get(journey)?;
+        (*seconds > 0).then(|| *ok as f64 / *seconds as f64)
     }
 
     /// Whether every journey has been good for long enough since the last undo.

@@ -63,6 +63,23 @@ fn a_baseline_without_data_or_on_the_bad_side_is_not_steady() {
 }
 
 #[test]
+fn a_baseline_in_which_everything_fails_is_not_steady_whatever_is_asked() {
+    for (sli, at_least, limit) in [(Sli::Throughput, true, 45.0), (Sli::Latency(0.99), false, 0.1)] {
+        let objectives = [Objective { sli, at_least, limit, ..objective() }];
+        let mut watch = Watch::default();
+        for second in 0..4 {
+            watch.second(&tick(second, Phase::Baseline, 0, 50, 5), &[], &objectives);
+        }
+        assert!(watch.steady(&objectives).is_err(), "{sli:?}");
+        let mut watch = Watch::default();
+        for second in 0..4 {
+            watch.second(&tick(second, Phase::Baseline, 50, 0, 5), &[], &objectives);
+        }
+        assert!(watch.steady(&objectives).is_ok(), "{sli:?}");
+    }
+}
+
+#[test]
 fn recovery_needs_good_seconds_on_end() {
     let objectives = [objective()];
     let mut watch = Watch::default();

@@ -177,7 +177,12 @@ fn data<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, InjectError> {
 }
 
 async fn picture(drain: &dyn Drain, pop: &str) -> Result<Value, InjectError> {
-    let weights = drain.weights().await.map_err(failed)?;
+    let weights = match drain.weights().await {
+        Ok(weights) => weights,
+        // A balancer that has ended carries no drain.
+        Err(ControlError::Gone(_)) => return Ok(json!({"gone": true})),
+        Err(error) => return Err(failed(error)),
+    };
     let share =
         weights.get(pop).ok_or_else(|| InjectError::Target(format!("the balancer knows no PoP {pop}")))?;
     Ok(json!({"pop": pop, "share_of_base": share}))
