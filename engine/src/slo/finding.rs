@@ -63,6 +63,10 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
         ("untested", "the load generator did not keep up".to_owned())
     } else {
         match verdict {
+            Verdict::Held if !passes(record, service, &load.name) => {
+                let name = service.map_or(first.target.as_str(), |service| service.name.as_str());
+                ("untested", format!("{} does not pass through {name}; {sentence}", load.name))
+            }
             Verdict::Held => ("refuted", sentence),
             Verdict::Missed if alone => ("confirmed", sentence),
             Verdict::Missed => ("untested", format!("several things were broken at once; {sentence}")),
@@ -82,6 +86,15 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
 fn service<'r>(record: &'r RunRecord, injection: &InjectionRecord) -> Option<&'r ServiceInfo> {
     let name = injection.service.as_ref()?;
     record.topology.as_ref()?.services.iter().find(|service| service.name == *name)
+}
+
+/// Whether a journey passes through a service, or through one that uses it. What the topology does not know may.
+fn passes(record: &RunRecord, service: Option<&ServiceInfo>, journey: &str) -> bool {
+    let (Some(service), Some(topology)) = (service, &record.topology) else { return true };
+    let on_path = |service: &ServiceInfo| service.journeys.iter().any(|known| known == journey);
+    let known = topology.services.iter().any(on_path);
+    let used = topology.services.iter().any(|user| on_path(user) && user.uses.contains(&service.name));
+    !known || on_path(service) || used
 }
 
 /// The group in words: a service if all of it was hit, else its instances.

@@ -163,6 +163,23 @@ fn what_nobody_noticed_has_held() {
 }
 
 #[test]
+fn a_journey_that_never_meets_the_broken_thing_refutes_nothing() {
+    let mut run = good();
+    let topology = run.topology.as_mut().unwrap();
+    topology.services[0].journeys.clear();
+    topology.services.push(ServiceInfo {
+        name: "edge".to_owned(),
+        instances: vec!["edge-1".to_owned()],
+        requires: vec![],
+        uses: vec![],
+        journeys: vec!["checkout".to_owned()],
+    });
+    assert_eq!(judge(&run).findings[0].status, "untested");
+    run.topology.as_mut().unwrap().services[1].uses.push("auth".to_owned());
+    assert_eq!(judge(&run).findings[0].status, "refuted", "an optional dependency is met as well");
+}
+
+#[test]
 fn an_outage_is_missed_and_names_its_single_point_of_failure() {
     let judged = judge(&broken());
     assert_eq!((judged.verdict, judged.exit), (Verdict::Missed, exit::MISSED));
