@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::load::{LoadSpec, PhaseCell, RequestSpec, prepare, start};
+use engine::load::{LoadError, LoadSpec, PhaseCell, RequestSpec, prepare, start};
 use engine::schedule::{Profile, Segment};
 use reports::Latencies;
 use reports::record::Phase;
@@ -26,7 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let outcome = runtime.block_on(async {
         let prepared = prepare(vec![spec]).await?;
         let origin = Instant::now() + Duration::from_millis(50);
-        start(prepared, &Arc::new(PhaseCell::new(Phase::Baseline)), origin, 1)?.finish().await
+        let running = start(prepared, &Arc::new(PhaseCell::new(Phase::Baseline)), origin, 1)?;
+        Ok::<_, LoadError>(running.finish().await)
     })?;
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     let cpu_us = cpu.tv_sec as f64 * 1e6 + cpu.tv_nsec as f64 / 1e3;

@@ -46,7 +46,7 @@ async fn begin(specs: Vec<LoadSpec>, phase: &Arc<PhaseCell>) -> (Running, Instan
 
 fn run(specs: Vec<LoadSpec>) -> LoadOutcome {
     let phase = Arc::new(PhaseCell::new(Phase::Baseline));
-    block_on(async { begin(specs, &phase).await.0.finish().await.unwrap() })
+    block_on(async { begin(specs, &phase).await.0.finish().await })
 }
 
 fn baseline(outcome: &LoadOutcome) -> &Outcomes {
@@ -179,7 +179,7 @@ fn a_stall_is_seen_by_every_request_that_was_due_meanwhile() {
         let outcome = block_on(async {
             let (running, origin) = begin(vec![spec(&server.url("/"), 1000.0, 3.0)], &phase).await;
             *started.lock().unwrap() = Some(origin);
-            running.finish().await.unwrap()
+            running.finish().await
         });
         let all = baseline(&outcome);
         assert_eq!(all.ok, 3000);
@@ -409,7 +409,7 @@ fn requests_belong_to_the_phase_that_they_touched() {
                 tokio::time::sleep_until((origin + at * 1000 * MS).into()).await;
                 phase.set(next);
             }
-            running.finish().await.unwrap()
+            running.finish().await
         });
         let stats = &outcome.loads[0].phases;
         assert_eq!(stats.iter().map(|s| s.all.ok).sum::<u64>(), 300);
@@ -449,7 +449,7 @@ fn stopped(how: Stop) -> (LoadOutcome, Duration, u64) {
         tokio::time::sleep(1000 * MS).await;
         let asked = Instant::now();
         running.stop(how);
-        let outcome = running.finish().await.unwrap();
+        let outcome = running.finish().await;
         (outcome, asked.elapsed(), server.requests())
     })
 }
@@ -497,7 +497,7 @@ fn each_second_has_a_tick_with_everything_that_happened() {
         while let Some(tick) = ticks.recv().await {
             seen.push(tick);
         }
-        running.finish().await.unwrap();
+        running.finish().await;
         seen
     });
     let seconds: Vec<u64> = ticks.iter().map(|t| t.second).collect();

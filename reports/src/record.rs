@@ -225,7 +225,7 @@ pub struct Bucket {
 }
 
 /// What the generator says about itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorRecord {
     /// Worker threads.
     pub workers: u32,

@@ -3,6 +3,7 @@
 
 mod broken;
 mod reporting;
+mod scarce;
 mod stopped;
 mod verdicts;
 

@@ -89,12 +89,14 @@ pub(super) fn watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A runtime for one verb.
+/// A runtime for one verb. Its helper thread, which writes the journal, is kept for as long as any run may take: when it
+/// is needed to undo something, the host might have no thread to give.
 ///
 /// # Errors
 /// The system gives no event queue.
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()
+    let kept = std::time::Duration::from_hours(24 * 30);
+    tokio::runtime::Builder::new_current_thread().enable_all().thread_keep_alive(kept).build()
 }
 
 /// Runs a guardian to its end: a session of its own, deaf to the signals of a terminal.

@@ -17,7 +17,7 @@ use super::clock::{Clock, MILLISECOND, SECOND};
 use super::saturation::{CPU_HOT, Facts, saturation};
 use super::sums::LoadSums;
 use super::tally::{PhaseSlice, Slice, Tally};
-use super::{Errors, Load, LoadError, LoadOutcome};
+use super::{Errors, Load, LoadOutcome};
 
 /// How long after its end a second is waited for.
 const PATIENCE: u64 = 150 * MILLISECOND;
@@ -123,7 +123,7 @@ impl Collector {
     pub(super) fn run(
         mut self,
         threads: Vec<JoinHandle<io::Result<()>>>,
-        done: oneshot::Sender<Result<LoadOutcome, LoadError>>,
+        done: oneshot::Sender<LoadOutcome>,
     ) {
         while self.complete.iter().any(|second| *second < u64::MAX) {
             match self.slices.recv_timeout(self.patience()) {
@@ -133,19 +133,15 @@ impl Collector {
             }
             self.tick(self.clock.now());
         }
-        let ended: Vec<Result<(), String>> = threads
+        self.facts.broken = threads
             .into_iter()
-            .map(|thread| match thread.join() {
-                Ok(ended) => ended.map_err(|e| e.to_string()),
-                Err(_) => Err("it panicked".to_owned()),
+            .filter_map(|thread| match thread.join() {
+                Ok(ended) => ended.err().map(|error| error.to_string()),
+                Err(_) => Some("it panicked".to_owned()),
             })
             .collect();
-        let outcome = match ended.into_iter().find_map(Result::err) {
-            Some(why) => Err(LoadError::Worker(why)),
-            None => Ok(self.outcome()),
-        };
         // Nobody waits if the run was dropped.
-        let _ = done.send(outcome);
+        let _ = done.send(self.outcome());
     }
 
     /// Until the oldest pending second must go out.

@@ -84,9 +84,17 @@ pub enum LoadError {
     /// No thread could be started.
     #[error("cannot start a load thread: {0}")]
     Thread(#[source] io::Error),
-    /// A worker could not go on.
-    #[error("a load thread failed: {0}")]
-    Worker(String),
+    /// Not even one connection for each load and thread fits below the limit.
+    #[error(
+        "this process may open {limit} files, and {needed} are needed: raise the limit (`ulimit -n`; `ulimit -Hn` shows \
+         how far)"
+    )]
+    Files {
+        /// What the process may open.
+        limit: u64,
+        /// The least that would do.
+        needed: u64,
+    },
 }
 
 /// A load, ready to be sent.
@@ -143,6 +151,38 @@ impl Prepared {
         let connections = self.0.iter().map(|load| load.max_connections).min().unwrap_or(1);
         ((peak / RATE_PER_WORKER).ceil() as u32).clamp(1, cores as u32).min(connections)
     }
+
+    /// The most sockets that the loads may have open at a time.
+    pub fn sockets(&self) -> u64 {
+        self.0.iter().map(|load| u64::from(load.max_connections) * load.origins.len() as u64).sum()
+    }
+
+    /// Keeps the connections of all loads below what this process may open, `reserved` files aside, so that neither
+    /// proofs nor undos ever lack a descriptor. Returns what had to be lowered, in words.
+    ///
+    /// # Errors
+    /// Not even one connection for each load, origin and thread fits.
+    pub fn fit(&mut self, limit: u64, reserved: u64) -> Result<Option<String>, LoadError> {
+        let (wanted, room) = (self.sockets(), limit.saturating_sub(reserved));
+        if wanted <= room {
+            return Ok(None);
+        }
+        let workers = u64::from(self.workers());
+        let least: u64 = self.0.iter().map(|load| workers * load.origins.len() as u64).sum();
+        if least > room {
+            return Err(LoadError::Files { limit, needed: least + reserved });
+        }
+        let share = room as f64 / wanted as f64;
+        for load in &mut self.0 {
+            let lowered = (f64::from(load.max_connections) * share) as u32;
+            let load = Arc::get_mut(load).expect("nothing has been started with it");
+            load.max_connections = lowered.max(workers as u32);
+        }
+        Ok(Some(format!(
+            "this process may open {limit} files: at most {} connections are kept instead of {wanted}",
+            self.sockets()
+        )))
+    }
 }
 
 /// How to end before the profile does.
@@ -158,11 +198,11 @@ pub enum Stop {
 pub struct Running {
     stop: Arc<StopCell>,
     ticks: Option<mpsc::Receiver<Tick>>,
-    done: oneshot::Receiver<Result<LoadOutcome, LoadError>>,
+    done: oneshot::Receiver<LoadOutcome>,
 }
 
 /// What a load came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LoadOutcome {
     /// One per load, in the order in which they were given.
     pub loads: Vec<LoadRecord>,
@@ -228,13 +268,12 @@ impl Running {
         });
     }
 
-    /// Waits until all requests have ended.
-    ///
-    /// # Errors
-    /// A worker failed: there is no record that could be trusted.
-    pub async fn finish(mut self) -> Result<LoadOutcome, LoadError> {
-        let done = (&mut self.done).await;
-        done.unwrap_or_else(|_| Err(LoadError::Worker("the collector is gone".to_owned())))
+    /// Waits until all requests have ended. What a thread that failed has counted is missing, and [`saturation`] says so.
+    pub async fn finish(mut self) -> LoadOutcome {
+        (&mut self.done).await.unwrap_or_else(|_| LoadOutcome {
+            facts: Facts { broken: vec!["the collector is gone".to_owned()], ..Facts::default() },
+            ..LoadOutcome::default()
+        })
     }
 }
 

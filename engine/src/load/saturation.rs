@@ -36,6 +36,8 @@ pub struct Facts {
     pub aborted: u64,
     /// Slices of time that reached the collector too late for their tick; records have them.
     pub late_slices: u64,
+    /// Why worker threads ended before their time.
+    pub broken: Vec<String>,
 }
 
 /// A thread that computes more than this share of a second has no reserve.
@@ -46,7 +48,8 @@ const LAG_ALLOWED_S: f64 = 0.025;
 /// The reasons why the numbers must not be trusted; none if the generator kept up. `tightest` is the smallest latency
 /// limit of any objective.
 pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
-    let mut reasons = Vec::new();
+    let mut reasons: Vec<String> =
+        facts.broken.iter().map(|why| format!("a load thread failed: {why}")).collect();
     if (facts.sent_steady as f64) < 0.999 * facts.due_steady as f64 {
         reasons.push(format!(
             "only {} of {} requests were sent: the others found every connection busy until their deadline",
@@ -115,6 +118,12 @@ mod tests {
             let reasons = saturation(&facts, None);
             assert!(reasons.len() == 1 && reasons[0].contains(word), "{reasons:?}");
         }
+    }
+
+    #[test]
+    fn a_thread_that_failed_is_a_reason() {
+        let reasons = saturation(&Facts { broken: vec!["it panicked".to_owned()], ..good() }, None);
+        assert_eq!(reasons, ["a load thread failed: it panicked"]);
     }
 
     #[test]

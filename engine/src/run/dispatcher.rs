@@ -18,8 +18,8 @@ use super::watch::{Watch, snapshot};
 use super::world::World;
 use super::{Options, Refusal, Signals, build, late_names};
 use crate::clock::Clock;
-use crate::experiment::Experiment;
-use crate::load::{self, PhaseCell, Running, Stop, Tick};
+use crate::experiment::{Experiment, Late};
+use crate::load::{self, LoadError, PhaseCell, Running, Stop, Tick};
 use crate::plan::Plan;
 use crate::probe;
 
@@ -27,10 +27,14 @@ use crate::probe;
 const LEAD: Duration = Duration::from_millis(100);
 /// Time that a run may take beyond its load before the guardian ends it.
 const SLACK: Duration = Duration::from_secs(120);
-/// How often the engine renews its lease with the guardian and looks at the clock.
+/// How often the engine looks at the clock.
 const BEAT: Duration = Duration::from_millis(500);
 /// How long injections may take to end once they were told to.
 const UNDO_DEADLINE: Duration = Duration::from_secs(180);
+
+/// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
+/// each injection under way.
+const FILES_RESERVED: u64 = 64;
 
 /// What has come of a run so far.
 pub(super) struct Course {
@@ -76,7 +80,7 @@ pub(super) async fn dispatch(
     observer: &mut dyn Observer,
 ) -> Result<RunRecord, Refusal> {
     let late = late_names(world);
-    let prepared = load::prepare(load::specs(experiment, &late)).await?;
+    let (prepared, lowered) = prepare_load(experiment, &late).await?;
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
     injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;
@@ -122,23 +126,53 @@ pub(super) async fn dispatch(
         undone_at: None,
         words: 0,
     };
-    dispatcher.begin(run, folder);
+    dispatcher.begin(run, folder, lowered);
     dispatcher.course(&shared, &mut ticks, &mut heard, &mut injections, &mut probes, &mut signals).await;
     let Dispatcher { mut course, .. } = dispatcher;
     probes.end();
     if matches!(course.end, End::Aborted { .. } | End::NotSteady(_)) {
         load.stop(Stop::Now);
     }
-    let outcome = load.finish().await?;
+    let outcome = load.finish().await;
     course.close_phase();
+    let shared = settle(shared, folder, &mut course, observer).await;
     let record = build::record(experiment, &plan, options, run, world, course, outcome);
-    let exit = record.judgement.exit;
-    if let Ok(shared) = Arc::try_unwrap(shared) {
+    if let Some(shared) = shared {
         // An end that the disk does not hold changes nothing: everything is undone, and the journal says so.
-        let _ = shared.journal.append(Entry::End { exit }).await;
+        let _ = shared.journal.append(Entry::End { exit: record.judgement.exit }).await;
         shared.guardian.end().await;
     }
     Ok(record)
+}
+
+/// The load, checked and within what this process may open; and what had to be lowered for that.
+async fn prepare_load(
+    experiment: &Experiment,
+    late: &Late,
+) -> Result<(load::Prepared, Option<String>), LoadError> {
+    let mut prepared = load::prepare(load::specs(experiment, late)).await?;
+    let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
+    let lowered = prepared.fit(limit, FILES_RESERVED)?;
+    Ok((prepared, lowered))
+}
+
+/// Leaves to the guardian what could not be undone. Returns what the injections shared if the guardian is still ours; no
+/// injection is under way then.
+async fn settle(
+    shared: Arc<Shared>,
+    folder: &Path,
+    course: &mut Course,
+    observer: &mut dyn Observer,
+) -> Option<Shared> {
+    let shared = Arc::try_unwrap(shared).ok()?;
+    if !course.injections.iter().any(|record| record.undo == "failed") {
+        return Some(shared);
+    }
+    for event in injection::leave_to_guardian(shared, folder, &mut course.injections).await {
+        course.told(&event, observer);
+        course.restored_at = Some(course.clock.now());
+    }
+    None
 }
 
 impl Course {
@@ -158,6 +192,23 @@ impl Course {
         }
     }
 
+    /// Passes an event on and keeps it for the record.
+    fn told(&mut self, event: &Event, observer: &mut dyn Observer) {
+        let at_s = self.clock.now();
+        observer.event(at_s, event);
+        let Some(text) = event.text() else { return };
+        // A proof is looked at every second; the record keeps the last one with the injection.
+        if matches!(event, Event::Proof { .. }) {
+            return;
+        }
+        let kept = self.events.len();
+        if kept < reports::record::EVENTS_MAX {
+            let last = kept + 1 == reports::record::EVENTS_MAX;
+            let text = if last { "further events are left out".to_owned() } else { text };
+            self.events.push(EventRecord { at_s, kind: event.kind().to_owned(), text });
+        }
+    }
+
     fn close_phase(&mut self) {
         let now = self.clock.now();
         if let Some(last) = self.phases.last_mut() {
@@ -168,7 +219,7 @@ impl Course {
 }
 
 impl Dispatcher<'_> {
-    fn begin(&mut self, run: &str, folder: &Path) {
+    fn begin(&mut self, run: &str, folder: &Path, lowered: Option<String>) {
         self.tell(&Event::Started {
             run: run.to_owned(),
             folder: folder.display().to_string(),
@@ -176,25 +227,13 @@ impl Dispatcher<'_> {
             question: self.plan.question.clone(),
             duration_s: self.plan.duration_s,
         });
-        for note in &self.plan.notes {
-            self.tell(&Event::Note { text: note.clone() });
+        for text in self.plan.notes.iter().cloned().chain(lowered) {
+            self.tell(&Event::Note { text });
         }
     }
 
     fn tell(&mut self, event: &Event) {
-        let at_s = self.course.clock.now();
-        self.observer.event(at_s, event);
-        let Some(text) = event.text() else { return };
-        // A proof is looked at every second; the record keeps the last one with the injection.
-        if matches!(event, Event::Proof { .. }) {
-            return;
-        }
-        let kept = self.course.events.len();
-        if kept < reports::record::EVENTS_MAX {
-            let last = kept + 1 == reports::record::EVENTS_MAX;
-            let text = if last { "further events are left out".to_owned() } else { text };
-            self.course.events.push(EventRecord { at_s, kind: event.kind().to_owned(), text });
-        }
+        self.course.told(event, self.observer);
     }
 
     /// From the first to the last event of the run.
@@ -211,6 +250,8 @@ impl Dispatcher<'_> {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticking = true;
         let mut guarded = true;
+        let unguarded = shared.guardian.lost();
+        tokio::pin!(unguarded);
         let warm = self.course.clock.at(self.experiment.warm_up.as_secs_f64());
         let warming = tokio::time::sleep_until(warm);
         tokio::pin!(warming);
@@ -225,17 +266,17 @@ impl Dispatcher<'_> {
                 Some(done) = injections.join_next(), if !injections.is_empty() => {
                     self.injection_done(done, injections.is_empty());
                 }
-                () = shared.guardian.gone(), if guarded => {
+                why = &mut unguarded, if guarded => {
                     guarded = false;
-                    self.abort("guardian", "the guardian ended or took over: nothing would protect this run");
+                    self.abort("guardian", &format!("{why}: nothing would protect this run"));
                 }
                 tick = ticks.recv(), if ticking => match tick {
                     Some(tick) => self.second(&tick),
-                    None => ticking = false,
+                    None => ticking = self.load_ended(),
                 },
                 (index, seen) = probes.next() => self.probe(index, seen),
                 () = &mut warming, if self.phase.get() == Phase::WarmUp => self.enter(Phase::Baseline),
-                _ = beat.tick() => self.beat(shared).await,
+                _ = beat.tick() => self.by_clock(),
             }
         }
         while let Ok(report) = heard.try_recv() {
@@ -247,13 +288,15 @@ impl Dispatcher<'_> {
         !matches!(self.course.end, End::Completed)
     }
 
-    /// Renews the lease and moves phases on by the clock.
-    async fn beat(&mut self, shared: &Shared) {
-        // If it cannot be told, `gone` says so.
-        let _ = shared.guardian.lease().await;
-        self.by_clock();
+    /// The last second of the load is in; false, since no more will come. Too early, it ends the run.
+    fn load_ended(&mut self) -> bool {
+        if !self.stopping() && self.course.clock.now() + 1.0 < self.plan.duration_s {
+            self.abort("load", "the load ended before its time");
+        }
+        false
     }
 
+    /// Moves phases on by the clock.
     fn by_clock(&mut self) {
         let now = self.course.clock.now();
         let first = self.plan.injections.iter().map(|planned| planned.at_s).fold(f64::INFINITY, f64::min);

@@ -14,17 +14,22 @@ use tokio::sync::{Mutex, watch};
 /// How long the guardian may take to answer.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Why the guardian cannot be relied on; completes "no guardian: …".
+/// Pause between two renewals of the lease.
+const BEAT: Duration = Duration::from_millis(500);
+/// How long the guardian is waited for when it takes over from a living engine.
+const TAKE_OVER: Duration = Duration::from_secs(10);
+
+/// Why the guardian cannot be relied on.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardianError {
     /// It could not be started.
-    #[error("it could not be started: {0}")]
+    #[error("the guardian could not be started: {0}")]
     Start(#[source] std::io::Error),
     /// It has ended, or acts by itself.
-    #[error("it has ended or taken over")]
+    #[error("the guardian has ended or taken over")]
     Gone,
     /// It does not answer.
-    #[error("it did not answer within {DEADLINE:?}")]
+    #[error("the guardian did not answer within {DEADLINE:?}")]
     Silent,
 }
 
@@ -106,19 +111,23 @@ impl Guardian {
         self.say(&Word::Release { id: id.to_owned() }).await
     }
 
-    /// The engine is still there.
-    ///
-    /// # Errors
-    /// It does not say that it has heard.
-    pub(super) async fn lease(&self) -> Result<(), GuardianError> {
-        self.say(&Word::Lease).await
-    }
-
-    /// Completes when it has ended or acts by itself.
-    pub(super) async fn gone(&self) {
+    /// Renews the lease again and again, and completes when the guardian cannot be relied on any more: it has ended, acts
+    /// by itself, or does not answer, as when somebody has stopped it.
+    pub(super) async fn lost(&self) -> GuardianError {
         let mut told = self.told.clone();
-        // An error means that the listener has ended, and with it the guardian.
-        let _ = told.wait_for(|told| told.gone).await;
+        let renewing = async {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                if let Err(error) = self.say(&Word::Lease).await {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            // An error means that the listener has ended, and with it the guardian.
+            _ = told.wait_for(|told| told.gone) => GuardianError::Gone,
+            error = renewing => error,
+        }
     }
 
     async fn say(&self, word: &Word) -> Result<(), GuardianError> {
@@ -139,7 +148,7 @@ impl Guardian {
         tokio::time::timeout(DEADLINE, talk).await.unwrap_or(Err(GuardianError::Silent))
     }
 
-    /// Tells it that all is well and waits until it has ended.
+    /// Tells it that all is well and waits until it has ended. One that does not end is killed: it holds nothing.
     pub(super) async fn end(mut self) {
         let mut line = serde_json::to_vec(&Word::End).expect("words are plain data");
         line.push(b'\n');
@@ -149,7 +158,16 @@ impl Guardian {
             drop(pipe);
             let _ = self.child.wait().await;
         };
-        // A guardian that hangs is no danger: it holds nothing any more.
-        let _ = tokio::time::timeout(DEADLINE, goodbye).await;
+        if tokio::time::timeout(DEADLINE, goodbye).await.is_err() {
+            // Stopped by somebody: it would wait for ever.
+            let _ = self.child.start_kill();
+            let _ = tokio::time::timeout(DEADLINE, self.child.wait()).await;
+        }
+    }
+
+    /// Leaves to it whatever it still holds, and waits for a while until it has done what it can. It goes on after that.
+    pub(super) async fn take_over(mut self) {
+        drop(self.pipe);
+        let _ = tokio::time::timeout(TAKE_OVER, self.child.wait()).await;
     }
 }

@@ -45,9 +45,6 @@ pub struct AdHoc {
 /// Why nothing was done, with the exit code.
 type Refused = (u8, String);
 
-/// How often the lease with the guardian is renewed.
-const BEAT: Duration = Duration::from_millis(500);
-
 /// Makes the fault, holds it, and takes it back. Returns the exit code and what became of each injection.
 ///
 /// # Errors
@@ -95,13 +92,19 @@ pub async fn hold(
     for one in planned {
         injections.spawn(injection::live(Arc::clone(&shared), one, told.clone()));
     }
-    let (records, failed) = watch_over(&shared, injections, heard, &haste, &mut signals, observer).await;
-    let code = code(&records, failed);
+    let (mut records, failed) = watch_over(&shared, injections, heard, &haste, &mut signals, observer).await;
     if let Ok(shared) = Arc::try_unwrap(shared) {
-        // An end that the disk does not hold changes nothing: there is nothing left to undo.
-        let _ = shared.journal.append(Entry::End { exit: code }).await;
-        shared.guardian.end().await;
+        if records.iter().any(|record| record.undo == "failed") {
+            for event in injection::leave_to_guardian(shared, &folder, &mut records).await {
+                observer.event(clock.now(), &event);
+            }
+        } else {
+            // An end that the disk does not hold changes nothing: there is nothing left to undo.
+            let _ = shared.journal.append(Entry::End { exit: code(&records, failed) }).await;
+            shared.guardian.end().await;
+        }
     }
+    let code = code(&records, failed);
     drop(lock);
     if code != exit::NOT_RESTORED {
         // An ad hoc fault leaves no record; its journal has done its work.
@@ -119,7 +122,8 @@ async fn watch_over(
     observer: &mut dyn Observer,
 ) -> (Vec<InjectionRecord>, bool) {
     let (mut records, mut failed, mut words, mut guarded) = (Vec::new(), false, 0, true);
-    let mut beat = tokio::time::interval(BEAT);
+    let unguarded = shared.guardian.lost();
+    tokio::pin!(unguarded);
     let mut tell = |event: &Event| observer.event(shared.clock.now(), event);
     loop {
         tokio::select! {
@@ -141,10 +145,10 @@ async fn watch_over(
                     haste.send_replace(Haste::Stop);
                 }
             },
-            () = shared.guardian.gone(), if guarded => {
+            why = &mut unguarded, if guarded => {
                 guarded = false;
                 failed = true;
-                tell(&Event::Aborting { by: "guardian".to_owned(), why: "the guardian ended or took over".to_owned() });
+                tell(&Event::Aborting { by: "guardian".to_owned(), why: why.to_string() });
                 haste.send_replace(Haste::Stop);
             }
             done = injections.join_next() => match done {
@@ -152,7 +156,6 @@ async fn watch_over(
                 Some(Err(_)) => failed = true,
                 None => break,
             },
-            _ = beat.tick() => { let _ = shared.guardian.lease().await; }
         }
     }
     while let Ok(Report::Told(event)) = heard.try_recv() {

@@ -3,10 +3,11 @@
 //! Invariant: the world is only touched between the journal's intent and its outcome, and only while the guardian
 //! holds the change.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use injectors::journal::{Entry, Journal, JournalError};
+use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::restore::restore;
 use injectors::target::TargetKind;
 use injectors::{Change, Env, Proof, ProofStatus, Request, Undone};
@@ -237,7 +238,7 @@ async fn apply(
 ) -> Result<(), String> {
     shared.write(Entry::Intend(change.clone())).await.map_err(|error| error.to_string())?;
     shared.crash(CrashStep::Intended)?;
-    shared.guardian.hold(change).await.map_err(|error| format!("no guardian: {error}"))?;
+    shared.guardian.hold(change).await.map_err(|error| error.to_string())?;
     shared.crash(CrashStep::Held)?;
     tokio::select! {
         applied = limited(planned.injector.apply(&shared.env, change)) => applied?,
@@ -364,4 +365,28 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
         // It has ended: the dispatcher hears of that by itself.
         record.error.get_or_insert("the guardian had gone".to_owned());
     }
+}
+
+/// What the engine could not undo, the guardian tries: it is another process, and the load has ended by now. Returns
+/// what it could undo; the records say so too.
+pub(super) async fn leave_to_guardian(
+    shared: Shared,
+    folder: &Path,
+    records: &mut [InjectionRecord],
+) -> Vec<Event> {
+    let Shared { guardian, clock, .. } = shared;
+    let began = clock.now();
+    guardian.take_over().await;
+    let story = journal::read(folder).unwrap_or_default();
+    let undone = |id: &str| {
+        story.lines.iter().any(|line| matches!(&line.entry, Entry::Undone { id: done, .. } if done == id))
+    };
+    let tell = |record: &mut InjectionRecord| {
+        let now = clock.now();
+        "restored".clone_into(&mut record.undo);
+        record.undone_s = Some(now);
+        let text = format!("the guardian has undone {} on {}", record.fault, record.target);
+        Event::Undone { id: record.id.clone(), took_s: now - began, text }
+    };
+    records.iter_mut().filter(|record| record.undo == "failed" && undone(&record.id)).map(tell).collect()
 }

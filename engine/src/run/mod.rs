@@ -75,7 +75,7 @@ pub enum Refusal {
     #[error("{0}")]
     Load(#[from] crate::load::LoadError),
     /// The guardian cannot be started.
-    #[error("no guardian: {0}")]
+    #[error(transparent)]
     Guardian(#[from] guardian::GuardianError),
     /// The journal cannot be written.
     #[error(transparent)]

@@ -29,6 +29,21 @@ pub fn raise_file_limit() {
     let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// Sees to it that this process may open so many files, as far as the host permits without privileges, and returns how
+/// many it may open now. The limit is not raised further than asked for: processes started from here inherit it.
+pub fn allow_files(wanted: u64) -> u64 {
+    let Rlimit { current, maximum } = rustix::process::getrlimit(Resource::Nofile);
+    let now = current.unwrap_or(u64::MAX);
+    let target = wanted.min(maximum.unwrap_or(u64::MAX));
+    if target <= now {
+        return now;
+    }
+    match rustix::process::setrlimit(Resource::Nofile, Rlimit { current: Some(target), maximum }) {
+        Ok(()) => target,
+        Err(_) => now,
+    }
+}
+
 /// Ties this process to its parent: when the parent ends, however it ends, this process is killed, even if stopped.
 ///
 /// # Errors

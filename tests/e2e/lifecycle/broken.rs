@@ -71,6 +71,33 @@ fn when_the_guardian_is_killed_the_engine_aborts_and_restores() {
 }
 
 #[test]
+fn when_the_guardian_is_stopped_the_engine_aborts_and_restores_and_leaves_no_guardian() {
+    if quick("stopped guardian") {
+        return;
+    }
+    let _turn = turns(1);
+    let (home, lab) = standing();
+    let file =
+        home.file("run.yaml", &unjudged(BOTH, "").replace("for: 3s", "for: 30s").replace("12s", "60s"));
+    let mut going = home.start(&["run", file.to_str().unwrap()]);
+    going.says("relay-latency on auth-1: delay", PATIENCE);
+    going.says("  pause ", PATIENCE);
+    let guardian = process::of_home(home.dir())
+        .into_iter()
+        .find(|pid| process::command_line(*pid).contains("__guardian"))
+        .unwrap();
+    process::signal(guardian, Signal::STOP);
+    let done = going.end_within(Duration::from_secs(25)).code(4);
+    assert!(done.err.contains("the guardian did not answer"), "{}", done.err);
+    lab.assert_whole();
+    until("the end of the guardian", Duration::from_secs(1), || {
+        process::state(guardian).is_none().then_some(())
+    });
+    home.assert_no_leftovers();
+    lab.down(&home);
+}
+
+#[test]
 fn when_the_engine_hangs_the_guardian_restores_and_the_engine_accepts_it() {
     if quick("hung engine") {
         return;
