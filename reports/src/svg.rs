@@ -6,6 +6,7 @@ use crate::format;
 use crate::markup::Markup;
 use crate::record::{PhaseSpan, RunRecord};
 use crate::series::Slot;
+use crate::table;
 
 /// The most injections drawn.
 pub(crate) const BANDS_MAX: usize = 60;
@@ -15,6 +16,8 @@ pub(crate) const LANES_MAX: usize = 8;
 pub(crate) const PLOT: f64 = 190.0;
 /// Width of the stretched coordinate system of lines and areas.
 const WIDE: f64 = 1000.0;
+/// The most columns of an injection's label.
+const LABEL_MAX: usize = 44;
 /// The smallest share of the plot at which a gap is named.
 const GAP_NAMED: f64 = 0.12;
 const STRIP: f64 = 18.0;
@@ -142,7 +145,7 @@ impl Scene {
             let Some(start_s) = injection.applied_s else { continue };
             let name = format!("F{} {}", at + 1, injection.fault);
             scene.add(Band {
-                label: format!("{name} · {}", injection.target),
+                label: table::clip(&format!("{name} · {}", injection.target), LABEL_MAX),
                 title: format!("{name}: {}", injection.summary),
                 start_s,
                 end_s: injection.undone_s.unwrap_or(time.end_s),

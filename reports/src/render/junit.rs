@@ -61,14 +61,16 @@ pub(super) fn render(record: &RunRecord) -> Vec<u8> {
 /// What a person reads first, and the facts of the cases that passed.
 fn story(record: &RunRecord, cases: &[Case]) -> String {
     let headline = words::headline(record);
-    let mut lines = vec![record.experiment.question.clone(), format!("{}: {}", headline.word, headline.meaning)];
+    let mut lines =
+        vec![record.experiment.question.clone(), format!("{}: {}", headline.word, headline.meaning)];
     lines.extend(words::reasons(record));
     lines.extend(errors::lines(record));
     for step in next::steps(record) {
         lines.push(step.text);
         lines.extend(step.commands.into_iter().map(|command| format!("$ {command}")));
     }
-    let passed = cases.iter().filter(|case| matches!(case.outcome, Outcome::Passed) && !case.detail.is_empty());
+    let passed =
+        cases.iter().filter(|case| matches!(case.outcome, Outcome::Passed) && !case.detail.is_empty());
     lines.extend(passed.map(|case| format!("{}: {}", case.name, case.detail)));
     lines.join("\n")
 }

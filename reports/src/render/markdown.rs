@@ -19,8 +19,14 @@ const YAML_MAX: usize = 60_000;
 
 /// The document.
 pub(super) fn render(record: &RunRecord) -> Result<String, RenderError> {
-    let mut sections =
-        vec![head(record), next(record), findings(record), objectives(record), errors(record), faults(record)];
+    let mut sections = vec![
+        head(record),
+        next(record),
+        findings(record),
+        objectives(record),
+        errors(record),
+        faults(record),
+    ];
     sections.push(facts(record));
     for load in record.loads.iter().take(ROWS_MAX) {
         sections.push(journey(load)?);
@@ -83,12 +89,12 @@ fn head(record: &RunRecord) -> String {
         seconds(words::length_s(record)),
         cell(&record.squall),
     );
-    out.push_str(&list(words::reasons(record)));
+    out.push_str(&list(&words::reasons(record)));
     out
 }
 
 /// At most [`ROWS_MAX`] lines, escaped.
-fn list(lines: Vec<String>) -> String {
+fn list(lines: &[String]) -> String {
     let mut out = String::new();
     for line in lines.iter().take(ROWS_MAX) {
         out.extend(["- ", &cell(line), "\n"]);
@@ -110,7 +116,7 @@ fn next(record: &RunRecord) -> String {
 
 fn errors(record: &RunRecord) -> String {
     let lines = errors::lines(record);
-    if lines.is_empty() { String::new() } else { format!("\n#### Errors\n\n{}", list(lines)) }
+    if lines.is_empty() { String::new() } else { format!("\n#### Errors\n\n{}", list(&lines)) }
 }
 
 fn objectives(record: &RunRecord) -> String {

@@ -65,7 +65,9 @@ fn after_miss(record: &RunRecord) -> String {
         }
     }
     match (broken.as_slice(), record.injections.len()) {
-        ([], 2..) => "Break one thing at a time to see which one matters, then mend that and repeat.".to_owned(),
+        ([], 2..) => {
+            "Break one thing at a time to see which one matters, then mend that and repeat.".to_owned()
+        }
         ([], _) => "Find the cause in the objectives that missed, mend it, then repeat.".to_owned(),
         ([one], _) => {
             format!("Mend the single point of failure {one}; the remedy is with its evidence. Then repeat.")

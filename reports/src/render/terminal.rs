@@ -74,7 +74,14 @@ impl Page {
 fn head(page: &mut Page, record: &RunRecord) {
     let headline = words::headline(record);
     let lead = format!("{} {}  ", headline.state.icon(), headline.word);
-    page.paragraph(&lead, headline.state.tone(), &record.experiment.question);
+    page.paragraph(&lead, headline.state.tone(), &headline.meaning);
+    page.paragraph("  ", Tone::Plain, &record.experiment.question);
+    page.blank();
+    let reasons = words::reasons(record);
+    for reason in reasons.iter().take(REASONS_MAX) {
+        page.paragraph("  • ", Tone::Plain, reason);
+    }
+    page.left_out(reasons.len(), REASONS_MAX);
     let about = format!(
         "{} · run {} · {} · {}",
         record.experiment.name,
@@ -83,12 +90,6 @@ fn head(page: &mut Page, record: &RunRecord) {
         seconds(words::length_s(record))
     );
     page.paragraph("  ", Tone::Plain, &about);
-    page.blank();
-    let reasons = words::reasons(record);
-    for reason in reasons.iter().take(REASONS_MAX) {
-        page.paragraph("  • ", Tone::Plain, reason);
-    }
-    page.left_out(reasons.len(), REASONS_MAX);
 }
 
 /// All results if they fit, else those that did not hold first.
@@ -146,7 +147,8 @@ fn faults(page: &mut Page, record: &RunRecord) {
     page.heading("FAULTS");
     for (at, injection) in record.injections.iter().enumerate().take(INJECTIONS_MAX) {
         let (proof, undo) = (words::proof_state(injection), words::undo_state(injection));
-        let text = format!("F{} {} · {}, {}", at + 1, injection.fault, injection.target, words::live(injection));
+        let name = format!("F{} {} · {}", at + 1, injection.fault, injection.target);
+        let text = format!("{name}, {}", words::live(injection));
         page.entry(proof, &injection.proof.status, &text);
         page.paragraph("             ", Tone::Plain, &words::proved(injection));
         if undo != State::Good {
@@ -177,7 +179,7 @@ fn findings(page: &mut Page, record: &RunRecord) {
 }
 
 fn facts(page: &mut Page, record: &RunRecord) {
-    page.blank();
+    page.heading("RUN");
     if let Some(text) = words::detected(record) {
         page.paragraph("detection    ", Tone::Dim, &text);
     }

@@ -233,7 +233,8 @@ fn every_report_for_people_says_why_what_failed_and_what_to_do_next() {
         for format in [Format::Terminal, Format::Html, Format::Markdown, Format::Junit] {
             let text = text(&record, format).replace("&#45;", "-").replace("&#58;", ":");
             let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            let at = |part: &str| flat.find(part).unwrap_or_else(|| panic!("{name} as {}: {part}", format.name()));
+            let at =
+                |part: &str| flat.find(part).unwrap_or_else(|| panic!("{name} as {}: {part}", format.name()));
             at(&crate::escape::html(&record.reproduce));
             if record.loads[0].phases.iter().any(|stats| stats.phase == crate::record::Phase::Fault) {
                 at("failed (");
@@ -254,6 +255,10 @@ fn an_ending_is_told_once() {
     assert_eq!(terminal.matches("p99 of checkout was 900 ms").count(), 1, "{terminal}");
     record.judgement.reasons = vec!["the world is not as it was".into()];
     assert!(text(&record, Format::Terminal).contains("p99 of checkout was 900 ms"));
+    let mut record = sample::aborted();
+    let left = record.restoration.left[0].clone();
+    record.judgement.reasons.push(format!("to restore by hand: {left}"));
+    assert_eq!(text(&record, Format::Terminal).matches(&left).count(), 1);
 }
 
 #[test]
@@ -295,7 +300,9 @@ fn an_interval_is_drawn_on_a_scale_with_its_limit_and_ends_in_units() {
     // An open end goes on to the end of the scale.
     let mut record = sample::missed();
     record.judgement.results[0].high = None;
-    assert!(text(&record, Format::Html).split("<svg class=\"interval\"").nth(1).unwrap().contains("class=\"span"));
+    assert!(
+        text(&record, Format::Html).split("<svg class=\"interval\"").nth(1).unwrap().contains("class=\"span")
+    );
 }
 
 #[test]
@@ -353,7 +360,9 @@ fn junit_follows_the_schemas_of_jenkins_and_of_ant() {
     for (name, record) in sample::all() {
         let xml = text(&record, Format::Junit);
         assert!(xml.contains("<testsuites>"), "{name}: Ant's root has no attributes");
-        for needed in ["name", "package", "id", "hostname", "tests", "failures", "errors", "time", "timestamp"] {
+        for needed in
+            ["name", "package", "id", "hostname", "tests", "failures", "errors", "time", "timestamp"]
+        {
             assert!(!attributes(&xml, "testsuite", needed)[0].is_empty(), "{name}: {needed}");
         }
         let zoneless = attributes(&xml, "testsuite", "timestamp")[0].clone();
@@ -366,7 +375,8 @@ fn junit_follows_the_schemas_of_jenkins_and_of_ant() {
         let mut parts = Vec::new();
         for path in paths(&xml) {
             match path.strip_prefix("testsuites/testsuite/") {
-                Some("testcase/failure" | "testcase/error" | "testcase/skipped" | "properties/property") | None => {}
+                Some("testcase/failure" | "testcase/error" | "testcase/skipped" | "properties/property")
+                | None => {}
                 Some(part) => parts.push(part.to_owned()),
             }
         }

@@ -96,13 +96,16 @@ pub(super) fn live(injection: &InjectionRecord) -> String {
     }
 }
 
-/// Requested against measured, in one line.
+/// Requested against measured, in one line; what could not be proved has no tolerance.
 pub(super) fn proved(injection: &InjectionRecord) -> String {
     let proof = &injection.proof;
-    let tolerance = if matches!(proof.tolerance.as_str(), "" | "none") {
-        String::new()
-    } else {
-        format!(", tolerance {}", proof.tolerance)
+    if proof_state(injection) == State::Unsure {
+        let why = if proof.measured.is_empty() { "nothing was measured" } else { &proof.measured };
+        return format!("requested {}; {why}", proof.requested);
+    }
+    let tolerance = match proof.tolerance.as_str() {
+        "" | "none" => String::new(),
+        tolerance => format!("; tolerance {tolerance}"),
     };
     format!("requested {}; measured {}{tolerance}", proof.requested, measured(injection))
 }
@@ -126,7 +129,8 @@ pub(super) struct Headline {
 pub(super) fn headline(record: &RunRecord) -> Headline {
     let verdict = record.judgement.verdict;
     let name = verdict.name().to_uppercase();
-    let unknown = |state, why: &str, meaning: String| Headline { state, word: format!("{name} · {why}"), meaning };
+    let unknown =
+        |state, why: &str, meaning: String| Headline { state, word: format!("{name} · {why}"), meaning };
     if !record.restoration.verified {
         return unknown(State::Bad, "NOT RESTORED", "something may still be broken".to_owned());
     }
@@ -145,14 +149,18 @@ pub(super) fn headline(record: &RunRecord) -> Headline {
     }
 }
 
-/// Why the verdict is what it is: how the run ended, unless a reason says so, and the reasons.
+/// Why the verdict is what it is: the reasons but for commands, which are for [`super::next`], and how the run ended
+/// unless a reason says so.
 pub(super) fn reasons(record: &RunRecord) -> Vec<String> {
-    let reasons = &record.judgement.reasons;
+    let is_command =
+        |reason: &&String| record.restoration.left.iter().any(|left| reason.ends_with(left.as_str()));
+    let mut reasons: Vec<_> = record.judgement.reasons.iter().filter(|r| !is_command(r)).cloned().collect();
     let is_said = match &record.end {
         End::Completed => true,
         End::NotSteady(why) | End::Aborted { why, .. } => reasons.iter().any(|r| r.contains(why.as_str())),
     };
-    end(record).filter(|_| !is_said).into_iter().chain(reasons.iter().cloned()).collect()
+    reasons.extend(end(record).filter(|_| !is_said));
+    reasons
 }
 
 /// How the run ended, unless it simply ran through.
@@ -195,7 +203,9 @@ pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
             let state = if s <= record.recover_within_s { State::Good } else { State::Bad };
             Some((state, format!("every objective held {} after the last undo ({allowed} allowed)", soon(s))))
         }
-        (None, Some(_)) => Some((State::Unsure, format!("not seen before the load ended ({allowed} allowed)"))),
+        (None, Some(_)) => {
+            Some((State::Unsure, format!("not seen before the load ended ({allowed} allowed)")))
+        }
         (None, None) => None,
     }
 }

@@ -99,7 +99,8 @@ fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot])
     }
     let legend = QUANTILES.map(|name| (name, name));
     let legend = legend.into_iter().chain(has_limit.then_some(("limit", "objective")));
-    let legend: Vec<_> = legend.chain((!gaps.is_empty()).then_some(("gap", "no request succeeded"))).collect();
+    let legend: Vec<_> =
+        legend.chain((!gaps.is_empty()).then_some(("gap", "no request succeeded"))).collect();
     figure(&format!("Latency of {}{note}", load.name), &legend, &chart)
 }
 

@@ -6,6 +6,9 @@ use crate::format;
 use crate::markup::Markup;
 use crate::record::{Finding, InjectionRecord, RunRecord};
 
+/// More findings than this that are not confirmed are folded.
+const FINDINGS_OPEN: usize = 6;
+
 /// Requested against measured.
 pub(super) fn proofs(record: &RunRecord) -> Markup {
     let mut out = Markup::html();
@@ -72,22 +75,36 @@ pub(super) fn findings(record: &RunRecord) -> Markup {
     if confirmed.len() > ROWS_MAX {
         out.raw("<p class=\"more\">… and ").text((confirmed.len() - ROWS_MAX).to_string()).raw(" more</p>\n");
     }
-    if !others.is_empty() {
-        open_table(&mut out, &["Finding", "Broken", "Journey", "Evidence"]);
-        for finding in others.iter().take(ROWS_MAX) {
-            out.raw("<tr class=\"first\"><td>");
-            badge(&mut out, words::finding_state(finding), &finding.status);
-            out.raw("</td><td class=\"what\">").text(&finding.target).raw("<small>").text(&finding.fault);
-            out.raw("</small></td>").element("td", &finding.journey).raw("<td class=\"what\">").text(&finding.evidence);
-            if !finding.remedy.is_empty() {
-                out.raw("<small>").text(&finding.remedy).raw("</small>");
-            }
-            out.raw("</td></tr>\n");
-        }
-        close_table(&mut out, others.len().saturating_sub(ROWS_MAX));
+    if others.len() > FINDINGS_OPEN {
+        out.raw("<details><summary>")
+            .text(format::many(others.len() as u64, "other finding"))
+            .raw("</summary>");
+        out.append(&others_table(&others)).raw("</details>\n");
+    } else if !others.is_empty() {
+        out.append(&others_table(&others));
     }
     out.raw("<p class=\"key\"><strong>Confirmed</strong>: this alone broke the journey. <strong>Refuted</strong>: it ");
     out.raw("was broken and the journey held. <strong>Untested</strong>: the run cannot tell.</p>\n");
+    out
+}
+
+fn others_table(others: &[&Finding]) -> Markup {
+    let mut out = Markup::html();
+    open_table(&mut out, &["Finding", "Broken", "Journey", "Evidence"]);
+    for finding in others.iter().take(ROWS_MAX) {
+        out.raw("<tr class=\"first\"><td>");
+        badge(&mut out, words::finding_state(finding), &finding.status);
+        out.raw("</td><td class=\"what\">").text(&finding.target).raw("<small>").text(&finding.fault);
+        out.raw("</small></td>")
+            .element("td", &finding.journey)
+            .raw("<td class=\"what\">")
+            .text(&finding.evidence);
+        if !finding.remedy.is_empty() {
+            out.raw("<small>").text(&finding.remedy).raw("</small>");
+        }
+        out.raw("</td></tr>\n");
+    }
+    close_table(&mut out, others.len().saturating_sub(ROWS_MAX));
     out
 }
 
@@ -97,7 +114,9 @@ fn write_card(out: &mut Markup, finding: &Finding) {
     badge(out, state, &finding.status);
     out.raw(" <span><bdi>").text(&finding.target).raw("</bdi> alone breaks <bdi>").text(&finding.journey);
     out.raw("</bdi></span></h3><dl>");
-    for (name, text) in [("Remedy", &finding.remedy), ("Evidence", &finding.evidence), ("Fault", &finding.fault)] {
+    for (name, text) in
+        [("Remedy", &finding.remedy), ("Evidence", &finding.evidence), ("Fault", &finding.fault)]
+    {
         if !text.is_empty() {
             out.raw("<div>").element("dt", name).element("dd", text).raw("</div>");
         }

@@ -1,7 +1,7 @@
 //! The banner, the deciding reasons, and the objectives with their intervals.
 
-use super::super::words::{self, State};
 use super::super::next;
+use super::super::words::{self, State};
 use super::{ROWS_MAX, badge, close_table, number, open_table};
 use crate::format;
 use crate::markup::Markup;
@@ -14,7 +14,8 @@ pub(super) fn banner(record: &RunRecord) -> Markup {
     let headline = words::headline(record);
     let mut out = Markup::html();
     out.raw("<header class=\"banner ").raw(headline.state.class());
-    out.raw("\">\n<p class=\"verdict\"><span class=\"icon\" aria-hidden=\"true\">").raw(headline.state.icon());
+    out.raw("\">\n<p class=\"verdict\"><span class=\"icon\" aria-hidden=\"true\">")
+        .raw(headline.state.icon());
     out.raw("</span>").text(&headline.word).raw(" <span class=\"meaning\">").text(&headline.meaning);
     out.raw("</span></p>\n").element("h1", &record.experiment.question).append(&reasons(record));
     out.append(&next_steps(record)).append(&facts(record)).raw("<dl class=\"about\">");
@@ -113,7 +114,16 @@ pub(super) fn objectives(record: &RunRecord) -> Markup {
     if results.is_empty() {
         return out;
     }
-    let heads = ["Journey", "Objective", "Phase", "Verdict", "#Estimate", "#95 % interval", "Against the limit", "#Samples"];
+    let heads = [
+        "Journey",
+        "Objective",
+        "Phase",
+        "Verdict",
+        "#Estimate",
+        "#95 % interval",
+        "Against the limit",
+        "#Samples",
+    ];
     open_table(&mut out, &heads);
     let shown = &results[..results.len().min(ROWS_MAX)];
     let clauses = shown.chunk_by(is_same_clause);
@@ -156,9 +166,6 @@ fn is_same_clause(one: &ObjectiveResult, other: &ObjectiveResult) -> bool {
 
 /// Width of an interval bar in pixels.
 const WIDE: f64 = 190.0;
-/// Height of the bar itself, and of a line of labels above or below it.
-const BAR: f64 = 18.0;
-const LABEL: f64 = 13.0;
 
 /// One scale for all phases of a clause, so that their bars can be compared.
 #[derive(Clone, Copy)]
@@ -178,10 +185,15 @@ impl Scale {
             return None;
         }
         let pad = ((to - from) * 0.08).max(to.abs() * 1e-6).max(1e-9);
+        // A share is looked at closely; everything else starts at zero unless that makes the difference invisible.
         let is_share = results.iter().all(|result| result.sli == Sli::Availability);
         let most = if is_share && to <= 1.0 { 1.0 } else { f64::INFINITY };
-        let least = if from >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
-        Some(Self { from: (from - pad).max(least), to: (to + pad).min(most) })
+        let from = match from {
+            from if from >= 0.0 && !is_share && from < to / 2.0 => 0.0,
+            from if from >= 0.0 => (from - pad).max(0.0),
+            from => from - pad,
+        };
+        Some(Self { from, to: (to + pad).min(most) })
     }
 
     fn x(self, value: f64) -> f64 {
@@ -190,43 +202,65 @@ impl Scale {
 }
 
 /// The interval against the limit. The first bar of a clause has the limit written above it, the last one the ends
-/// of the scale below it. Empty without a scale; without an interval there is only the scale.
+/// of the scale below it, in room that the stylesheet leaves. Empty without a scale; without an interval there is only
+/// the scale.
 fn interval_bar(result: &ObjectiveResult, scale: Option<Scale>, is_first: bool, is_last: bool) -> Markup {
     let mut out = Markup::html();
     let Some(scale) = scale else { return out };
-    let above = if is_first { LABEL } else { 0.0 };
-    let below = if is_last { LABEL } else { 0.0 };
     let limit = scale.x(result.limit);
-    out.raw("<svg class=\"interval\" width=\"190\" aria-hidden=\"true\" height=\"").num(above + BAR + below).raw("\">");
+    out.raw("<svg class=\"interval\" width=\"190\" height=\"18\" aria-hidden=\"true\">");
     if is_first {
         let name = format::limit(result.sli, result.at_least, result.limit);
-        let anchor = if limit < WIDE / 3.0 { "start" } else if limit > WIDE * 2.0 / 3.0 { "end" } else { "middle" };
-        label(&mut out, limit, LABEL - 3.0, anchor, &name);
+        let anchor = match limit / WIDE {
+            share if share < 0.3 => "start",
+            share if share > 0.7 => "end",
+            _ => "middle",
+        };
+        label(&mut out, limit, -3.0, anchor, &name);
     }
-    out.raw("<g transform=\"translate(0 ").num(above).raw(")\">");
     let (good_from, good_to) = if result.at_least { (limit, WIDE) } else { (0.0, limit) };
-    out.raw("<rect class=\"goodside\" x=\"").num(good_from).raw("\" y=\"1\" width=\"").num(good_to - good_from);
+    out.raw("<rect class=\"goodside\" x=\"")
+        .num(good_from)
+        .raw("\" y=\"1\" width=\"")
+        .num(good_to - good_from);
     out.raw("\" height=\"16\"/><line class=\"zero\" x2=\"190\" y1=\"9\" y2=\"9\"/>");
     if result.low.is_some() || result.high.is_some() {
         // An interval without an end goes on beyond the scale.
         let (low, high) = (result.low.map_or(0.0, |v| scale.x(v)), result.high.map_or(WIDE, |v| scale.x(v)));
         out.raw("<rect class=\"span ").raw(words::verdict_state(result.verdict).class()).raw("\" x=\"");
-        out.num(low.min(WIDE - 3.0)).raw("\" y=\"6\" rx=\"1\" width=\"").num((high - low).max(3.0)).raw("\" height=\"6\"/>");
+        out.num(low.min(WIDE - 3.0))
+            .raw("\" y=\"6\" rx=\"1\" width=\"")
+            .num((high - low).max(3.0))
+            .raw("\" height=\"6\"/>");
     }
     if let Some(estimate) = result.estimate.map(|estimate| scale.x(estimate)) {
-        out.raw("<line class=\"estimate\" x1=\"").num(estimate).raw("\" x2=\"").num(estimate).raw("\" y1=\"4\" y2=\"14\"/>");
+        out.raw("<line class=\"estimate\" x1=\"")
+            .num(estimate)
+            .raw("\" x2=\"")
+            .num(estimate)
+            .raw("\" y1=\"4\" y2=\"14\"/>");
     }
-    out.raw("<line class=\"bound\" x1=\"").num(limit).raw("\" x2=\"").num(limit).raw("\" y1=\"0\" y2=\"18\"/></g>");
+    out.raw("<line class=\"bound\" x1=\"")
+        .num(limit)
+        .raw("\" x2=\"")
+        .num(limit)
+        .raw("\" y1=\"0\" y2=\"18\"/>");
     if is_last {
-        let y = above + BAR + LABEL - 2.0;
-        label(&mut out, 0.0, y, "start", &format::value(result.sli, scale.from));
-        label(&mut out, WIDE, y, "end", &format::value(result.sli, scale.to));
+        label(&mut out, 0.0, 29.0, "start", &format::value(result.sli, scale.from));
+        label(&mut out, WIDE, 29.0, "end", &format::value(result.sli, scale.to));
     }
     out.raw("</svg>");
     out
 }
 
 fn label(out: &mut Markup, x: f64, y: f64, anchor: &'static str, text: &str) {
-    out.raw("<text x=\"").num(x).raw("\" y=\"").num(y).raw("\" text-anchor=\"").raw(anchor).raw("\">").text(text);
+    out.raw("<text x=\"")
+        .num(x)
+        .raw("\" y=\"")
+        .num(y)
+        .raw("\" text-anchor=\"")
+        .raw(anchor)
+        .raw("\">")
+        .text(text);
     out.raw("</text>");
 }
