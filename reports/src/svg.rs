@@ -181,8 +181,13 @@ impl Scene {
             let (from, to) = (self.time.share(span.start_s), self.time.share(span.end_s));
             out.raw("<svg x=\"").percent(from).raw("\" y=\"0\" width=\"").percent(to - from);
             out.raw("\" height=\"16\"><rect class=\"phase ").raw(span.phase.name());
-            out.raw("\" width=\"100%\" height=\"16\"/><text class=\"phase-name\" x=\"5\" y=\"12\">");
-            out.text(span.phase.name()).raw("</text></svg>");
+            out.raw("\" width=\"100%\" height=\"16\"/>");
+            let name = span.phase.name();
+            // A name that a plot of common width would cut off says less than none.
+            if (to - from) * WIDE >= 6.4 * name.len() as f64 + 8.0 {
+                out.raw("<text class=\"phase-name\" x=\"3\" y=\"12\">").text(name).raw("</text>");
+            }
+            out.element("title", name).raw("</svg>");
         }
     }
 

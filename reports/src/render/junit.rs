@@ -186,7 +186,7 @@ fn clause(record: &RunRecord, objective: &Objective, phase: Phase) -> Case {
         Some(result) => {
             let note = result.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
             let measured = format::estimate_and_interval(result);
-            let detail = format!("{clause}: {measured} of {} samples{note}", format::count(result.samples));
+            let detail = format!("{measured} of {} samples{note}", format::count(result.samples));
             let outcome = match result.verdict {
                 Verdict::Held => Outcome::Passed,
                 Verdict::Missed => Outcome::Failed("missed", format!("measured {measured}{note}")),

@@ -83,6 +83,10 @@ fn after_doubt(record: &RunRecord) -> String {
     if !record.generator.saturated.is_empty() {
         return "Give the load generator a free processor or fewer arrivals, then repeat.".to_owned();
     }
+    if !words::has_data(record) {
+        return "No request came back: see that the load's address is right and its target runs, then repeat."
+            .to_owned();
+    }
     let doubtful = |i: &&InjectionRecord| words::proof_state(i) != State::Good;
     match record.injections.iter().find(doubtful) {
         Some(injection) if words::proof_state(injection) == State::Bad => format!(
@@ -143,6 +147,8 @@ mod tests {
         assert!(texts(&record)[0].contains("pop-drain on PoP ams has something to act on"));
         record.injections[1].proof.status = "mismatch".into();
         assert!(texts(&record)[0].contains("another effect than requested"));
+        record.loads.clear();
+        assert!(texts(&record)[0].contains("No request came back"));
         record.generator.saturated = vec!["CPU at 100%".into()];
         assert!(texts(&record)[0].contains("load generator"));
     }

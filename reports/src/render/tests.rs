@@ -275,6 +275,23 @@ fn a_journey_that_only_fails_says_so_in_its_chart() {
 }
 
 #[test]
+fn without_data_nothing_is_said_to_have_held_or_recovered() {
+    let mut record = sample::held();
+    record.loads.clear();
+    record.judgement.recover_s = Some(0.0);
+    for result in &mut record.judgement.results {
+        (result.estimate, result.low, result.high) = (None, None, None);
+    }
+    for format in [Format::Terminal, Format::Html, Format::Markdown] {
+        let text = text(&record, format);
+        for claim in ["no objective broke", "An objective broke", "after the last undo", "class=\"interval\""]
+        {
+            assert!(!text.contains(claim), "{} as {}", claim, format.name());
+        }
+    }
+}
+
+#[test]
 fn a_few_last_answers_are_no_share_of_their_own() {
     // Two answers of one PoP after the end of the load must not look as if that PoP took all of the traffic.
     let mut record = sample::missed();

@@ -110,9 +110,14 @@ pub(super) fn proved(injection: &InjectionRecord) -> String {
     format!("requested {}; measured {}{tolerance}", proof.requested, measured(injection))
 }
 
-/// Whether anything was broken at all.
-pub(super) fn was_injected(record: &RunRecord) -> bool {
-    record.injections.iter().any(|injection| injection.applied_s.is_some())
+/// Whether any request came back, well or not.
+pub(super) fn has_data(record: &RunRecord) -> bool {
+    record.loads.iter().flat_map(|load| &load.phases).any(|stats| stats.all.done() > 0)
+}
+
+/// Whether something was broken while requests came back: else nobody can say what broke and what recovered.
+pub(super) fn was_tried(record: &RunRecord) -> bool {
+    has_data(record) && record.injections.iter().any(|injection| injection.applied_s.is_some())
 }
 
 /// The verdict as a headline.
@@ -177,9 +182,9 @@ pub(super) fn within(s: f64) -> String {
     format!("within {}", seconds_exact(s.ceil().max(1.0)))
 }
 
-/// How long it took until an objective broke; nothing when nothing was injected.
+/// How long it took until an objective broke; nothing when nothing was tried.
 pub(super) fn detected(record: &RunRecord) -> Option<String> {
-    was_injected(record).then(|| {
+    was_tried(record).then(|| {
         record.judgement.detect_s.map_or_else(
             || "no objective broke".to_owned(),
             |s| format!("an objective broke {} of the first injection", within(s)),
@@ -192,9 +197,9 @@ pub(super) fn soon(s: f64) -> String {
     if s <= 0.0 { "at once".to_owned() } else { seconds(s) }
 }
 
-/// How long it took until all objectives held again; nothing when nothing was injected or broken.
+/// How long it took until all objectives held again; nothing when nothing was tried or broken.
 pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
-    if !was_injected(record) {
+    if !was_tried(record) {
         return None;
     }
     let allowed = seconds_exact(record.recover_within_s);

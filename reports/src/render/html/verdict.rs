@@ -7,7 +7,7 @@ use crate::format;
 use crate::markup::Markup;
 use crate::record::{ObjectiveResult, RunRecord, Sli, Verdict};
 
-const REASONS_MAX: usize = 20;
+const REASONS_MAX: usize = 8;
 
 /// What was asked, what came out, why, and what to do next: the first screen.
 pub(super) fn banner(record: &RunRecord) -> Markup {
@@ -77,7 +77,7 @@ fn facts(record: &RunRecord) -> Markup {
     let state =
         if held == results.len() { State::Good } else { words::verdict_state(record.judgement.verdict) };
     fact("Objectives", &format!("{held} of {}", results.len()), state, "clauses × phases held");
-    if words::was_injected(record) {
+    if words::was_tried(record) {
         let detect = record.judgement.detect_s;
         let (value, note) = detect.map_or(("never".to_owned(), "while something was broken"), |s| {
             (words::within(s), "of the first injection")
@@ -177,6 +177,9 @@ struct Scale {
 impl Scale {
     /// Around every number and the limit, within what the indicator can be; none without finite numbers.
     fn of(results: &[ObjectiveResult]) -> Option<Self> {
+        if results.iter().all(|result| result.estimate.is_none()) {
+            return None;
+        }
         let numbers = results.iter().flat_map(|r| [Some(r.limit), r.low, r.estimate, r.high]).flatten();
         let numbers: Vec<f64> = numbers.collect();
         let from = numbers.iter().copied().fold(f64::INFINITY, f64::min);
