@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::{RenderError, errors};
 use crate::format;
 use crate::markup::Markup;
-use crate::record::{LoadRecord, RunRecord, Sli};
+use crate::record::{LoadRecord, Objective, RunRecord, Sli};
 use crate::series::{self, Slot};
 use crate::svg::{Axis, Chart, PLOT, Scene, Step};
 
@@ -67,13 +67,9 @@ fn figure(title: &str, legend: &[(&'static str, &str)], chart: &Chart<'_>) -> Ma
 fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let latencies = || slots.iter().flat_map(|slot| slot.latencies).flatten();
     let min = latencies().fold(f64::INFINITY, f64::min);
-    let mut max = latencies().fold(0.0, f64::max);
-    let limits: Vec<_> = record.objectives.iter().filter(|o| o.journey == load.name).collect();
-    for limit in &limits {
-        if let Sli::Latency(_) = limit.sli {
-            max = max.max(limit.limit);
-        }
-    }
+    let is_limit = |o: &&Objective| o.journey == load.name && matches!(o.sli, Sli::Latency(_));
+    let limits: Vec<_> = record.objectives.iter().filter(is_limit).collect();
+    let max = latencies().chain(limits.iter().map(|o| o.limit)).fold(0.0, f64::max);
     let axis = Axis::fitting(min, max);
     let alt = format!(
         "Latency of {} over time: p50, p90, p99 and maximum, up to {}",
@@ -88,17 +84,14 @@ fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot])
     }
     let gaps = without_success(slots);
     chart.gaps(&gaps, "no request succeeded in this time");
-    let limits = limits.into_iter().filter(|o| matches!(o.sli, Sli::Latency(_)));
-    let mut has_limit = false;
-    for objective in limits.take(LIMITS_MAX) {
-        has_limit = true;
+    for objective in limits.iter().take(LIMITS_MAX) {
         let judged = record.phases.iter().filter(|span| objective.phases.contains(&span.phase));
         let spans: Vec<_> = judged.map(|span| (span.start_s, span.end_s)).collect();
         let limit = format::limit(objective.sli, objective.at_least, objective.limit);
         chart.limit(objective.limit, &spans, &format!("{} {limit}", objective.sli.name()));
     }
     let legend = QUANTILES.map(|name| (name, name));
-    let legend = legend.into_iter().chain(has_limit.then_some(("limit", "objective")));
+    let legend = legend.into_iter().chain((!limits.is_empty()).then_some(("limit", "objective")));
     let legend: Vec<_> =
         legend.chain((!gaps.is_empty()).then_some(("gap", "no request succeeded"))).collect();
     figure(&format!("Latency of {}{note}", load.name), &legend, &chart)
