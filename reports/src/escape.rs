@@ -99,7 +99,10 @@ pub fn markdown(text: &str) -> String {
                 | ':'
                 | '@'
         );
-        if starts_block || is_marked {
+        // GitHub makes a link of what begins like this, without any mark.
+        let starts_link =
+            c == '.' && out.len() >= 3 && out.as_bytes()[out.len() - 3..].eq_ignore_ascii_case(b"www");
+        if starts_block || is_marked || starts_link {
             out.extend(["&#", &(c as u32).to_string(), ";"]);
         } else {
             out.push(c);
@@ -134,6 +137,7 @@ mod tests {
         assert_eq!(terminal("a\u{1b}[2J\r\nb\u{202e}c\u{9b}d"), "a\u{fffd}[2J b\u{fffd}c\u{fffd}d");
         assert_eq!(markdown("- a|b"), "&#45; a&#124;b");
         assert_eq!(markdown("@me"), "&#64;\u{2060}me");
+        assert_eq!(markdown("www.a.org WWW.b"), "www&#46;a.org WWW&#46;b");
     }
 
     #[test]

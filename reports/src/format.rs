@@ -186,14 +186,13 @@ pub fn estimate(result: &ObjectiveResult) -> String {
     result.estimate.map_or_else(|| NONE.to_owned(), |v| alike(result, v))
 }
 
-/// The 95 % interval of a result: `[99.90%, 99.99%]`; empty when there is none.
+/// The 95 % interval of a result: `[99.90%, 99.99%]`, with one end only `≥ 561 ms`; empty when there is none.
 pub fn interval(result: &ObjectiveResult) -> String {
     match (result.low, result.high) {
         (None, None) => String::new(),
-        (low, high) => {
-            let end = |end: Option<f64>| end.map_or_else(|| "?".to_owned(), |v| alike(result, v));
-            format!("[{}, {}]", end(low), end(high))
-        }
+        (Some(low), Some(high)) => format!("[{}, {}]", alike(result, low), alike(result, high)),
+        (Some(low), None) => format!("≥ {}", alike(result, low)),
+        (None, Some(high)) => format!("≤ {}", alike(result, high)),
     }
 }
 
@@ -315,6 +314,8 @@ mod tests {
             note: None,
         };
         assert_eq!(estimate_and_interval(&result), "99.97% [99.90%, 99.99%]");
+        result.high = None;
+        assert_eq!(interval(&result), "≥ 99.90%");
         (result.estimate, result.low, result.high) = (None, None, None);
         assert_eq!(estimate_and_interval(&result), NONE);
     }

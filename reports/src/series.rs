@@ -97,15 +97,26 @@ pub(crate) fn slots(load: &LoadRecord) -> Result<Vec<Slot>, LatencyError> {
         grid.entry(index).or_default().push(bucket);
     }
     let mut groups: Vec<_> = grid.into_values().collect();
-    let length = |group: &[&Bucket]| group.iter().map(|b| b.len_s).sum::<f64>();
-    // A last slot of a few milliseconds would show a rate that never was: it joins the one before.
-    if groups.len() > 1
-        && let Some(tail) = groups.pop_if(|group| length(group) < step / 4.0)
-        && let Some(before) = groups.last_mut()
+    let stragglers = pop_stragglers(&mut groups);
+    let mut slots: Vec<Slot> = groups.iter().map(|group| Slot::of(group)).collect::<Result<_, _>>()?;
+    if let Some((last, before)) = slots.last_mut().zip(groups.last())
+        && !stragglers.is_empty()
     {
-        before.extend(tail);
+        let end_s = last.end_s;
+        *last = Slot::of(&[before.as_slice(), &stragglers].concat())?;
+        last.end_s = end_s;
     }
-    groups.iter().map(|group| Slot::of(group)).collect()
+    Ok(slots)
+}
+
+/// The last slot, if no arrival was due in it, but in the one before: the few requests that ended after the load. As
+/// a slot of their own they would show a rate and shares that never were, so they count to the one before.
+fn pop_stragglers<'b>(groups: &mut Vec<Vec<&'b Bucket>>) -> Vec<&'b Bucket> {
+    let due = |group: &[&Bucket]| group.iter().map(|b| b.all.due).sum::<u64>();
+    match groups.as_slice() {
+        [.., before, last] if due(last) == 0 && due(before) > 0 => groups.pop().unwrap_or_default(),
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -140,9 +151,17 @@ mod tests {
     }
 
     #[test]
-    fn a_short_tail_joins_the_slot_before() {
-        let slots = slots(&load(&[(1.0, 10), (1.0, 10), (0.01, 3)])).unwrap();
-        assert_eq!(slots.last().unwrap().ok, 13);
+    fn requests_that_end_after_the_load_count_to_its_last_slot() {
+        let mut load = load(&[(1.0, 10), (1.0, 10), (1.0, 3)]);
+        load.buckets[2].all.due = 0;
+        let slots = slots(&load).unwrap();
+        assert_eq!((slots.len(), slots[1].ok, slots[1].end_s), (2, 13, 2.0));
+    }
+
+    #[test]
+    fn a_short_last_slot_keeps_its_rate() {
+        let slots = slots(&load(&[(1.0, 10), (1.0, 10), (0.2, 2)])).unwrap();
+        assert_eq!(slots.last().map(|s| s.per_second(s.ok).round()), Some(10.0));
     }
 
     #[test]

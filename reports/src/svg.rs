@@ -5,6 +5,8 @@
 use crate::format;
 use crate::markup::Markup;
 use crate::record::{PhaseSpan, RunRecord};
+use crate::series::Slot;
+use crate::table;
 
 /// The most injections drawn.
 pub(crate) const BANDS_MAX: usize = 60;
@@ -14,6 +16,10 @@ pub(crate) const LANES_MAX: usize = 8;
 pub(crate) const PLOT: f64 = 190.0;
 /// Width of the stretched coordinate system of lines and areas.
 const WIDE: f64 = 1000.0;
+/// The most columns of an injection's label.
+const LABEL_MAX: usize = 44;
+/// The smallest share of the plot at which a gap is named.
+const GAP_NAMED: f64 = 0.12;
 const STRIP: f64 = 18.0;
 const LANE: f64 = 19.0;
 const FOOT: f64 = 22.0;
@@ -129,17 +135,17 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// The phases and live injections of a run; injection `n` is labelled `Fn` as in the tables.
-    pub(crate) fn of(record: &RunRecord) -> Self {
+    /// The phases and live injections of a run, and the time of some slots; injection `n` is labelled `Fn` as in the
+    /// tables.
+    pub(crate) fn of<'s>(record: &RunRecord, slots: impl Iterator<Item = &'s Slot> + Clone) -> Self {
         let spans = record.phases.iter().flat_map(|p| [p.start_s, p.end_s]);
-        let buckets = record.loads.iter().flat_map(|l| &l.buckets).flat_map(|b| [b.at_s, b.at_s + b.len_s]);
-        let time = Timespan::around(spans.chain(buckets));
+        let time = Timespan::around(spans.chain(slots.flat_map(|slot| [slot.start_s, slot.end_s])));
         let mut scene = Self { time, phases: record.phases.clone(), lanes: Vec::new(), hidden: 0 };
         for (at, injection) in record.injections.iter().enumerate() {
             let Some(start_s) = injection.applied_s else { continue };
             let name = format!("F{} {}", at + 1, injection.fault);
             scene.add(Band {
-                label: format!("{name} · {}", injection.target),
+                label: table::clip(&format!("{name} · {}", injection.target), LABEL_MAX),
                 title: format!("{name}: {}", injection.summary),
                 start_s,
                 end_s: injection.undone_s.unwrap_or(time.end_s),
@@ -175,8 +181,13 @@ impl Scene {
             let (from, to) = (self.time.share(span.start_s), self.time.share(span.end_s));
             out.raw("<svg x=\"").percent(from).raw("\" y=\"0\" width=\"").percent(to - from);
             out.raw("\" height=\"16\"><rect class=\"phase ").raw(span.phase.name());
-            out.raw("\" width=\"100%\" height=\"16\"/><text class=\"phase-name\" x=\"5\" y=\"12\">");
-            out.text(span.phase.name()).raw("</text></svg>");
+            out.raw("\" width=\"100%\" height=\"16\"/>");
+            let name = span.phase.name();
+            // A name that a plot of common width would cut off says less than none.
+            if (to - from) * WIDE >= 6.4 * name.len() as f64 + 8.0 {
+                out.raw("<text class=\"phase-name\" x=\"3\" y=\"12\">").text(name).raw("</text>");
+            }
+            out.element("title", name).raw("</svg>");
         }
     }
 
@@ -245,16 +256,16 @@ pub(crate) struct Chart<'a> {
     pub(crate) alt: String,
     /// Lines and areas.
     pub(crate) shapes: Markup,
+    /// Shades below the shapes.
+    under: Markup,
     /// Limits and names, over the shapes.
     pub(crate) over: Markup,
-    /// Names at the right end of lines: distance from the top and text.
-    pub(crate) ends: Vec<(f64, String)>,
 }
 
 impl<'a> Chart<'a> {
     /// A chart without marks.
     pub(crate) fn new(scene: &'a Scene, axis: Axis, unit: fn(f64) -> String, alt: String) -> Self {
-        Self { scene, axis, unit, alt, shapes: Markup::html(), over: Markup::html(), ends: Vec::new() }
+        Self { scene, axis, unit, alt, shapes: Markup::html(), under: Markup::html(), over: Markup::html() }
     }
 
     /// A line through points of time in seconds and value; a missing value is a gap.
@@ -293,6 +304,31 @@ impl<'a> Chart<'a> {
         self.shapes.raw("\"/>");
     }
 
+    /// Spans without a value, shaded; the longest one says so in words if there is room.
+    pub(crate) fn gaps(&mut self, spans: &[(f64, f64)], words: &str) {
+        let mut widest = (0.0, 0.0);
+        for (from, to) in spans {
+            let (from, to) = (self.scene.time.share(*from), self.scene.time.share(*to));
+            self.under.raw("<rect class=\"gap\" x=\"").percent(from).raw("\" width=\"").percent(to - from);
+            self.under.raw("\" height=\"").num(PLOT).raw("\"/>");
+            if to - from > widest.1 - widest.0 {
+                widest = (from, to);
+            }
+        }
+        let middle = f64::midpoint(widest.0, widest.1);
+        if widest.1 - widest.0 < GAP_NAMED {
+            return;
+        }
+        // At the edge of the plot the words start or end with the gap.
+        let (at, anchor) = match middle {
+            m if m < 0.3 => (widest.0, "start"),
+            m if m > 0.7 => (widest.1, "end"),
+            m => (m, "middle"),
+        };
+        self.over.raw("<text class=\"gap-name\" x=\"").percent(at).raw("\" y=\"").num(PLOT / 2.0);
+        self.over.raw("\" text-anchor=\"").raw(anchor).raw("\">").text(words).raw("</text>");
+    }
+
     /// A dashed line at a limit during some spans, with its name.
     pub(crate) fn limit(&mut self, value: f64, spans: &[(f64, f64)], name: &str) {
         let y = self.axis.y(value);
@@ -325,6 +361,7 @@ impl<'a> Chart<'a> {
         self.scene.draw_lanes(&mut out);
         out.raw("<g transform=\"translate(0 ").num(top).raw(")\">");
         self.scene.draw_shades(&mut out);
+        out.append(&self.under);
         for tick in &self.axis.ticks {
             let y = self.axis.y(*tick);
             out.raw("<line class=\"grid\" x2=\"100%\" y1=\"").num(y).raw("\" y2=\"").num(y).raw("\"/>");
@@ -339,15 +376,7 @@ impl<'a> Chart<'a> {
         self.scene.draw_edges(&mut out);
         out.append(&self.over);
         self.scene.draw_time_axis(&mut out);
-        out.raw("</g></svg><svg class=\"ends\" aria-hidden=\"true\" height=\"").num(height).raw("\">");
-        for (y, name) in apart(&self.ends) {
-            out.raw("<text class=\"label\" x=\"5\" y=\"")
-                .num(top + y + 4.0)
-                .raw("\">")
-                .text(name)
-                .raw("</text>");
-        }
-        out.raw("</svg></div>");
+        out.raw("</g></svg></div>");
         out
     }
 }
@@ -376,22 +405,6 @@ fn corners(steps: &[Step], side: fn(&Step) -> f64) -> Vec<(f64, f64)> {
         }
     }
     corners
-}
-
-/// The names moved down as far as needed not to touch each other, then up again from the foot of the plot.
-fn apart(ends: &[(f64, String)]) -> Vec<(f64, &str)> {
-    const GAP: f64 = 13.0;
-    let mut ends: Vec<_> = ends.iter().map(|(y, name)| (*y, name.as_str())).collect();
-    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    for at in 1..ends.len() {
-        ends[at].0 = ends[at].0.max(ends[at - 1].0 + GAP);
-    }
-    let mut floor = PLOT;
-    for end in ends.iter_mut().rev() {
-        end.0 = end.0.min(floor);
-        floor = end.0 - GAP;
-    }
-    ends
 }
 
 #[cfg(test)]
@@ -429,13 +442,6 @@ mod tests {
             scene.add(band(0.0, 60.0));
         }
         assert_eq!((scene.lanes.len(), scene.hidden), (LANES_MAX, 94));
-    }
-
-    #[test]
-    fn names_at_the_end_of_lines_never_touch() {
-        let ends: Vec<_> = [100.0, 100.0, 189.0, 190.0].map(|y| (y, String::new())).into();
-        let ys: Vec<_> = apart(&ends).into_iter().map(|(y, _)| y).collect();
-        assert_eq!(ys, [100.0, 113.0, 177.0, 190.0]);
     }
 
     proptest! {

@@ -1,9 +1,14 @@
 //! JUnit XML as Jenkins, GitLab and the actions of GitHub read it: one suite per run, one case per thing to be proved.
 //! Names are unique and do not change from run to run. Inconclusive is not a pass.
+//!
+//! The document follows both schemas in use, the one of Jenkins' xUnit plugin (`junit-10.xsd`) and the one of Apache Ant
+//! (`JUnit.xsd` of Windy Road): so the root has no attributes, the order of elements is fixed, times have no zone, and
+//! what a passed case has to say is in the output of the suite.
 
 use std::collections::BTreeSet;
 
 use super::words::{self, State};
+use super::{errors, next};
 use crate::format;
 use crate::markup::Markup;
 use crate::record::{End, InjectionRecord, Objective, ObjectiveResult, Phase, RunRecord, Verdict};
@@ -30,18 +35,17 @@ struct Case {
 pub(super) fn render(record: &RunRecord) -> Vec<u8> {
     let cases = unique(cases(record));
     let count = |is: fn(&Outcome) -> bool| cases.iter().filter(|case| is(&case.outcome)).count();
-    let mut totals = Markup::xml();
-    totals.attribute("name", format!("squall.{}", record.experiment.name));
-    totals.attribute("tests", cases.len().to_string());
-    totals.attribute("failures", count(|o| matches!(o, Outcome::Failed(..))).to_string());
-    totals.attribute("errors", count(|o| matches!(o, Outcome::Broken(..))).to_string());
-    totals.attribute("skipped", count(|o| matches!(o, Outcome::Skipped(_))).to_string());
-    totals.attribute("time", decimal(words::length_s(record)));
-    totals.attribute("timestamp", format::iso(record.started_unix_s).trim_end_matches('Z'));
-
     let mut out = Markup::xml();
-    out.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites").append(&totals);
-    out.raw(">\n  <testsuite").append(&totals).raw(">\n    <properties>\n");
+    out.raw("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite");
+    out.attribute("name", format!("squall.{}", record.experiment.name));
+    out.attribute("package", "squall").attribute("id", "0").attribute("hostname", "localhost");
+    out.attribute("tests", cases.len().to_string());
+    out.attribute("failures", count(|o| matches!(o, Outcome::Failed(..))).to_string());
+    out.attribute("errors", count(|o| matches!(o, Outcome::Broken(..))).to_string());
+    out.attribute("skipped", count(|o| matches!(o, Outcome::Skipped(_))).to_string());
+    out.attribute("time", decimal(words::length_s(record)));
+    out.attribute("timestamp", format::iso(record.started_unix_s).trim_end_matches('Z'));
+    out.raw(">\n    <properties>\n");
     for (name, value) in properties(record) {
         out.raw("      <property").attribute("name", name).attribute("value", value).raw("/>\n");
     }
@@ -49,8 +53,26 @@ pub(super) fn render(record: &RunRecord) -> Vec<u8> {
     for case in &cases {
         write_case(&mut out, record, case);
     }
+    out.raw("    ").element("system-out", story(record, &cases)).raw("\n    <system-err></system-err>\n");
     out.raw("  </testsuite>\n</testsuites>\n");
     out.into_bytes()
+}
+
+/// What a person reads first, and the facts of the cases that passed.
+fn story(record: &RunRecord, cases: &[Case]) -> String {
+    let headline = words::headline(record);
+    let mut lines =
+        vec![record.experiment.question.clone(), format!("{}: {}", headline.word, headline.meaning)];
+    lines.extend(words::reasons(record));
+    lines.extend(errors::lines(record));
+    for step in next::steps(record) {
+        lines.push(step.text);
+        lines.extend(step.commands.into_iter().map(|command| format!("$ {command}")));
+    }
+    let passed =
+        cases.iter().filter(|case| matches!(case.outcome, Outcome::Passed) && !case.detail.is_empty());
+    lines.extend(passed.map(|case| format!("{}: {}", case.name, case.detail)));
+    lines.join("\n")
 }
 
 fn properties(record: &RunRecord) -> Vec<(&'static str, String)> {
@@ -84,9 +106,6 @@ fn write_case(out: &mut Markup, record: &RunRecord, case: &Case) {
         Outcome::Skipped(message) => {
             out.raw("<skipped").attribute("message", message).raw("/>");
         }
-    }
-    if matches!(case.outcome, Outcome::Passed) && !case.detail.is_empty() {
-        out.element("system-out", &case.detail);
     }
     out.raw("</testcase>\n");
 }
@@ -167,7 +186,7 @@ fn clause(record: &RunRecord, objective: &Objective, phase: Phase) -> Case {
         Some(result) => {
             let note = result.note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
             let measured = format::estimate_and_interval(result);
-            let detail = format!("{clause}: {measured} of {} samples{note}", format::count(result.samples));
+            let detail = format!("{measured} of {} samples{note}", format::count(result.samples));
             let outcome = match result.verdict {
                 Verdict::Held => Outcome::Passed,
                 Verdict::Missed => Outcome::Failed("missed", format!("measured {measured}{note}")),

@@ -3,6 +3,7 @@
 
 use super::RenderError;
 use super::words::{self, State};
+use super::{errors, next};
 use crate::escape::{markdown as text, markdown_block};
 use crate::format::{NONE, count, estimate, instant, interval, limit, percent, seconds, share, utc};
 use crate::record::{LoadRecord, RunRecord};
@@ -18,8 +19,15 @@ const YAML_MAX: usize = 60_000;
 
 /// The document.
 pub(super) fn render(record: &RunRecord) -> Result<String, RenderError> {
-    let mut sections =
-        vec![head(record), objectives(record), faults(record), findings(record), facts(record)];
+    let mut sections = vec![
+        head(record),
+        next(record),
+        findings(record),
+        objectives(record),
+        errors(record),
+        faults(record),
+    ];
+    sections.push(facts(record));
     for load in record.loads.iter().take(ROWS_MAX) {
         sections.push(journey(load)?);
     }
@@ -69,24 +77,46 @@ fn marked(state: State, word: &str) -> String {
 }
 
 fn head(record: &RunRecord) -> String {
-    let verdict = record.judgement.verdict;
-    let state = words::verdict_state(verdict);
+    let headline = words::headline(record);
     let mut out = format!(
-        "### {}: {}\n\n**{}** · run {} · {} · {} · seed {} · squall {}\n\n",
-        marked(state, &verdict.name().to_uppercase()),
+        "### {}: {}\n\n{} · **{}** · run {} · {} · {} · squall {}\n\n",
+        marked(headline.state, &headline.word),
         cell(&record.experiment.question),
+        cell(&headline.meaning),
         cell(&record.experiment.name),
         cell(&record.run),
         utc(record.started_unix_s),
         seconds(words::length_s(record)),
-        record.seed,
         cell(&record.squall),
     );
-    let reasons = words::end(record).into_iter().chain(record.judgement.reasons.iter().cloned());
-    for reason in reasons.take(ROWS_MAX) {
-        out.extend(["- ", &cell(&reason), "\n"]);
+    out.push_str(&list(&words::reasons(record)));
+    out
+}
+
+/// At most [`ROWS_MAX`] lines, escaped.
+fn list(lines: &[String]) -> String {
+    let mut out = String::new();
+    for line in lines.iter().take(ROWS_MAX) {
+        out.extend(["- ", &cell(line), "\n"]);
+    }
+    if lines.len() > ROWS_MAX {
+        out.extend(["- … and ", &(lines.len() - ROWS_MAX).to_string(), " more\n"]);
     }
     out
+}
+
+fn next(record: &RunRecord) -> String {
+    let mut out = "\n#### Next\n".to_owned();
+    for step in next::steps(record) {
+        let commands: Vec<_> = step.commands.iter().take(ROWS_MAX).map(String::as_str).collect();
+        out.extend(["\n", &cell(&step.text), "\n\n", &markdown_block("sh", &commands.join("\n"))]);
+    }
+    out
+}
+
+fn errors(record: &RunRecord) -> String {
+    let lines = errors::lines(record);
+    if lines.is_empty() { String::new() } else { format!("\n#### Errors\n\n{}", list(&lines)) }
 }
 
 fn objectives(record: &RunRecord) -> String {
@@ -160,9 +190,6 @@ fn facts(record: &RunRecord) -> String {
     line("Generator", &words::generator(record).1);
     if let Some((_, text)) = words::restoration(record) {
         line("Restoration", &text);
-    }
-    for command in record.restoration.left.iter().take(ROWS_MAX) {
-        line("To do by hand", command);
     }
     out
 }
@@ -245,12 +272,14 @@ fn reproduction(record: &RunRecord) -> String {
         yaml = &yaml[..yaml.floor_char_boundary(YAML_MAX)];
     }
     let body = format!(
-        "\n{}\n{}\n{} · {} cores · {}\n",
-        markdown_block("sh", &record.reproduce),
+        "\n{}\n{} · {} · {} · {} cores · {} · seed {}\n",
         markdown_block("yaml", yaml),
+        cell(&record.experiment.file),
+        cell(record.experiment.owner.as_deref().unwrap_or("no owner")),
         cell(&record.host.kernel),
         record.host.cores,
         cell(&record.host.target),
+        record.seed,
     );
-    fold("How to reproduce", &body)
+    fold("The experiment", &body)
 }

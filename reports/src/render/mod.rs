@@ -1,10 +1,12 @@
 //! A run record as bytes for people and machines: pure functions. Whatever the record holds, the output is well-formed,
 //! bounded, and shows the record's texts as texts.
 
+mod errors;
 mod html;
 mod json;
 mod junit;
 mod markdown;
+mod next;
 mod terminal;
 #[cfg(test)]
 mod tests;

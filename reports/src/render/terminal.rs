@@ -1,6 +1,7 @@
 //! The summary on a terminal: the verdict first, one screen, at most [`WIDTH`] columns, silence where nothing is to be said.
 
 use super::words::{self, State};
+use super::{errors, next};
 use crate::escape;
 use crate::format::{estimate, interval, limit, seconds, utc};
 use crate::record::{ObjectiveResult, RunRecord, Verdict};
@@ -10,6 +11,7 @@ use crate::table::{Cell, Table, Tone, paint, wrap};
 const WIDTH: usize = 100;
 const REASONS_MAX: usize = 8;
 const OBJECTIVES_MAX: usize = 24;
+const ERRORS_MAX: usize = 8;
 const INJECTIONS_MAX: usize = 16;
 const FINDINGS_MAX: usize = 10;
 const COMMANDS_MAX: usize = 10;
@@ -19,9 +21,11 @@ pub(super) fn render(record: &RunRecord, colour: bool) -> String {
     let mut page = Page { lines: Vec::new(), colour };
     head(&mut page, record);
     objectives(&mut page, record);
+    errors(&mut page, record);
     faults(&mut page, record);
     findings(&mut page, record);
     facts(&mut page, record);
+    next(&mut page, record);
     page.lines.join("\n") + "\n"
 }
 
@@ -45,21 +49,39 @@ impl Page {
         self.lines.push(String::new());
     }
 
-    fn table(&mut self, table: &Table, left_out: usize) {
+    /// The name of a part.
+    fn heading(&mut self, name: &str) {
         self.blank();
-        self.lines.extend(table.lines(WIDTH, self.colour));
-        if left_out > 0 {
-            self.lines.push(paint(&format!("… and {left_out} more"), Tone::Dim, self.colour));
+        self.lines.push(paint(name, Tone::Bold, self.colour));
+    }
+
+    /// Something with a state in a word of its own, then its text.
+    fn entry(&mut self, state: State, word: &str, text: &str) {
+        let word = crate::table::clip(&escape::terminal(word), 10);
+        let gap = 11 - crate::table::width(&word).min(10);
+        let lead = format!("{} {word}{}", state.icon(), " ".repeat(gap));
+        self.paragraph(&lead, state.tone(), text);
+    }
+
+    /// Says how many of a list are not shown.
+    fn left_out(&mut self, all: usize, shown: usize) {
+        if all > shown {
+            self.paragraph("    ", Tone::Dim, &format!("… and {} more", all - shown));
         }
     }
 }
 
 fn head(page: &mut Page, record: &RunRecord) {
-    let verdict = record.judgement.verdict;
-    let state = words::verdict_state(verdict);
-    let tone = if state == State::Good { Tone::Good } else { state.tone() };
-    let lead = format!("{} {}  ", state.icon(), verdict.name().to_uppercase());
-    page.paragraph(&lead, tone, &record.experiment.question);
+    let headline = words::headline(record);
+    let lead = format!("{} {}  ", headline.state.icon(), headline.word);
+    page.paragraph(&lead, headline.state.tone(), &headline.meaning);
+    page.paragraph("  ", Tone::Plain, &record.experiment.question);
+    page.blank();
+    let reasons = words::reasons(record);
+    for reason in reasons.iter().take(REASONS_MAX) {
+        page.paragraph("  • ", Tone::Plain, reason);
+    }
+    page.left_out(reasons.len(), REASONS_MAX);
     let about = format!(
         "{} · run {} · {} · {}",
         record.experiment.name,
@@ -68,20 +90,6 @@ fn head(page: &mut Page, record: &RunRecord) {
         seconds(words::length_s(record))
     );
     page.paragraph("  ", Tone::Plain, &about);
-    page.blank();
-    if let Some(end) = words::end(record) {
-        page.paragraph("  ! ", Tone::Unsure, &end);
-    }
-    for reason in record.judgement.reasons.iter().take(REASONS_MAX) {
-        page.paragraph("  • ", Tone::Plain, reason);
-    }
-    if record.judgement.reasons.len() > REASONS_MAX {
-        page.paragraph(
-            "    ",
-            Tone::Dim,
-            &format!("… and {} more", record.judgement.reasons.len() - REASONS_MAX),
-        );
-    }
 }
 
 /// All results if they fit, else those that did not hold first.
@@ -93,10 +101,8 @@ fn objectives(page: &mut Page, record: &RunRecord) {
     if results.len() > OBJECTIVES_MAX {
         results.sort_by_key(|r| r.verdict == Verdict::Held);
     }
-    let left_out = results.len().saturating_sub(OBJECTIVES_MAX);
-    results.truncate(OBJECTIVES_MAX);
     let mut last = None;
-    let rows = results.into_iter().map(|result| {
+    let rows = results.iter().take(OBJECTIVES_MAX).map(|result| {
         let clause = (
             result.journey.clone(),
             format!("{} {}", result.sli.name(), limit(result.sli, result.at_least, result.limit)),
@@ -116,32 +122,43 @@ fn objectives(page: &mut Page, record: &RunRecord) {
     });
     let rows = rows.collect();
     let heads = vec!["OBJECTIVES", "", "phase", "estimate", "95% interval", "verdict"];
-    page.table(&Table { heads, rows }, left_out);
+    page.blank();
+    page.lines.extend(Table { heads, rows }.lines(WIDTH, page.colour));
+    page.left_out(results.len(), OBJECTIVES_MAX);
+}
+
+/// Why requests failed.
+fn errors(page: &mut Page, record: &RunRecord) {
+    let lines = errors::lines(record);
+    if lines.is_empty() {
+        return;
+    }
+    page.heading("ERRORS");
+    for line in lines.iter().take(ERRORS_MAX) {
+        page.paragraph("  ", Tone::Plain, line);
+    }
+    page.left_out(lines.len(), ERRORS_MAX);
 }
 
 fn faults(page: &mut Page, record: &RunRecord) {
     if record.injections.is_empty() {
         return;
     }
-    let rows = record.injections.iter().enumerate().take(INJECTIONS_MAX).map(|(at, injection)| {
+    page.heading("FAULTS");
+    for (at, injection) in record.injections.iter().enumerate().take(INJECTIONS_MAX) {
         let (proof, undo) = (words::proof_state(injection), words::undo_state(injection));
-        vec![
-            Cell::plain(format!("F{} {} · {}", at + 1, injection.fault, injection.target)),
-            Cell::plain(&injection.proof.requested),
-            Cell::plain(words::measured(injection)),
-            Cell::new(format!("{} {}", proof.icon(), injection.proof.status), proof.tone()),
-            Cell::new(format!("{} {}", undo.icon(), injection.undo), undo.tone()),
-        ]
-    });
-    let rows = rows.collect();
-    let heads = vec!["FAULTS", "requested", "measured", "proof", "undo"];
-    let left_out = record.injections.len().saturating_sub(INJECTIONS_MAX);
-    page.table(&Table { heads, rows }, left_out);
-    for injection in record.injections.iter().take(INJECTIONS_MAX) {
+        let name = format!("F{} {} · {}", at + 1, injection.fault, injection.target);
+        let text = format!("{name}, {}", words::live(injection));
+        page.entry(proof, &injection.proof.status, &text);
+        page.paragraph("             ", Tone::Plain, &words::proved(injection));
+        if undo != State::Good {
+            page.paragraph("             undo: ", undo.tone(), &injection.undo);
+        }
         if let Some(error) = &injection.error {
-            page.paragraph("  ! ", Tone::Bad, &format!("{}: {error}", injection.fault));
+            page.paragraph("             ! ", Tone::Bad, error);
         }
     }
+    page.left_out(record.injections.len(), INJECTIONS_MAX);
 }
 
 fn findings(page: &mut Page, record: &RunRecord) {
@@ -149,26 +166,20 @@ fn findings(page: &mut Page, record: &RunRecord) {
     if findings.is_empty() {
         return;
     }
-    page.blank();
-    page.lines.push(paint("SINGLE POINTS OF FAILURE", Tone::Bold, page.colour));
+    page.heading("SINGLE POINTS OF FAILURE");
     for finding in findings.iter().take(FINDINGS_MAX) {
-        let state = words::finding_state(finding);
         let text =
             format!("{}, {} → {}: {}", finding.target, finding.fault, finding.journey, finding.evidence);
-        let lead =
-            format!("{} {:<11}", state.icon(), crate::table::clip(&escape::terminal(&finding.status), 10));
-        page.paragraph(&lead, state.tone(), &text);
+        page.entry(words::finding_state(finding), &finding.status, &text);
         if !finding.remedy.is_empty() {
             page.paragraph("             → ", Tone::Dim, &finding.remedy);
         }
     }
-    if findings.len() > FINDINGS_MAX {
-        page.paragraph("  ", Tone::Dim, &format!("… and {} more", findings.len() - FINDINGS_MAX));
-    }
+    page.left_out(findings.len(), FINDINGS_MAX);
 }
 
 fn facts(page: &mut Page, record: &RunRecord) {
-    page.blank();
+    page.heading("RUN");
     if let Some(text) = words::detected(record) {
         page.paragraph("detection    ", Tone::Dim, &text);
     }
@@ -176,14 +187,26 @@ fn facts(page: &mut Page, record: &RunRecord) {
         page.paragraph("recovery     ", Tone::Dim, &text);
     }
     let (state, text) = words::generator(record);
-    page.paragraph("generator    ", if state == State::Good { Tone::Dim } else { state.tone() }, &text);
+    page.paragraph("generator    ", quiet(state), &text);
     if let Some((state, text)) = words::restoration(record) {
-        let tone = if state == State::Good { Tone::Dim } else { state.tone() };
-        page.paragraph("restoration  ", tone, &text);
+        page.paragraph("restoration  ", quiet(state), &text);
     }
-    for command in record.restoration.left.iter().take(COMMANDS_MAX) {
-        // Not wrapped: a person copies it.
-        page.lines.push(format!("             $ {}", escape::terminal(command)));
+}
+
+/// What is as wished stays in the background.
+fn quiet(state: State) -> Tone {
+    if state == State::Good { Tone::Dim } else { state.tone() }
+}
+
+/// Last, since that is what stays on the screen.
+fn next(page: &mut Page, record: &RunRecord) {
+    page.heading("NEXT");
+    for step in next::steps(record) {
+        page.paragraph("  ", Tone::Plain, &step.text);
+        for command in step.commands.iter().take(COMMANDS_MAX) {
+            // Not wrapped: a person copies it.
+            page.lines.push(format!("    $ {}", escape::terminal(command)));
+        }
+        page.left_out(step.commands.len(), COMMANDS_MAX);
     }
-    page.paragraph("reproduce    ", Tone::Dim, &record.reproduce);
 }

@@ -228,6 +228,101 @@ fn the_terminal_summary_is_one_screen_of_at_most_100_columns() {
 }
 
 #[test]
+fn every_report_for_people_says_why_what_failed_and_what_to_do_next() {
+    for (name, record) in sample::all() {
+        for format in [Format::Terminal, Format::Html, Format::Markdown, Format::Junit] {
+            let text = text(&record, format).replace("&#45;", "-").replace("&#58;", ":");
+            let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            let at =
+                |part: &str| flat.find(part).unwrap_or_else(|| panic!("{name} as {}: {part}", format.name()));
+            at(&crate::escape::html(&record.reproduce));
+            if record.loads[0].phases.iter().any(|stats| stats.phase == crate::record::Phase::Fault) {
+                at("failed (");
+                at("status-503");
+            }
+            if !record.restoration.verified {
+                assert!(at("squall recover --run") > 0 && at(&record.restoration.left[0]) > 0);
+                at("NOT RESTORED");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_ending_is_told_once() {
+    let mut record = sample::not_steady();
+    let terminal = text(&record, Format::Terminal);
+    assert_eq!(terminal.matches("p99 of checkout was 900 ms").count(), 1, "{terminal}");
+    record.judgement.reasons = vec!["the world is not as it was".into()];
+    assert!(text(&record, Format::Terminal).contains("p99 of checkout was 900 ms"));
+    let mut record = sample::aborted();
+    let left = record.restoration.left[0].clone();
+    record.judgement.reasons.push(format!("to restore by hand: {left}"));
+    assert_eq!(text(&record, Format::Terminal).matches(&left).count(), 1);
+}
+
+#[test]
+fn a_journey_that_only_fails_says_so_in_its_chart() {
+    let words = "no request succeeded in this time";
+    let mut record = sample::missed();
+    assert!(!text(&record, Format::Html).contains(words));
+    for bucket in record.loads[0].buckets.iter_mut().filter(|b| (15.0..30.0).contains(&b.at_s)) {
+        bucket.all.ok = 0;
+        bucket.all.latencies.clear();
+        bucket.all.errors = [("status".to_owned(), bucket.all.due)].into();
+    }
+    assert_eq!(text(&record, Format::Html).matches(words).count(), 1);
+}
+
+#[test]
+fn without_data_nothing_is_said_to_have_held_or_recovered() {
+    let mut record = sample::held();
+    record.loads.clear();
+    record.judgement.recover_s = Some(0.0);
+    for result in &mut record.judgement.results {
+        (result.estimate, result.low, result.high) = (None, None, None);
+    }
+    for format in [Format::Terminal, Format::Html, Format::Markdown] {
+        let text = text(&record, format);
+        for claim in ["no objective broke", "An objective broke", "after the last undo", "class=\"interval\""]
+        {
+            assert!(!text.contains(claim), "{} as {}", claim, format.name());
+        }
+    }
+}
+
+#[test]
+fn a_few_last_answers_are_no_share_of_their_own() {
+    // Two answers of one PoP after the end of the load must not look as if that PoP took all of the traffic.
+    let mut record = sample::missed();
+    let before = text(&record, Format::Html);
+    for load in &mut record.loads {
+        let mut tail = load.buckets.last().unwrap().clone();
+        (tail.at_s, tail.all.due, tail.all.ok) = (60.0, 0, 2);
+        tail.pops = [("lis".to_owned(), 2)].into();
+        load.buckets.push(tail);
+    }
+    let shares = |html: &str| html.split("Share of answers per PoP").nth(1).unwrap().matches('L').count();
+    assert_eq!(shares(&text(&record, Format::Html)), shares(&before));
+}
+
+#[test]
+fn an_interval_is_drawn_on_a_scale_with_its_limit_and_ends_in_units() {
+    let html = text(&sample::missed(), Format::Html);
+    let first = html.split("<svg class=\"interval\"").nth(1).unwrap();
+    let last = html.split("<svg class=\"interval\"").nth(4).unwrap();
+    let texts = |svg: &str| svg.split("</svg>").next().unwrap().matches("<text").count();
+    assert_eq!((texts(first), texts(last)), (1, 2));
+    assert!(first.contains(">≥ 99%</text>") && last.contains(">100%</text>"));
+    // An open end goes on to the end of the scale.
+    let mut record = sample::missed();
+    record.judgement.results[0].high = None;
+    assert!(
+        text(&record, Format::Html).split("<svg class=\"interval\"").nth(1).unwrap().contains("class=\"span")
+    );
+}
+
+#[test]
 fn colour_adds_codes_and_nothing_else() {
     for (_, record) in sample::all() {
         let coloured = String::from_utf8(render(&record, Format::Terminal, true).unwrap()).unwrap();
@@ -251,11 +346,64 @@ fn junit_names_are_unique_and_counts_are_right() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), cases);
-    let total = |name| attributes(&xml, "testsuites", name)[0].parse::<usize>().unwrap();
+    let total = |name| attributes(&xml, "testsuite", name)[0].parse::<usize>().unwrap();
     assert_eq!(total("tests"), cases);
     assert_eq!(total("failures"), xml.matches("<failure ").count());
     assert_eq!(total("errors"), xml.matches("<error ").count());
     assert_eq!(total("skipped"), xml.matches("<skipped ").count());
+}
+
+/// The names of all tags that open, in order, each with the names of those around it: `testsuites/testsuite`.
+fn paths(markup: &str) -> Vec<String> {
+    let mut open: Vec<&str> = Vec::new();
+    let mut paths = Vec::new();
+    for tag in markup.split('<').skip(1).filter(|tag| !tag.starts_with('?')) {
+        let tag = tag.split_once('>').unwrap().0;
+        if tag.starts_with('/') {
+            open.pop();
+            continue;
+        }
+        open.push(tag.trim_end_matches('/').split(' ').next().unwrap());
+        paths.push(open.join("/"));
+        if tag.ends_with('/') {
+            open.pop();
+        }
+    }
+    paths
+}
+
+#[test]
+fn junit_follows_the_schemas_of_jenkins_and_of_ant() {
+    for (name, record) in sample::all() {
+        let xml = text(&record, Format::Junit);
+        assert!(xml.contains("<testsuites>"), "{name}: Ant's root has no attributes");
+        for needed in
+            ["name", "package", "id", "hostname", "tests", "failures", "errors", "time", "timestamp"]
+        {
+            assert!(!attributes(&xml, "testsuite", needed)[0].is_empty(), "{name}: {needed}");
+        }
+        let zoneless = attributes(&xml, "testsuite", "timestamp")[0].clone();
+        assert!(zoneless.len() == 19 && !zoneless.contains(['Z', '.', '+']), "{zoneless}");
+        for time in [attributes(&xml, "testsuite", "time"), attributes(&xml, "testcase", "time")].concat() {
+            let (whole, part) = time.split_once('.').unwrap();
+            assert!([whole, part].iter().all(|digits| digits.bytes().all(|b| b.is_ascii_digit())), "{time}");
+        }
+        // In each case at most one problem and nothing else; the suite has its parts in one order.
+        let mut parts = Vec::new();
+        for path in paths(&xml) {
+            match path.strip_prefix("testsuites/testsuite/") {
+                Some("testcase/failure" | "testcase/error" | "testcase/skipped" | "properties/property")
+                | None => {}
+                Some(part) => parts.push(part.to_owned()),
+            }
+        }
+        parts.dedup();
+        assert_eq!(parts, ["properties", "testcase", "system-out", "system-err"], "{name}");
+        let most = xml.split("</testcase>").map(|case| {
+            ["<failure ", "<error ", "<skipped "].iter().map(|tag| case.matches(tag).count()).sum::<usize>()
+        });
+        assert!(most.max() <= Some(1), "{name}");
+    }
 }
 
 /// The part of the document that is about one case.

@@ -1,6 +1,6 @@
 //! The sentences and states that all renderers share, not yet escaped.
 
-use crate::format::{NONE, count, instant, many, percent, seconds};
+use crate::format::{NONE, count, instant, many, percent, seconds, seconds_exact};
 use crate::latency::Latencies;
 use crate::record::{End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, RunRecord, Verdict};
 use crate::table::Tone;
@@ -87,9 +87,85 @@ pub(super) fn measured(injection: &InjectionRecord) -> &str {
     if injection.proof.measured.is_empty() { NONE } else { &injection.proof.measured }
 }
 
-/// Whether anything was broken at all.
-pub(super) fn was_injected(record: &RunRecord) -> bool {
-    record.injections.iter().any(|injection| injection.applied_s.is_some())
+/// From when until when an injection was live, in seconds of the run.
+pub(super) fn live(injection: &InjectionRecord) -> String {
+    match (injection.applied_s, injection.undone_s) {
+        (None, _) => "never live".to_owned(),
+        (Some(from), None) => format!("from {} on", instant(from)),
+        (Some(from), Some(to)) => format!("{} – {}", instant(from), instant(to)),
+    }
+}
+
+/// Requested against measured, in one line; what could not be proved has no tolerance.
+pub(super) fn proved(injection: &InjectionRecord) -> String {
+    let proof = &injection.proof;
+    if proof_state(injection) == State::Unsure {
+        let why = if proof.measured.is_empty() { "nothing was measured" } else { &proof.measured };
+        return format!("requested {}; {why}", proof.requested);
+    }
+    let tolerance = match proof.tolerance.as_str() {
+        "" | "none" => String::new(),
+        tolerance => format!("; tolerance {tolerance}"),
+    };
+    format!("requested {}; measured {}{tolerance}", proof.requested, measured(injection))
+}
+
+/// Whether any request came back, well or not.
+pub(super) fn has_data(record: &RunRecord) -> bool {
+    record.loads.iter().flat_map(|load| &load.phases).any(|stats| stats.all.done() > 0)
+}
+
+/// Whether something was broken while requests came back: else nobody can say what broke and what recovered.
+pub(super) fn was_tried(record: &RunRecord) -> bool {
+    has_data(record) && record.injections.iter().any(|injection| injection.applied_s.is_some())
+}
+
+/// The verdict as a headline.
+pub(super) struct Headline {
+    /// How bad it is.
+    pub(super) state: State,
+    /// In capitals: the verdict and, where it is unknown, how that came about.
+    pub(super) word: String,
+    /// What that means.
+    pub(super) meaning: String,
+}
+
+/// The verdict, and what a reader must know with it: whether something is left broken comes first.
+pub(super) fn headline(record: &RunRecord) -> Headline {
+    let verdict = record.judgement.verdict;
+    let name = verdict.name().to_uppercase();
+    let unknown =
+        |state, why: &str, meaning: String| Headline { state, word: format!("{name} · {why}"), meaning };
+    if !record.restoration.verified {
+        return unknown(State::Bad, "NOT RESTORED", "something may still be broken".to_owned());
+    }
+    match (verdict, &record.end) {
+        (Verdict::Unknown, End::Aborted { at_s, .. }) => {
+            let meaning = format!("stopped at {}; everything is restored and verified", instant(*at_s));
+            unknown(State::Unsure, "ABORTED", meaning)
+        }
+        (Verdict::Unknown, _) => unknown(State::Unsure, "INCONCLUSIVE", "the run cannot tell".to_owned()),
+        (Verdict::Held, _) => {
+            Headline { state: State::Good, word: name, meaning: "the hypothesis held".to_owned() }
+        }
+        (Verdict::Missed, _) => {
+            Headline { state: State::Bad, word: name, meaning: "the hypothesis did not hold".to_owned() }
+        }
+    }
+}
+
+/// Why the verdict is what it is: the reasons but for commands, which are for [`super::next`], and how the run ended
+/// unless a reason says so.
+pub(super) fn reasons(record: &RunRecord) -> Vec<String> {
+    let is_command =
+        |reason: &&String| record.restoration.left.iter().any(|left| reason.ends_with(left.as_str()));
+    let mut reasons: Vec<_> = record.judgement.reasons.iter().filter(|r| !is_command(r)).cloned().collect();
+    let is_said = match &record.end {
+        End::Completed => true,
+        End::NotSteady(why) | End::Aborted { why, .. } => reasons.iter().any(|r| r.contains(why.as_str())),
+    };
+    reasons.extend(end(record).filter(|_| !is_said));
+    reasons
 }
 
 /// How the run ended, unless it simply ran through.
@@ -101,31 +177,40 @@ pub(super) fn end(record: &RunRecord) -> Option<String> {
     }
 }
 
-/// How long it took until an objective broke; nothing when nothing was injected.
+/// A time that is only known to the second in which it ended.
+pub(super) fn within(s: f64) -> String {
+    format!("within {}", seconds_exact(s.ceil().max(1.0)))
+}
+
+/// How long it took until an objective broke; nothing when nothing was tried.
 pub(super) fn detected(record: &RunRecord) -> Option<String> {
-    was_injected(record).then(|| {
+    was_tried(record).then(|| {
         record.judgement.detect_s.map_or_else(
             || "no objective broke".to_owned(),
-            |s| format!("an objective broke {} after the first injection", seconds(s)),
+            |s| format!("an objective broke {} of the first injection", within(s)),
         )
     })
 }
 
-/// How long it took until all objectives held again; nothing when nothing was injected or broken.
+/// How long after the last undo a good second began; one that had begun before means at once.
+pub(super) fn soon(s: f64) -> String {
+    if s <= 0.0 { "at once".to_owned() } else { seconds(s) }
+}
+
+/// How long it took until all objectives held again; nothing when nothing was tried or broken.
 pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
-    if !was_injected(record) {
+    if !was_tried(record) {
         return None;
     }
-    let allowed = seconds(record.recover_within_s);
+    let allowed = seconds_exact(record.recover_within_s);
     match (record.judgement.recover_s, record.judgement.detect_s) {
         (Some(s), _) => {
             let state = if s <= record.recover_within_s { State::Good } else { State::Bad };
-            Some((
-                state,
-                format!("every objective held {} after the last undo ({allowed} allowed)", seconds(s)),
-            ))
+            Some((state, format!("every objective held {} after the last undo ({allowed} allowed)", soon(s))))
         }
-        (None, Some(_)) => Some((State::Unsure, format!("recovery was not seen ({allowed} allowed)"))),
+        (None, Some(_)) => {
+            Some((State::Unsure, format!("not seen before the load ended ({allowed} allowed)")))
+        }
         (None, None) => None,
     }
 }

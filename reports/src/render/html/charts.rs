@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::super::RenderError;
+use super::super::{RenderError, errors};
 use crate::format;
 use crate::markup::Markup;
-use crate::record::{LoadRecord, RunRecord, Sli};
+use crate::record::{LoadRecord, Objective, RunRecord, Sli};
 use crate::series::{self, Slot};
 use crate::svg::{Axis, Chart, PLOT, Scene, Step};
 
@@ -13,6 +13,8 @@ use crate::svg::{Axis, Chart, PLOT, Scene, Step};
 const JOURNEYS_MAX: usize = 4;
 /// The most PoPs with an area of their own; the rest is one area.
 const POPS_MAX: usize = 7;
+/// The fewest answers that make a share.
+const ANSWERS_MIN: u64 = 20;
 /// The most limits drawn in one chart.
 const LIMITS_MAX: usize = 6;
 /// Colours of areas, in the stylesheet.
@@ -23,25 +25,24 @@ const QUANTILES: [&str; series::QUANTILES.len()] = ["p50", "p90", "p99", "max"];
 /// All charts; empty when nothing was sent.
 pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
     let mut out = Markup::html();
-    let scene = Scene::of(record);
-    let mut pops = Vec::new();
-    for (at, load) in record.loads.iter().enumerate() {
+    let mut drawn = Vec::new();
+    for load in &record.loads {
         let damaged = |source| RenderError::Latencies { journey: load.name.clone(), source };
         let slots = series::slots(load).map_err(damaged)?;
-        if slots.is_empty() {
-            continue;
+        if !slots.is_empty() {
+            drawn.push((load, slots));
         }
-        if at < JOURNEYS_MAX {
-            out.append(&latency(record, load, &scene, &slots)).append(&requests(load, &scene, &slots));
-        }
-        pops.push(slots);
     }
-    out.append(&shares(&scene, &pops));
-    if out.is_empty() {
+    if drawn.is_empty() {
         return Ok(out);
     }
-    if record.loads.len() > JOURNEYS_MAX {
-        let left_out = record.loads.len() - JOURNEYS_MAX;
+    let scene = Scene::of(record, drawn.iter().flat_map(|(_, slots)| slots));
+    for (load, slots) in drawn.iter().take(JOURNEYS_MAX) {
+        out.append(&latency(record, load, &scene, slots)).append(&requests(load, &scene, slots));
+    }
+    out.append(&shares(&scene, &drawn));
+    if drawn.len() > JOURNEYS_MAX {
+        let left_out = drawn.len() - JOURNEYS_MAX;
         out.raw("<p class=\"more\">").text(format::many(left_out as u64, "further journey"));
         out.raw(" without charts; the tables below have all of them.</p>\n");
     }
@@ -66,13 +67,9 @@ fn figure(title: &str, legend: &[(&'static str, &str)], chart: &Chart<'_>) -> Ma
 fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let latencies = || slots.iter().flat_map(|slot| slot.latencies).flatten();
     let min = latencies().fold(f64::INFINITY, f64::min);
-    let mut max = latencies().fold(0.0, f64::max);
-    let limits: Vec<_> = record.objectives.iter().filter(|o| o.journey == load.name).collect();
-    for limit in &limits {
-        if let Sli::Latency(_) = limit.sli {
-            max = max.max(limit.limit);
-        }
-    }
+    let is_limit = |o: &&Objective| o.journey == load.name && matches!(o.sli, Sli::Latency(_));
+    let limits: Vec<_> = record.objectives.iter().filter(is_limit).collect();
+    let max = latencies().chain(limits.iter().map(|o| o.limit)).fold(0.0, f64::max);
     let axis = Axis::fitting(min, max);
     let alt = format!(
         "Latency of {} over time: p50, p90, p99 and maximum, up to {}",
@@ -84,21 +81,36 @@ fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot])
     for (at, name) in QUANTILES.into_iter().enumerate().rev() {
         let points: Vec<_> = slots.iter().map(|slot| (slot.middle_s(), slot.latencies[at])).collect();
         chart.line(name, &points);
-        if let Some(value) = points.iter().rev().find_map(|(_, value)| *value) {
-            chart.ends.push((chart.axis.y(value), name.to_owned()));
-        }
     }
-    for objective in limits.into_iter().take(LIMITS_MAX) {
-        let Sli::Latency(_) = objective.sli else { continue };
+    let gaps = without_success(slots);
+    chart.gaps(&gaps, "no request succeeded in this time");
+    for objective in limits.iter().take(LIMITS_MAX) {
         let judged = record.phases.iter().filter(|span| objective.phases.contains(&span.phase));
         let spans: Vec<_> = judged.map(|span| (span.start_s, span.end_s)).collect();
         let limit = format::limit(objective.sli, objective.at_least, objective.limit);
         chart.limit(objective.limit, &spans, &format!("{} {limit}", objective.sli.name()));
     }
     let legend = QUANTILES.map(|name| (name, name));
-    let has_limit = !chart.over.is_empty();
-    let legend: Vec<_> = legend.into_iter().chain(has_limit.then_some(("limit", "objective"))).collect();
+    let legend = legend.into_iter().chain((!limits.is_empty()).then_some(("limit", "objective")));
+    let legend: Vec<_> =
+        legend.chain((!gaps.is_empty()).then_some(("gap", "no request succeeded"))).collect();
     figure(&format!("Latency of {}{note}", load.name), &legend, &chart)
+}
+
+/// The spans in which requests were due or ended and none has a latency.
+fn without_success(slots: &[Slot]) -> Vec<(f64, f64)> {
+    let mut spans: Vec<(f64, f64)> = Vec::new();
+    for slot in slots {
+        let has_requests = slot.due + slot.ok + slot.failed > 0;
+        if !has_requests || slot.latencies.iter().any(Option::is_some) {
+            continue;
+        }
+        match spans.last_mut() {
+            Some(last) if last.1 >= slot.start_s - 1e-6 => last.1 = slot.end_s,
+            _ => spans.push((slot.start_s, slot.end_s)),
+        }
+    }
+    spans
 }
 
 fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
@@ -121,11 +133,12 @@ fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     chart.area("error", &area(&ok, &done));
     let steps = slots.iter().flat_map(|slot| [slot.start_s, slot.end_s].map(|s| (s, Some(due(slot)))));
     chart.line("due", &steps.collect::<Vec<_>>());
-    figure(
-        &format!("Requests of {} per second", load.name),
-        &[("ok", "ok"), ("error", "errors"), ("due", "due")],
-        &chart,
-    )
+    let legend = [("ok", "ok"), ("error", "errors"), ("due", "due")];
+    let mut out = figure(&format!("Requests of {} per second", load.name), &legend, &chart);
+    for line in errors::lines_of(load) {
+        out.raw("<p class=\"why\">").text(line).raw("</p>\n");
+    }
+    out
 }
 
 fn step(from_s: f64, to_s: f64, low: f64, high: f64) -> Step {
@@ -140,46 +153,63 @@ struct Answers<'a> {
     pops: BTreeMap<&'a str, u64>,
 }
 
-/// Answers by PoP over time, each slice up to the next one.
-fn answers(loads: &[Vec<Slot>]) -> Vec<Answers<'_>> {
-    let mut grid: BTreeMap<u64, Answers<'_>> = BTreeMap::new();
-    for slot in loads.iter().flatten() {
+impl<'a> Answers<'a> {
+    fn count(&self) -> u64 {
+        self.pops.values().sum()
+    }
+
+    fn add(&mut self, pops: impl IntoIterator<Item = (&'a str, u64)>) {
+        for (pop, n) in pops {
+            *self.pops.entry(pop).or_default() += n;
+        }
+    }
+
+    /// Takes in the slice that comes after it.
+    fn extend(&mut self, next: Self) {
+        self.to_s = next.to_s;
+        self.add(next.pops);
+    }
+}
+
+/// Answers by PoP over time. A slice goes up to the next one and has at least [`ANSWERS_MIN`] answers, where time
+/// without any does not part it from its neighbours; that time is left out.
+fn answers<'a>(loads: &'a [(&LoadRecord, Vec<Slot>)]) -> Vec<Answers<'a>> {
+    let mut grid: BTreeMap<u64, Answers<'a>> = BTreeMap::new();
+    for slot in loads.iter().flat_map(|(_, slots)| slots) {
         let new = || Answers { from_s: slot.start_s, to_s: slot.end_s, pops: BTreeMap::new() };
         let answers = grid.entry((slot.start_s.max(0.0) * 10.0) as u64).or_insert_with(new);
         answers.to_s = answers.to_s.max(slot.end_s);
-        for (pop, n) in slot.pops.iter().filter(|(pop, _)| *pop != "-") {
-            *answers.pops.entry(pop).or_default() += n;
-        }
+        answers.add(slot.pops.iter().filter(|(pop, _)| *pop != "-").map(|(pop, n)| (pop.as_str(), *n)));
     }
-    let mut grid: Vec<_> = grid.into_values().filter(|a| a.pops.values().sum::<u64>() > 0).collect();
-    while grid.len() > series::POINTS_MAX {
-        // Journeys of different length have slots of different length: neighbours are merged.
-        grid = merged_in_pairs(grid);
-    }
+    let mut grid: Vec<_> = grid.into_values().collect();
     for at in 1..grid.len() {
         grid[at - 1].to_s = grid[at].from_s;
     }
-    grid
-}
-
-fn merged_in_pairs(grid: Vec<Answers<'_>>) -> Vec<Answers<'_>> {
-    let mut merged: Vec<Answers<'_>> = Vec::with_capacity(grid.len().div_ceil(2));
-    for (at, answers) in grid.into_iter().enumerate() {
-        match merged.last_mut() {
-            Some(last) if at % 2 == 1 => {
-                last.to_s = last.to_s.max(answers.to_s);
-                for (pop, n) in answers.pops {
-                    *last.pops.entry(pop).or_default() += n;
-                }
+    let mut slices: Vec<Answers<'a>> = Vec::new();
+    // Journeys of different length have slots of different length: more of them than points are merged.
+    let at_least = grid.len().div_ceil(series::POINTS_MAX).max(1);
+    let mut merged = at_least;
+    for answers in grid.into_iter().filter(|answers| answers.count() > 0) {
+        match slices.last_mut() {
+            Some(last)
+                if merged < at_least
+                    || (last.to_s >= answers.from_s - 1e-6
+                        && last.count().min(answers.count()) < ANSWERS_MIN) =>
+            {
+                merged += 1;
+                last.extend(answers);
             }
-            _ => merged.push(answers),
+            _ => {
+                merged = 1;
+                slices.push(answers);
+            }
         }
     }
-    merged
+    slices
 }
 
 /// Empty when answers name fewer than two PoPs.
-fn shares(scene: &Scene, loads: &[Vec<Slot>]) -> Markup {
+fn shares(scene: &Scene, loads: &[(&LoadRecord, Vec<Slot>)]) -> Markup {
     let grid = answers(loads);
     let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
     for (pop, n) in grid.iter().flat_map(|answers| &answers.pops) {
@@ -202,7 +232,7 @@ fn shares(scene: &Scene, loads: &[Vec<Slot>]) -> Markup {
             .iter()
             .zip(&mut floor)
             .map(|(answers, floor)| {
-                let all: u64 = answers.pops.values().sum();
+                let all = answers.count();
                 let own: u64 = group.iter().filter_map(|pop| answers.pops.get(pop)).sum();
                 let low = *floor;
                 *floor = (low + own as f64 / all as f64).min(1.0);

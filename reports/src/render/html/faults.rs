@@ -1,10 +1,13 @@
 //! What was broken and the proof that it was; what that says about single points of failure.
 
-use super::super::words;
+use super::super::words::{self, State};
 use super::{ROWS_MAX, badge, close_table, number, open_table};
 use crate::format;
 use crate::markup::Markup;
-use crate::record::{InjectionRecord, RunRecord};
+use crate::record::{Finding, InjectionRecord, RunRecord};
+
+/// More findings than this that are not confirmed are folded.
+const FINDINGS_OPEN: usize = 6;
 
 /// Requested against measured.
 pub(super) fn proofs(record: &RunRecord) -> Markup {
@@ -23,7 +26,7 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
             .text(&injection.target)
             .raw("<small>")
             .text(&injection.summary);
-        out.raw("</small></td><td class=\"keep\">").text(live(injection)).raw("</td>");
+        out.raw("</small></td><td class=\"keep\">").text(words::live(injection)).raw("</td>");
         let proof = &injection.proof;
         out.element("td", &proof.requested)
             .element("td", words::measured(injection))
@@ -38,15 +41,6 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
     }
     close_table(&mut out, record.injections.len().saturating_sub(ROWS_MAX));
     out
-}
-
-/// From when until when, in seconds of the run.
-fn live(injection: &InjectionRecord) -> String {
-    match (injection.applied_s, injection.undone_s) {
-        (None, _) => "never".to_owned(),
-        (Some(from), None) => format!("from {}", format::instant(from)),
-        (Some(from), Some(to)) => format!("{} – {}", format::instant(from), format::instant(to)),
-    }
 }
 
 /// A row of its own with the error, and what a person types.
@@ -66,37 +60,66 @@ fn write_trouble(out: &mut Markup, injection: &InjectionRecord, columns: usize) 
     out.raw("</td></tr>\n");
 }
 
-/// Each finding with its evidence and remedy, the confirmed ones first.
+/// Confirmed findings as cards with their remedies, then the others as a table.
 pub(super) fn findings(record: &RunRecord) -> Markup {
     let mut out = Markup::html();
-    let mut findings: Vec<_> = record.judgement.findings.iter().collect();
-    if findings.is_empty() {
+    let all = &record.judgement.findings;
+    if all.is_empty() {
         return out;
     }
-    findings.sort_by_key(|finding| match finding.status.as_str() {
-        "confirmed" => 0,
-        "untested" => 1,
-        _ => 2,
-    });
-    out.raw("<div class=\"findings\">\n");
-    for finding in findings.iter().take(ROWS_MAX) {
-        let state = words::finding_state(finding);
-        out.raw("<article class=\"").raw(state.class()).raw("\"><h3>");
-        badge(&mut out, state, &finding.status);
-        out.raw(" ").text(&finding.target).raw(" <span class=\"arrow\" aria-label=\"for\">→</span> ");
-        out.text(&finding.journey).raw("</h3><dl><div><dt>Fault</dt>").element("dd", &finding.fault);
-        out.raw("</div><div><dt>Evidence</dt>").element("dd", &finding.evidence).raw("</div>");
-        if !finding.remedy.is_empty() {
-            out.raw("<div><dt>Remedy</dt>").element("dd", &finding.remedy).raw("</div>");
-        }
-        out.raw("</dl></article>\n");
+    let (confirmed, others): (Vec<_>, Vec<_>) =
+        all.iter().partition(|finding| words::finding_state(finding) == State::Bad);
+    for finding in confirmed.iter().take(ROWS_MAX) {
+        write_card(&mut out, finding);
     }
-    out.raw("</div>\n");
-    if findings.len() > ROWS_MAX {
-        let left_out = (findings.len() - ROWS_MAX).to_string();
-        out.raw("<p class=\"more\">… and ").text(left_out).raw(" more</p>\n");
+    if confirmed.len() > ROWS_MAX {
+        out.raw("<p class=\"more\">… and ").text((confirmed.len() - ROWS_MAX).to_string()).raw(" more</p>\n");
+    }
+    if others.len() > FINDINGS_OPEN {
+        out.raw("<details><summary>")
+            .text(format::many(others.len() as u64, "other finding"))
+            .raw("</summary>");
+        out.append(&others_table(&others)).raw("</details>\n");
+    } else if !others.is_empty() {
+        out.append(&others_table(&others));
     }
     out.raw("<p class=\"key\"><strong>Confirmed</strong>: this alone broke the journey. <strong>Refuted</strong>: it ");
     out.raw("was broken and the journey held. <strong>Untested</strong>: the run cannot tell.</p>\n");
     out
+}
+
+fn others_table(others: &[&Finding]) -> Markup {
+    let mut out = Markup::html();
+    open_table(&mut out, &["Finding", "Broken", "Journey", "Evidence"]);
+    for finding in others.iter().take(ROWS_MAX) {
+        out.raw("<tr class=\"first\"><td>");
+        badge(&mut out, words::finding_state(finding), &finding.status);
+        out.raw("</td><td class=\"what\">").text(&finding.target).raw("<small>").text(&finding.fault);
+        out.raw("</small></td>")
+            .element("td", &finding.journey)
+            .raw("<td class=\"what\">")
+            .text(&finding.evidence);
+        if !finding.remedy.is_empty() {
+            out.raw("<small>").text(&finding.remedy).raw("</small>");
+        }
+        out.raw("</td></tr>\n");
+    }
+    close_table(&mut out, others.len().saturating_sub(ROWS_MAX));
+    out
+}
+
+fn write_card(out: &mut Markup, finding: &Finding) {
+    let state = words::finding_state(finding);
+    out.raw("<article class=\"finding ").raw(state.class()).raw("\"><h3>");
+    badge(out, state, &finding.status);
+    out.raw(" <span><bdi>").text(&finding.target).raw("</bdi> alone breaks <bdi>").text(&finding.journey);
+    out.raw("</bdi></span></h3><dl>");
+    for (name, text) in
+        [("Remedy", &finding.remedy), ("Evidence", &finding.evidence), ("Fault", &finding.fault)]
+    {
+        if !text.is_empty() {
+            out.raw("<div>").element("dt", name).element("dd", text).raw("</div>");
+        }
+    }
+    out.raw("</dl></article>\n");
 }

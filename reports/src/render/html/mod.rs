@@ -15,19 +15,19 @@ use crate::record::RunRecord;
 /// The most rows of one table.
 const ROWS_MAX: usize = 200;
 
-/// The document, in the order in which a reader asks: what came out, why, what was seen, what was done, how to repeat it.
+/// The document, in the order in which a reader asks: what came out, what to do, what was seen, what was done, what exactly was asked.
 pub(super) fn render(record: &RunRecord) -> Result<Vec<u8>, RenderError> {
     let sections = [
+        ("spof", "What this run says about single points of failure", faults::findings(record)),
         ("charts", "What happened", charts::section(record)?),
         ("objectives", "Objectives", verdict::objectives(record)),
         ("faults", "Faults and their proof", faults::proofs(record)),
-        ("spof", "What this run says about single points of failure", faults::findings(record)),
         ("journeys", "Journeys", journeys::section(record)?),
         ("probes", "Probes", run::probes(record)),
         ("guards", "Guards", run::guards(record)),
         ("health", "Generator and restoration", run::health(record)),
         ("timeline", "Timeline", run::timeline(record)),
-        ("reproduce", "How to reproduce", run::reproduce(record)),
+        ("experiment", "The experiment", run::experiment(record)),
     ];
     let mut out = Markup::html();
     out.raw("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
@@ -35,7 +35,7 @@ pub(super) fn render(record: &RunRecord) -> Result<Vec<u8>, RenderError> {
     out.raw("style-src 'unsafe-inline'; img-src data:\">\n");
     out.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     out.raw("<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n");
-    let title = format!("{}: {}", record.judgement.verdict.name().to_uppercase(), record.experiment.name);
+    let title = format!("{}: {}", super::words::headline(record).word, record.experiment.name);
     out.element("title", title)
         .raw("\n<style>\n")
         .raw(include_str!("report.css"))
@@ -60,7 +60,6 @@ fn short(title: &'static str) -> &'static str {
         "Faults and their proof" => "Faults",
         "What this run says about single points of failure" => "Single points of failure",
         "Generator and restoration" => "Health",
-        "How to reproduce" => "Reproduce",
         title => title,
     }
 }

@@ -1,4 +1,4 @@
-//! What watched the run, whether it can be trusted, what happened when, and how to repeat it.
+//! What watched the run, whether it can be trusted, what happened when, and what exactly was asked.
 
 use super::super::words::{self, State};
 use super::{ROWS_MAX, badge, close_table, number, open_table};
@@ -80,11 +80,7 @@ pub(super) fn health(record: &RunRecord) -> Markup {
     if let Some((state, text)) = words::restoration(record) {
         out.raw("<div><dt>Restoration</dt><dd>");
         badge(&mut out, state, if state == State::Good { "verified" } else { "incomplete" });
-        out.raw(" ").text(text);
-        for command in record.restoration.left.iter().take(ROWS_MAX) {
-            out.raw("<pre>").text(command).raw("</pre>");
-        }
-        out.raw("</dd></div>");
+        out.raw(" ").text(text).raw("</dd></div>");
     }
     if let Some((state, text)) = words::recovered(record) {
         out.raw("<div><dt>Recovery</dt><dd>");
@@ -129,13 +125,13 @@ fn write_event(out: &mut Markup, event: &EventRecord) {
     out.raw("<td class=\"kind\">").text(&event.kind).raw("</td>").element("td", &event.text).raw("</tr>\n");
 }
 
-/// Seed, command, experiment and host.
-pub(super) fn reproduce(record: &RunRecord) -> Markup {
+/// Its text, seed and host.
+pub(super) fn experiment(record: &RunRecord) -> Markup {
     let mut out = Markup::html();
-    out.raw("<pre class=\"command\">").text(&record.reproduce).raw("</pre>\n<dl class=\"about\">");
+    out.raw("<dl class=\"about\">");
     let about = [
-        ("Seed", record.seed.to_string()),
         ("File", record.experiment.file.clone()),
+        ("Seed", record.seed.to_string()),
         ("Kernel", record.host.kernel.clone()),
         ("Processors", record.host.cores.to_string()),
         ("Exit code", record.judgement.exit.to_string()),
@@ -145,7 +141,7 @@ pub(super) fn reproduce(record: &RunRecord) -> Markup {
     }
     let text = record.experiment.text.as_str();
     let shown = &text[..text.floor_char_boundary(YAML_MAX)];
-    out.raw("</dl>\n<details><summary>The experiment</summary><pre>").text(shown);
+    out.raw("</dl>\n<details><summary>Its text</summary><pre>").text(shown);
     if shown.len() < text.len() {
         out.text(format!("\n… {} more bytes", format::count((text.len() - shown.len()) as u64)));
     }
