@@ -450,10 +450,14 @@ pub struct Judgement {
     pub reasons: Vec<String>,
     /// Each clause in each phase.
     pub results: Vec<ObjectiveResult>,
-    /// From the first injection until an objective was first broken for a second; none if never.
+    /// From the first injection until an objective was first plainly broken; none if it was not seen to break.
     pub detect_s: Option<f64>,
-    /// From the last undo until every objective held for three seconds on end; none if not seen.
+    /// From the last undo until every objective held again, for three seconds on end or for as long as it took to be
+    /// sure; none if that was not seen.
     pub recover_s: Option<f64>,
+    /// Why there is no `recover_s`: still broken when the load ended, or too few requests to tell.
+    #[serde(default)]
+    pub recover_note: Option<String>,
     /// What the run says about single points of failure.
     pub findings: Vec<Finding>,
 }
@@ -471,7 +475,8 @@ pub struct ObjectiveResult {
     pub at_least: bool,
     /// The limit.
     pub limit: f64,
-    /// The point estimate, if there are data.
+    /// The point estimate, if there are data. A failure is slower than any answer: a latency whose quantile is one of
+    /// the failures has `samples`, but no estimate.
     pub estimate: Option<f64>,
     /// Lower end of the 95 % interval.
     pub low: Option<f64>,

@@ -408,6 +408,7 @@ pub(crate) fn missed() -> RunRecord {
             results,
             detect_s: Some(1.4),
             recover_s: Some(0.38),
+            recover_note: None,
             findings: findings(),
         },
     }
@@ -468,11 +469,14 @@ pub(crate) fn aborted() -> RunRecord {
     record.judgement.verdict = Verdict::Unknown;
     record.judgement.exit = 5;
     record.judgement.recover_s = None;
+    record.judgement.recover_note =
+        Some("the objectives of checkout did not hold again before the load ended".into());
     record.judgement.reasons =
         vec!["pop-drain of PoP ams is not restored: the control socket does not answer".into()];
     record.judgement.results[3].verdict = Verdict::Unknown;
     record.judgement.results[3].note = Some("no data".into());
     record.judgement.results[3].estimate = None;
+    record.judgement.results[3].samples = 0;
     (record.judgement.results[3].low, record.judgement.results[3].high) = (None, None);
     record
 }

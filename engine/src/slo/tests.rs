@@ -19,6 +19,15 @@ fn outcomes(ok: u64, bad: u64, ms: u64) -> Outcomes {
 
 /// One second of 400 requests in each of `seconds`, with what happens in the fault given by `fault`.
 fn load(name: &str, fault: impl Fn(u32) -> Outcomes, recovery_bad_seconds: u32) -> LoadRecord {
+    course(name, |second, phase| match phase {
+        Phase::Fault => fault(second - 10),
+        Phase::Recovery if second - 20 < recovery_bad_seconds => outcomes(100, 300, 10),
+        _ => outcomes(400, 0, 10),
+    })
+}
+
+/// 36 seconds: ten of baseline, ten of fault, six of recovery, ten after.
+fn course(name: &str, outcomes: impl Fn(u32, Phase) -> Outcomes) -> LoadRecord {
     let phase_at = |second: u32| match second {
         0..10 => Phase::Baseline,
         10..20 => Phase::Fault,
@@ -27,11 +36,7 @@ fn load(name: &str, fault: impl Fn(u32) -> Outcomes, recovery_bad_seconds: u32) 
     };
     let bucket = |second: u32| {
         let phase = phase_at(second);
-        let all = match phase {
-            Phase::Fault => fault(second - 10),
-            Phase::Recovery if second - 20 < recovery_bad_seconds => outcomes(100, 300, 10),
-            _ => outcomes(400, 0, 10),
-        };
+        let all = outcomes(second, phase);
         Bucket { at_s: f64::from(second), len_s: 1.0, phase, all, pops: BTreeMap::new() }
     };
     let buckets: Vec<Bucket> = (0..36).map(bucket).collect();
@@ -140,6 +145,7 @@ fn record(load: LoadRecord) -> RunRecord {
             results: vec![],
             detect_s: None,
             recover_s: None,
+            recover_note: None,
             findings: vec![],
         },
     }
@@ -292,4 +298,115 @@ fn the_same_record_gives_the_same_answer_after_a_trip_through_json() {
     let text = serde_json::to_string(&run).unwrap();
     let back: RunRecord = serde_json::from_str(&text).unwrap();
     assert_eq!(judge(&back), judge(&run));
+}
+
+#[test]
+fn seconds_with_too_few_requests_do_not_show_a_recovery() {
+    let judged = judge(&record(course("checkout", |_, phase| match phase {
+        Phase::Baseline | Phase::Fault => outcomes(400, 0, 10),
+        _ => outcomes(2, 0, 10),
+    })));
+    assert_eq!(judged.recover_s, None);
+    assert!(judged.recover_note.as_ref().unwrap().contains("too few requests"), "{:?}", judged.recover_note);
+    assert!(judged.reasons.iter().any(|reason| reason.contains("to tell when")), "{:?}", judged.reasons);
+    assert_eq!(judged.exit, exit::INCONCLUSIVE);
+}
+
+#[test]
+fn few_requests_are_put_together_until_they_decide() {
+    let mut run = record(course("checkout", |_, _| outcomes(40, 0, 10)));
+    run.objectives = vec![objective(Sli::Availability, 0.97)];
+    let judged = judge(&run);
+    assert_eq!((judged.recover_s, judged.exit), (Some(0.0), exit::HELD), "{:?}", judged.reasons);
+}
+
+#[test]
+fn an_outage_that_goes_on_after_the_undo_is_missed_however_few_requests_show_it() {
+    let run = record(course("checkout", |second, phase| match (second, phase) {
+        (20..26, _) => outcomes(0, 2, 10),
+        (26.., _) => outcomes(2, 0, 10),
+        _ => outcomes(400, 0, 10),
+    }));
+    let judged = judge(&run);
+    assert_eq!((judged.recover_s, judged.exit), (None, exit::MISSED), "{:?}", judged.reasons);
+    assert!(judged.reasons.iter().any(|reason| reason.contains("at least 6.0 s")), "{:?}", judged.reasons);
+}
+
+#[test]
+fn a_journey_that_is_broken_until_the_end_never_recovered() {
+    let judged = judge(&record(course("checkout", |second, _| match second {
+        20.. => outcomes(0, 400, 10),
+        _ => outcomes(400, 0, 10),
+    })));
+    assert_eq!((judged.recover_s, judged.exit), (None, exit::MISSED));
+    assert!(judged.recover_note.unwrap().contains("did not hold again"));
+}
+
+#[test]
+fn a_second_in_which_nothing_comes_back_is_not_good() {
+    let silence = |second, _| match second {
+        20..23 => Outcomes { due: 400, ..outcomes(0, 0, 10) },
+        _ => outcomes(400, 0, 10),
+    };
+    assert_eq!(judge(&record(course("checkout", silence))).recover_s, Some(3.0));
+    // One request that ends in the next second is no silence.
+    let slow = |second, _| match second {
+        20 | 22 | 24 => Outcomes { due: 1, ..outcomes(0, 0, 10) },
+        21 | 23 | 25 => Outcomes { due: 0, ..outcomes(1, 0, 10) },
+        _ => outcomes(400, 0, 10),
+    };
+    assert_eq!(judge(&record(course("checkout", slow))).recover_s, Some(1.0));
+}
+
+#[test]
+fn a_journey_without_a_request_after_the_undo_tells_nothing() {
+    let mut run = good();
+    run.loads[0].buckets.retain(|bucket| bucket.phase <= Phase::Fault);
+    run.loads[0].phases.retain(|stats| stats.phase <= Phase::Fault);
+    let judged = judge(&run);
+    assert_eq!((judged.recover_s, judged.exit), (None, exit::INCONCLUSIVE));
+}
+
+#[test]
+fn what_no_single_second_shows_is_detected_in_all_of_them() {
+    let mut run = record(course("checkout", |_, phase| match phase {
+        Phase::Fault => outcomes(37, 3, 10),
+        _ => outcomes(400, 0, 10),
+    }));
+    run.objectives = vec![objective(Sli::Availability, 0.95)];
+    let judged = judge(&run);
+    assert_eq!(judged.exit, exit::MISSED);
+    assert!(judged.detect_s.is_some_and(|seconds| seconds > 1.0), "{:?}", judged.detect_s);
+}
+
+#[test]
+fn failures_are_slower_than_any_answer() {
+    let mut run = record(load("checkout", |_| outcomes(280, 120, 10), 0));
+    run.objectives = vec![objective(Sli::Latency(0.99), 0.1)];
+    let judged = judge(&run);
+    assert_eq!((judged.verdict, judged.exit), (Verdict::Missed, exit::MISSED), "{:?}", judged.reasons);
+    assert!(
+        judged.reasons[0].contains("beyond measure: 30.000% of the requests failed"),
+        "{:?}",
+        judged.reasons
+    );
+    let fault = judged.results.iter().find(|result| result.phase == Phase::Fault).unwrap();
+    assert_eq!((fault.estimate, fault.samples), (None, 4000));
+    assert_eq!(judged.findings[0].status, "confirmed");
+    // Fewer failures than the quantile leaves out: the answers decide.
+    let mut run = record(load("checkout", |_| outcomes(399, 1, 10), 0));
+    run.objectives = vec![objective(Sli::Latency(0.99), 0.1)];
+    assert_eq!(judge(&run).exit, exit::HELD);
+}
+
+#[test]
+fn a_deadline_miss_is_a_failure_whatever_its_age() {
+    let mut late = outcomes(280, 0, 10);
+    let mut latencies = Latencies::decode(&late.latencies).unwrap();
+    (0..120).for_each(|_| latencies.record(2_000_000));
+    late.latencies = latencies.encode();
+    late.errors.insert("deadline".to_owned(), 120);
+    let mut run = record(load("checkout", |_| late.clone(), 0));
+    run.objectives = vec![objective(Sli::Latency(0.99), 5.0)];
+    assert_eq!(judge(&run).exit, exit::MISSED, "a limit beyond the deadline forgives nothing");
 }

@@ -2,7 +2,9 @@
 
 use crate::format::{NONE, count, instant, many, percent, seconds};
 use crate::latency::Latencies;
-use crate::record::{End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, RunRecord, Verdict};
+use crate::record::{
+    End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, Phase, RunRecord, Verdict,
+};
 use crate::table::Tone;
 use crate::{RenderError, series};
 
@@ -105,10 +107,22 @@ pub(super) fn end(record: &RunRecord) -> Option<String> {
 pub(super) fn detected(record: &RunRecord) -> Option<String> {
     was_injected(record).then(|| {
         record.judgement.detect_s.map_or_else(
-            || "no objective broke".to_owned(),
+            || not_detected(record).1.to_owned(),
             |s| format!("an objective broke {} after the first injection", seconds(s)),
         )
     })
+}
+
+/// What it means that there is no time of detection: a state, and why.
+pub(super) fn not_detected(record: &RunRecord) -> (State, &'static str) {
+    let in_fault = || record.judgement.results.iter().filter(|result| result.phase == Phase::Fault);
+    if in_fault().any(|result| result.verdict == Verdict::Missed) {
+        (State::Bad, "an objective broke, but too few requests tell when")
+    } else if in_fault().any(|result| result.verdict == Verdict::Unknown) {
+        (State::Unsure, "no objective was seen to break, but not all could be decided")
+    } else {
+        (State::Good, "no objective broke")
+    }
 }
 
 /// How long it took until all objectives held again; nothing when nothing was injected or broken.
@@ -125,8 +139,10 @@ pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
                 format!("every objective held {} after the last undo ({allowed} allowed)", seconds(s)),
             ))
         }
-        (None, Some(_)) => Some((State::Unsure, format!("recovery was not seen ({allowed} allowed)"))),
-        (None, None) => None,
+        (None, detected) => match &record.judgement.recover_note {
+            Some(note) => Some((State::Unsure, format!("{note} ({allowed} allowed)"))),
+            None => detected.map(|_| (State::Unsure, format!("recovery was not seen ({allowed} allowed)"))),
+        },
     }
 }
 
