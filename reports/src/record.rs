@@ -205,6 +205,9 @@ pub struct PhaseStats {
     pub kinds: BTreeMap<String, Outcomes>,
     /// By PoP, from the response header; failures without a response are under `-`.
     pub pops: BTreeMap<String, Outcomes>,
+    /// Answers by instance that served them, as named in their `x-squall-path` header; empty if none were named.
+    #[serde(default)]
+    pub instances: BTreeMap<String, u64>,
     /// By status code.
     pub statuses: BTreeMap<u16, u64>,
 }

@@ -92,7 +92,9 @@ struct PhaseTally {
 impl PhaseTally {
     fn close(self, phase: Phase) -> PhaseStats {
         let pops = self.pops.into_iter().map(|(pop, tally)| (pop, tally.close())).collect();
-        PhaseStats { phase, all: self.all.close(), kinds: BTreeMap::new(), pops, statuses: self.statuses }
+        let instances = BTreeMap::from([("edge-ams".to_owned(), self.all.outcomes.ok)]);
+        let (all, kinds) = (self.all.close(), BTreeMap::new());
+        PhaseStats { phase, all, kinds, pops, instances, statuses: self.statuses }
     }
 }
 
@@ -510,7 +512,7 @@ pub(crate) fn with_text_everywhere(text: &str) -> RunRecord {
                 for (name, field) in fields.iter_mut().filter(|(name, _)| !FIXED.contains(&name.as_str())) {
                     replace(field, text, name);
                 }
-                for keyed in ["errors", "pops", "kinds"] {
+                for keyed in ["errors", "pops", "kinds", "instances"] {
                     if let Some(serde_json::Value::Object(map)) = fields.get_mut(keyed) {
                         let renamed = std::mem::take(map).into_iter().enumerate();
                         map.extend(renamed.map(|(i, (_, value))| (format!("{text}{i}"), value)));

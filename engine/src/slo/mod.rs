@@ -6,6 +6,7 @@ pub mod measure;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use course::Recovery;
 use reports::record::{End, Judgement, ObjectiveResult, Phase, RunRecord, Verdict};
@@ -101,6 +102,8 @@ fn conclude(
         .map(|result| format!("undecided: {}", measure::sentence(result)))
         .collect();
     unknown.extend(recovery.doubts.iter().cloned());
+    // What nobody can meet, nobody misses: holding would say nothing.
+    unknown.extend(finding::unmet(record));
     if !unknown.is_empty() || results.is_empty() {
         let reasons = if unknown.is_empty() { vec!["nothing was judged".to_owned()] } else { unknown };
         return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);

@@ -43,7 +43,14 @@ fn course(name: &str, outcomes: impl Fn(u32, Phase) -> Outcomes) -> LoadRecord {
     let phases = [Phase::Baseline, Phase::Fault, Phase::Recovery, Phase::After].map(|phase| {
         let parts: Vec<&Bucket> = buckets.iter().filter(|bucket| bucket.phase == phase).collect();
         let all = super::finding::merge(&parts);
-        PhaseStats { phase, all, kinds: BTreeMap::new(), pops: BTreeMap::new(), statuses: BTreeMap::new() }
+        PhaseStats {
+            phase,
+            all,
+            kinds: BTreeMap::new(),
+            pops: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+        }
     });
     LoadRecord {
         name: name.to_owned(),
@@ -409,4 +416,88 @@ fn a_deadline_miss_is_a_failure_whatever_its_age() {
     let mut run = record(load("checkout", |_| late.clone(), 0));
     run.objectives = vec![objective(Sli::Latency(0.99), 5.0)];
     assert_eq!(judge(&run).exit, exit::MISSED, "a limit beyond the deadline forgives nothing");
+}
+
+/// What the answers of a journey before the fault named.
+fn name_instances(load: &mut LoadRecord, named: &[(&str, u64)]) {
+    for stats in &mut load.phases {
+        stats.statuses = BTreeMap::from([(200, 4000)]);
+        stats.instances = named.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    }
+}
+
+#[test]
+fn what_no_answer_came_through_is_untested_and_holding_says_nothing() {
+    let mut run = good();
+    run.topology.as_mut().unwrap().services[0].instances.push("auth-2".to_owned());
+    name_instances(&mut run.loads[0], &[("edge-1", 4000), ("auth-2", 4000)]);
+    let judged = judge(&run);
+    assert_eq!(judged.findings[0].status, "untested");
+    let evidence = &judged.findings[0].evidence;
+    assert!(
+        evidence.contains("no answer of checkout came through auth-1 before the fault (0 of 4,000)"),
+        "{evidence}"
+    );
+    assert_eq!((judged.verdict, judged.exit), (Verdict::Unknown, exit::INCONCLUSIVE));
+    assert!(judged.reasons[0].contains("no journey's traffic met auth-1"), "{:?}", judged.reasons);
+    // A miss is a miss, whoever was met.
+    run.recover_within_s = -1.0;
+    assert_eq!(judge(&run).exit, exit::MISSED);
+}
+
+#[test]
+fn a_refuted_finding_says_how_much_was_served_before() {
+    let mut run = good();
+    name_instances(&mut run.loads[0], &[("auth-1", 1960)]);
+    let judged = judge(&run);
+    assert_eq!((judged.findings[0].status.as_str(), judged.exit), ("refuted", exit::HELD));
+    let evidence = &judged.findings[0].evidence;
+    assert!(evidence.contains("auth-1 served 49.00% of its answers before"), "{evidence}");
+}
+
+#[test]
+fn one_journey_that_meets_it_is_enough_for_the_verdict_but_not_for_the_other_journey() {
+    let mut run = good();
+    let mut browse = run.loads[0].clone();
+    "browse".clone_into(&mut browse.name);
+    run.objectives.push(Objective { journey: "browse".to_owned(), ..objective(Sli::Availability, 0.995) });
+    run.topology = None;
+    name_instances(&mut run.loads[0], &[("auth-1", 4000)]);
+    name_instances(&mut browse, &[("edge-1", 4000)]);
+    run.loads.push(browse);
+    let judged = judge(&run);
+    assert_eq!(judged.exit, exit::HELD, "{:?}", judged.reasons);
+    let status =
+        |journey: &str| judged.findings.iter().find(|f| f.journey == journey).unwrap().status.clone();
+    assert_eq!((status("checkout").as_str(), status("browse").as_str()), ("refuted", "untested"));
+}
+
+#[test]
+fn a_pop_that_served_nobody_is_not_met() {
+    let mut run = good();
+    "PoP sin".clone_into(&mut run.injections[0].target);
+    run.injections[0].service = None;
+    let pops = |name: &str| BTreeMap::from([(name.to_owned(), outcomes(4000, 0, 10))]);
+    for stats in &mut run.loads[0].phases {
+        stats.statuses = BTreeMap::from([(200, 4000)]);
+        stats.pops = pops("fra");
+    }
+    assert_eq!(judge(&run).exit, exit::INCONCLUSIVE);
+    run.loads[0].phases[0].pops = pops("sin");
+    let judged = judge(&run);
+    assert_eq!(judged.exit, exit::HELD, "{:?}", judged.reasons);
+    assert!(judged.findings[0].evidence.contains("PoP sin served 100% of its answers"));
+}
+
+#[test]
+fn where_answers_name_nobody_nothing_is_claimed() {
+    let judged = judge(&good());
+    assert_eq!(judged.exit, exit::HELD);
+    assert!(judged.findings[0].evidence.starts_with("checkout held while it was broken"));
+    // Names beyond the bound may be anybody's, and those of others do not show that this one would be named.
+    let mut run = good();
+    name_instances(&mut run.loads[0], &[("edge-1", 4000), ("other", 10)]);
+    assert_eq!(judge(&run).findings[0].status, "refuted");
+    name_instances(&mut run.loads[0], &[("edge-1", 4000)]);
+    assert_eq!(judge(&run).findings[0].status, "refuted");
 }
