@@ -248,6 +248,20 @@ pub struct GeneratorRecord {
     pub connections_max: u64,
     /// Why its numbers must not be trusted; empty when it kept up.
     pub saturated: Vec<String>,
+    /// How short of CPU its host was, by phase; empty if the kernel does not say.
+    #[serde(default)]
+    pub strain: Vec<Strain>,
+}
+
+/// How short of CPU the generator's host was in one phase, whoever used it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Strain {
+    /// Which.
+    pub phase: Phase,
+    /// Share of the time in which some task waited for a CPU.
+    pub waited: f64,
+    /// Share of all CPU time that a hypervisor gave to others.
+    pub stolen: f64,
 }
 
 /// One injection.

@@ -388,6 +388,7 @@ pub(crate) fn missed() -> RunRecord {
             cpu_max: 0.31,
             connections_max: 148,
             saturated: vec![],
+            strain: vec![Strain { phase: Phase::Fault, waited: 0.21, stolen: 0.0 }],
         },
         injections: injections(),
         probes: probes(),

@@ -8,8 +8,8 @@ use reports::record::{
     Bucket, Finding, InjectionRecord, LoadRecord, Outcomes, Phase, RunRecord, ServiceInfo, Verdict,
 };
 
-use super::measure;
 use super::traffic::{self, Met};
+use super::{host, measure};
 
 /// Injections of one fault that hit one thing at one time.
 pub(super) struct Group<'r> {
@@ -187,12 +187,18 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
         record.objectives.iter().filter(|o| o.journey == load.name && o.phases.contains(&Phase::Fault))
     {
         let measured = measure::measure(objective, &merged, &live).unwrap_or_default();
-        let verdict = measure::answer(objective, &measured);
+        let mut verdict = measure::answer(objective, &measured);
         let seen = measured
             .estimate
             .map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
-        let sentence =
+        let mut sentence =
             format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
+        if verdict == Verdict::Missed
+            && let Some(why) = host::excuse(record, objective, Phase::Fault, &merged)
+        {
+            verdict = Verdict::Unknown;
+            sentence = format!("{sentence}; {why}");
+        }
         match &mut worst {
             Some((known, sentences)) if rank(verdict) == rank(*known) => sentences.push(sentence),
             Some((known, _)) if rank(verdict) < rank(*known) => {}

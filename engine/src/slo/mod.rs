@@ -2,6 +2,7 @@
 
 mod course;
 mod finding;
+mod host;
 pub mod measure;
 pub mod stats;
 #[cfg(test)]
@@ -58,7 +59,14 @@ fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
                 continue;
             }
             let load = record.loads.iter().find(|load| load.name == objective.journey);
-            results.push(measure::in_phase(objective, load, *phase));
+            let mut result = measure::in_phase(objective, load, *phase);
+            let stats = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == *phase));
+            if let (Verdict::Missed, Some(stats)) = (result.verdict, stats)
+                && let Some(why) = host::excuse(record, objective, *phase, &stats.all)
+            {
+                (result.verdict, result.note) = (Verdict::Unknown, Some(why));
+            }
+            results.push(result);
         }
     }
     results
@@ -84,6 +92,7 @@ fn conclude(
         End::NotSteady(why) => {
             let mut reasons = saturation(record);
             reasons.push(format!("the baseline was not steady, so nothing was injected: {why}"));
+            reasons.extend(host::shortage(record, Phase::Baseline));
             return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);
         }
         End::Completed => {}
@@ -96,11 +105,8 @@ fn conclude(
     if !missed.is_empty() {
         return (Verdict::Missed, exit::MISSED, missed);
     }
-    let mut unknown: Vec<String> = results
-        .iter()
-        .filter(|result| result.verdict == Verdict::Unknown)
-        .map(|result| format!("undecided: {}", measure::sentence(result)))
-        .collect();
+    let mut unknown: Vec<String> =
+        results.iter().filter(|result| result.verdict == Verdict::Unknown).map(undecided).collect();
     unknown.extend(recovery.doubts.iter().cloned());
     // What nobody can meet, nobody misses: holding would say nothing.
     unknown.extend(finding::unmet(record));
@@ -113,6 +119,12 @@ fn conclude(
         results.len()
     );
     (Verdict::Held, exit::HELD, vec![reason])
+}
+
+fn undecided(result: &ObjectiveResult) -> String {
+    let why = result.note.as_ref().filter(|_| result.estimate.is_some());
+    let why = why.map_or(String::new(), |why| format!("; {why}"));
+    format!("undecided: {}{why}", measure::sentence(result))
 }
 
 /// Why the load itself must not be believed.

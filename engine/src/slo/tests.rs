@@ -136,6 +136,7 @@ fn record(load: LoadRecord) -> RunRecord {
             cpu_max: 0.0,
             connections_max: 0,
             saturated: vec![],
+            strain: vec![],
         },
         injections: vec![injection("auth-1", Some("auth"), 10.0, 20.0)],
         probes: vec![],
@@ -500,4 +501,57 @@ fn where_answers_name_nobody_nothing_is_claimed() {
     assert_eq!(judge(&run).findings[0].status, "refuted");
     name_instances(&mut run.loads[0], &[("edge-1", 4000)]);
     assert_eq!(judge(&run).findings[0].status, "refuted");
+}
+
+/// 5 % of the answers in the fault take 300 ms, on a host that was this short of CPU.
+fn slow_tail(baseline: f64, fault: f64, stolen: f64) -> RunRecord {
+    let tail = |_| {
+        let mut latencies = Latencies::default();
+        (0..400).for_each(|i| latencies.record(if i % 20 == 0 { 300_000 } else { 10_000 }));
+        Outcomes { latencies: latencies.encode(), ..outcomes(400, 0, 10) }
+    };
+    let mut run = record(load("checkout", tail, 0));
+    let strain = |phase, waited, stolen| Strain { phase, waited, stolen };
+    run.generator.strain = vec![strain(Phase::Baseline, baseline, 0.0), strain(Phase::Fault, fault, stolen)];
+    run
+}
+
+#[test]
+fn the_host_s_shortage_of_cpu_is_not_held_against_the_target() {
+    for run in [slow_tail(0.3, 0.9, 0.0), slow_tail(0.3, 0.4, 0.2)] {
+        let judged = judge(&run);
+        assert_eq!(
+            (judged.verdict, judged.exit),
+            (Verdict::Unknown, exit::INCONCLUSIVE),
+            "{:?}",
+            judged.reasons
+        );
+        assert!(judged.reasons[0].contains("it may be the host's fault"), "{:?}", judged.reasons);
+        assert_eq!(judged.findings[0].status, "untested");
+    }
+}
+
+#[test]
+fn the_host_is_no_excuse_for_what_it_did_not_do() {
+    assert_eq!(judge(&slow_tail(0.3, 0.5, 0.0)).exit, exit::MISSED, "a host with CPU to spare");
+    assert_eq!(judge(&slow_tail(0.9, 0.9, 0.0)).exit, exit::MISSED, "as short in the baseline, which held");
+    let mut all_slow = record(load("checkout", |_| outcomes(400, 0, 300), 0));
+    all_slow.generator.strain = slow_tail(0.3, 0.9, 0.0).generator.strain;
+    assert_eq!(judge(&all_slow).exit, exit::MISSED, "most requests missed");
+    let mut failing = record(load("checkout", |_| outcomes(380, 20, 10), 0));
+    failing.generator.strain = slow_tail(0.3, 0.9, 0.0).generator.strain;
+    assert_eq!(judge(&failing).exit, exit::MISSED, "failures are no delays");
+}
+
+#[test]
+fn a_record_from_before_these_facts_were_kept_is_judged_all_the_same() {
+    let run = good();
+    let mut old = serde_json::to_value(&run).unwrap();
+    old["generator"].as_object_mut().unwrap().remove("strain");
+    old["judgement"].as_object_mut().unwrap().remove("recover_note");
+    for stats in old["loads"][0]["phases"].as_array_mut().unwrap() {
+        stats.as_object_mut().unwrap().remove("instances");
+    }
+    let old: RunRecord = serde_json::from_value(old).unwrap();
+    assert_eq!(judge(&old), judge(&run));
 }

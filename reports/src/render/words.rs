@@ -149,8 +149,14 @@ pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
 /// What the generator says about itself, and why it must not be trusted if so.
 pub(super) fn generator_facts(record: &RunRecord) -> String {
     let g = &record.generator;
+    let waited = g.strain.iter().map(|strain| strain.waited).fold(0.0, f64::max);
+    let strain = if g.strain.is_empty() {
+        String::new()
+    } else {
+        format!("; the host was short of CPU for {} of a phase at most", percent(waited))
+    };
     let facts = format!(
-        "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}",
+        "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}{strain}",
         count(g.sent),
         count(g.due),
         many(u64::from(g.workers), "worker"),
