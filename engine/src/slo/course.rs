@@ -86,7 +86,9 @@ struct Pool {
 impl Pool {
     fn of(slices: &[Slice]) -> Self {
         let mut pool = Self::default();
-        slices.iter().for_each(|slice| pool.add(slice));
+        for slice in slices {
+            pool.add(slice);
+        }
         pool
     }
 

@@ -31,7 +31,7 @@ pub(super) fn met(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> M
         before().any(|stats| stats.instances.contains_key("other") || stats.pops.contains_key("other"));
     let elsewhere = !finding::passes(record, group.service(record), &load.name);
     let would_be_named = || elsewhere || group.names().all(|name| known(record, group, name));
-    let names_some = before().any(|stats| tells(stats));
+    let names_some = before().any(tells);
     match (count, answers) {
         (1.., _) => Met::Some(count.min(answers), answers),
         (0, 1..) if names_some && !untold && would_be_named() => Met::Never(answers),
