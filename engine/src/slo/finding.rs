@@ -105,6 +105,10 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
             Verdict::Held => {
                 held(&target(group, None), traffic::met(record, group, load), &load.name, &sentence)
             }
+            // It may be what they share: workers, connections.
+            Verdict::Missed if alone && !passes(record, service, &load.name) => {
+                ("confirmed", format!("though {} does not pass through it, {sentence}", load.name))
+            }
             Verdict::Missed if alone => ("confirmed", sentence),
             Verdict::Missed => ("untested", format!("several things were broken at once; {sentence}")),
             Verdict::Unknown => ("untested", sentence),
