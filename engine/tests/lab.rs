@@ -205,7 +205,7 @@ async fn everything_is_up_soon_and_answers_name_pop_and_path() {
         assert_eq!(seen.status, 200, "{}", seen.body);
         let path: Vec<&str> = seen.header("x-squall-path").split(',').collect();
         let services: Vec<&str> = path.iter().map(|name| name.split('-').next().unwrap()).collect();
-        assert_eq!(services, ["edge", "origin", "catalog", "auth"]);
+        assert_eq!(services, ["edge", "kv", "origin", "catalog", "auth"]);
         assert_eq!(path[0], format!("edge-{}", seen.pop()));
         assert_eq!(seen.header("x-squall-stale"), "");
         pops.push(seen.pop().to_owned());

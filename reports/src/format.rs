@@ -181,9 +181,14 @@ pub fn limit(sli: Sli, at_least: bool, limit: f64) -> String {
     format!("{sign} {value}")
 }
 
-/// The point estimate of a result, with as many decimals as its interval.
+/// The point estimate of a result, with as many decimals as its interval. A latency whose quantile is a failure is
+/// beyond measure.
 pub fn estimate(result: &ObjectiveResult) -> String {
-    result.estimate.map_or_else(|| NONE.to_owned(), |v| alike(result, v))
+    match (result.estimate, result.sli) {
+        (Some(v), _) => alike(result, v),
+        (None, Sli::Latency(_)) if result.samples > 0 => "failed".to_owned(),
+        (None, _) => NONE.to_owned(),
+    }
 }
 
 /// The 95 % interval of a result: `[99.90%, 99.99%]`, with one end only `≥ 561 ms`; empty when there is none.
@@ -317,6 +322,14 @@ mod tests {
         result.high = None;
         assert_eq!(interval(&result), "≥ 99.90%");
         (result.estimate, result.low, result.high) = (None, None, None);
+        assert_eq!(estimate_and_interval(&result), NONE);
+        result.sli = Sli::Latency(0.99);
+        assert_eq!(
+            estimate_and_interval(&result),
+            "failed",
+            "a quantile that is a failure is no missing data"
+        );
+        result.samples = 0;
         assert_eq!(estimate_and_interval(&result), NONE);
     }
 

@@ -205,6 +205,9 @@ pub struct PhaseStats {
     pub kinds: BTreeMap<String, Outcomes>,
     /// By PoP, from the response header; failures without a response are under `-`.
     pub pops: BTreeMap<String, Outcomes>,
+    /// Answers by instance that served them, as named in their `x-squall-path` header; empty if none were named.
+    #[serde(default)]
+    pub instances: BTreeMap<String, u64>,
     /// By status code.
     pub statuses: BTreeMap<u16, u64>,
 }
@@ -245,6 +248,20 @@ pub struct GeneratorRecord {
     pub connections_max: u64,
     /// Why its numbers must not be trusted; empty when it kept up.
     pub saturated: Vec<String>,
+    /// How short of CPU its host was, by phase; empty if the kernel does not say.
+    #[serde(default)]
+    pub strain: Vec<Strain>,
+}
+
+/// How short of CPU the generator's host was in one phase, whoever used it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Strain {
+    /// Which.
+    pub phase: Phase,
+    /// Share of the time in which some task waited for a CPU.
+    pub waited: f64,
+    /// Share of all CPU time that a hypervisor gave to others.
+    pub stolen: f64,
 }
 
 /// One injection.
@@ -450,10 +467,14 @@ pub struct Judgement {
     pub reasons: Vec<String>,
     /// Each clause in each phase.
     pub results: Vec<ObjectiveResult>,
-    /// From the first injection until an objective was first broken for a second; none if never.
+    /// From the first injection until an objective was first plainly broken; none if it was not seen to break.
     pub detect_s: Option<f64>,
-    /// From the last undo until every objective held for three seconds on end; none if not seen.
+    /// From the last undo until every objective held again, for three seconds on end or for as long as it took to be
+    /// sure; none if that was not seen.
     pub recover_s: Option<f64>,
+    /// Why there is no `recover_s`: still broken when the load ended, or too few requests to tell.
+    #[serde(default)]
+    pub recover_note: Option<String>,
     /// What the run says about single points of failure.
     pub findings: Vec<Finding>,
 }
@@ -471,7 +492,8 @@ pub struct ObjectiveResult {
     pub at_least: bool,
     /// The limit.
     pub limit: f64,
-    /// The point estimate, if there are data.
+    /// The point estimate, if there are data. A failure is slower than any answer: a latency whose quantile is one of
+    /// the failures has `samples`, but no estimate.
     pub estimate: Option<f64>,
     /// Lower end of the 95 % interval.
     pub low: Option<f64>,

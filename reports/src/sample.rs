@@ -92,7 +92,9 @@ struct PhaseTally {
 impl PhaseTally {
     fn close(self, phase: Phase) -> PhaseStats {
         let pops = self.pops.into_iter().map(|(pop, tally)| (pop, tally.close())).collect();
-        PhaseStats { phase, all: self.all.close(), kinds: BTreeMap::new(), pops, statuses: self.statuses }
+        let instances = BTreeMap::from([("edge-ams".to_owned(), self.all.outcomes.ok)]);
+        let (all, kinds) = (self.all.close(), BTreeMap::new());
+        PhaseStats { phase, all, kinds, pops, instances, statuses: self.statuses }
     }
 }
 
@@ -386,6 +388,7 @@ pub(crate) fn missed() -> RunRecord {
             cpu_max: 0.31,
             connections_max: 148,
             saturated: vec![],
+            strain: vec![Strain { phase: Phase::Fault, waited: 0.21, stolen: 0.0 }],
         },
         injections: injections(),
         probes: probes(),
@@ -408,6 +411,7 @@ pub(crate) fn missed() -> RunRecord {
             results,
             detect_s: Some(1.4),
             recover_s: Some(0.38),
+            recover_note: None,
             findings: findings(),
         },
     }
@@ -468,11 +472,14 @@ pub(crate) fn aborted() -> RunRecord {
     record.judgement.verdict = Verdict::Unknown;
     record.judgement.exit = 5;
     record.judgement.recover_s = None;
+    record.judgement.recover_note =
+        Some("the objectives of checkout did not hold again before the load ended".into());
     record.judgement.reasons =
         vec!["pop-drain of PoP ams is not restored: the control socket does not answer".into()];
     record.judgement.results[3].verdict = Verdict::Unknown;
     record.judgement.results[3].note = Some("no data".into());
     record.judgement.results[3].estimate = None;
+    record.judgement.results[3].samples = 0;
     (record.judgement.results[3].low, record.judgement.results[3].high) = (None, None);
     record
 }
@@ -506,7 +513,7 @@ pub(crate) fn with_text_everywhere(text: &str) -> RunRecord {
                 for (name, field) in fields.iter_mut().filter(|(name, _)| !FIXED.contains(&name.as_str())) {
                     replace(field, text, name);
                 }
-                for keyed in ["errors", "pops", "kinds"] {
+                for keyed in ["errors", "pops", "kinds", "instances"] {
                     if let Some(serde_json::Value::Object(map)) = fields.get_mut(keyed) {
                         let renamed = std::mem::take(map).into_iter().enumerate();
                         map.extend(renamed.map(|(i, (_, value))| (format!("{text}{i}"), value)));

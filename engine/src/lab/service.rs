@@ -186,14 +186,15 @@ impl Edge {
         }
     }
 
-    /// Reads the flags; says whether the last known ones had to do.
-    async fn stale_flags(&self, ask: &Ask) -> Option<String> {
-        let reply = self.kv.call("/flags", ask.until.min(Instant::now() + TO_KV)).await;
-        if reply.status.is_success() {
-            *locked(&self.flags) = reply.body;
-            return None;
+    /// Reads the flags; then what the answer says about them: who gave them, or that the last known ones had to do.
+    async fn with_flags(&self, ask: &Ask, answer: impl Future<Output = Reply>) -> Reply {
+        let flags = self.kv.call("/flags", ask.until.min(Instant::now() + TO_KV)).await;
+        let fresh = flags.status.is_success();
+        if fresh {
+            *locked(&self.flags) = flags.body;
         }
-        Some("kv".to_owned())
+        let reply = answer.await;
+        if fresh { reply.through(&flags.path) } else { Reply { stale: Some("kv".to_owned()), ..reply } }
     }
 
     async fn cached(&self, ask: &Ask, keep: Keep) -> Reply {
@@ -220,14 +221,8 @@ impl Edge {
             return refusal;
         }
         let reply = match ask.path() {
-            "/checkout" => {
-                let stale = self.stale_flags(ask).await;
-                Reply { stale, ..self.origin.call(&ask.target, ask.until).await }
-            }
-            "/browse" => {
-                let stale = self.stale_flags(ask).await;
-                Reply { stale, ..self.cached(ask, BROWSE).await }
-            }
+            "/checkout" => self.with_flags(ask, self.origin.call(&ask.target, ask.until)).await,
+            "/browse" => self.with_flags(ask, self.cached(ask, BROWSE)).await,
             "/login" => self.origin.call(&ask.target, ask.until).await,
             path if path.starts_with("/asset/") => self.cached(ask, ASSET).await,
             _ => Reply::unknown(),

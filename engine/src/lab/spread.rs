@@ -1,7 +1,9 @@
 //! How the load balancer spreads requests over PoPs: weight, health, drains with leases. Pure: time comes in.
 //!
 //! Invariants: a drain ends at its lease, whoever set it; no request goes to a PoP that is down or whose weight is zero;
-//! over any run of requests the counts follow the weights (smooth weighted round robin).
+//! over any run of requests the counts follow the weights, to within [`DEVIATION`] requests (smooth weighted round robin,
+//! in an order that chance decides: a strict one would fall into step with evenly spaced arrivals, and give each journey
+//! PoPs of its own).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::model::BASE_WEIGHT;
 use super::retry::{Choose, Passive};
+use crate::random::Random;
 
 /// The most drains at a time.
 const DRAINS_MAX: usize = 64;
@@ -20,11 +23,18 @@ const LEASE_MAX: Duration = Duration::from_hours(1);
 /// Checks in a row that change a PoP's state, up or down.
 const CHECKS: u32 = 2;
 
+/// How far the requests of a PoP may ever be from its share of them, while weights and health stay as they are.
+#[cfg(test)]
+const DEVIATION: f64 = 2.0;
+/// Of the chance in the order: any will do.
+const SEED: u64 = 1;
+
 /// The balancer's state.
 #[derive(Debug)]
 pub(super) struct Spread {
     pops: Vec<Pop>,
     drains: BTreeMap<String, Drain>,
+    random: Random,
 }
 
 #[derive(Debug)]
@@ -54,7 +64,8 @@ impl Spread {
     pub(super) fn new(pops: impl IntoIterator<Item = String>) -> Self {
         let pop =
             |name| Pop { name, up: true, against: 0, passive: Passive::default(), credit: 0.0, requests: 0 };
-        Self { pops: pops.into_iter().map(pop).collect(), drains: BTreeMap::new() }
+        let pops = pops.into_iter().map(pop).collect();
+        Self { pops, drains: BTreeMap::new(), random: Random::new(SEED, 0) }
     }
 
     /// Hears the outcome of one active health check.
@@ -192,10 +203,11 @@ impl Choose for Spread {
         for (index, weight) in &candidates {
             self.pops[*index].credit += weight;
         }
-        let best = candidates
-            .iter()
-            .map(|(index, _)| *index)
-            .reduce(|a, b| if self.pops[b].credit > self.pops[a].credit { b } else { a })?;
+        // Chance of less than one round's credit: it changes the order within rounds, and no counts beyond them.
+        let random = &mut self.random;
+        let drawn =
+            candidates.iter().map(|(index, _)| (*index, self.pops[*index].credit + random.unit() * total));
+        let (best, _) = drawn.reduce(|a, b| if b.1 > a.1 { b } else { a })?;
         let pop = &mut self.pops[best];
         pop.credit -= total;
         pop.requests += 1;
@@ -221,6 +233,8 @@ fn leased(lease: Duration) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(3);
@@ -251,6 +265,43 @@ mod tests {
             spread.renew(now + LEASE * 2, "r/1", Some(0.0), LEASE).is_err(),
             "an ended drain must not revive"
         );
+    }
+
+    #[test]
+    fn no_rhythm_of_arrivals_starves_a_pop_of_a_journey() {
+        let now = Instant::now();
+        for (every, of) in [(3, 0), (3, 2), (2, 1), (6, 4)] {
+            let mut spread = spread();
+            let mut seen = [0; 3];
+            for request in 0..3000 {
+                let pop = spread.choose(now, &[]).unwrap();
+                if request % every == of {
+                    seen[pop] += 1;
+                }
+            }
+            let fair = 1000 / every;
+            assert!(seen.iter().all(|n| (fair / 2..fair * 2).contains(n)), "one of {every}: {seen:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn counts_never_stray_from_the_weights(shares in prop::array::uniform3(0.05f64..1.0), before in 0usize..50) {
+            let now = Instant::now();
+            let mut spread = spread();
+            for (pop, share) in ["fra", "iad", "sin"].into_iter().zip(shares) {
+                spread.drain(now, pop, pop, share, LEASE).unwrap();
+            }
+            let total: f64 = shares.iter().sum();
+            let mut seen = [0usize; 3];
+            for request in 1..=before + 500 {
+                seen[spread.choose(now, &[]).unwrap()] += 1;
+                for (n, share) in seen.iter().zip(shares) {
+                    let wanted = request as f64 * share / total;
+                    prop_assert!((*n as f64 - wanted).abs() <= DEVIATION, "{seen:?} of {request} by {shares:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@ use reports::record::{LoadRecord, Phase};
 use tokio::sync::{mpsc, oneshot};
 
 use super::clock::{Clock, MILLISECOND, SECOND};
+use super::phase::PhaseCell;
 use super::saturation::{CPU_HOT, Facts, saturation};
+use super::strain::StrainMeter;
 use super::sums::LoadSums;
 use super::tally::{PhaseSlice, Slice, Tally};
 use super::{Errors, Load, LoadOutcome};
@@ -94,6 +96,8 @@ pub(super) struct Collector {
     /// By worker: seconds before this one are complete.
     complete: Vec<u64>,
     facts: Facts,
+    phase: Arc<PhaseCell>,
+    strain: StrainMeter,
 }
 
 impl Collector {
@@ -101,6 +105,7 @@ impl Collector {
         loads: Vec<Arc<Load>>,
         workers: u32,
         clock: Clock,
+        phase: Arc<PhaseCell>,
         slices: Receiver<Slice>,
         ticks: mpsc::Sender<Tick>,
     ) -> Self {
@@ -116,6 +121,8 @@ impl Collector {
             next_tick: 0,
             complete: vec![0; workers as usize],
             facts: Facts { workers, ..Facts::default() },
+            phase,
+            strain: StrainMeter::default(),
         }
     }
 
@@ -131,7 +138,9 @@ impl Collector {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            self.tick(self.clock.now());
+            let now = self.clock.now();
+            self.strain.look(now, self.phase.get());
+            self.tick(now);
         }
         self.facts.broken = threads
             .into_iter()
@@ -225,6 +234,7 @@ impl Collector {
             cpu_max: facts.cpu_max,
             connections_max: facts.connections_max,
             saturated: saturation(&facts, None),
+            strain: self.strain.record(),
         };
         LoadOutcome { loads: records, generator, facts }
     }

@@ -223,7 +223,7 @@ fn ending<'a>(exchange: &Exchange, parser: &'a Parser, request: &Request) -> End
         _ if !parser.found(request.needle.as_ref()) => Some(ErrorClass::Expectation),
         _ => None,
     };
-    Ending { failure, status, pop: parser.pop(), sent: true }
+    Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {

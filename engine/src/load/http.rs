@@ -14,6 +14,8 @@ use needle::Search;
 pub(super) const HEAD_MAX: usize = 64 * 1024;
 /// The longest PoP name that is kept, in bytes.
 pub(super) const POP_MAX: usize = 64;
+/// The longest list of instances that is kept, in bytes.
+pub(super) const PATH_MAX: usize = 256;
 /// A partial head larger than this gives its memory back.
 const HEAD_KEEP: usize = 4 * 1024;
 
@@ -61,6 +63,8 @@ pub(super) struct Parser {
     keep_alive: bool,
     pop: [u8; POP_MAX],
     pop_len: Option<u8>,
+    path: [u8; PATH_MAX],
+    path_len: Option<u16>,
     search: Search,
 }
 
@@ -74,6 +78,8 @@ impl Default for Parser {
             keep_alive: false,
             pop: [0; POP_MAX],
             pop_len: None,
+            path: [0; PATH_MAX],
+            path_len: None,
             search: Search::default(),
         }
     }
@@ -89,6 +95,7 @@ impl Parser {
         self.status = 0;
         self.keep_alive = false;
         self.pop_len = None;
+        self.path_len = None;
         self.search = Search::default();
     }
 
@@ -110,6 +117,11 @@ impl Parser {
     /// The PoP that answered, as named by the response. Empty if the name is too long or not visible ASCII.
     pub(super) fn pop(&self) -> Option<&[u8]> {
         self.pop_len.map(|len| &self.pop[..usize::from(len)])
+    }
+
+    /// The instances that served the answer, as named by the response. Empty if there are too many to keep.
+    pub(super) fn path(&self) -> Option<&[u8]> {
+        self.path_len.map(|len| &self.path[..usize::from(len)])
     }
 
     /// Whether the body contained the needle; true without one.
@@ -217,6 +229,7 @@ impl Parser {
             self.status = head.status;
             self.keep_alive = head.keep_alive && head.body != head::Body::UntilClose;
             self.pop_len = head.pop.map(|name| self.keep_pop(name));
+            self.path_len = head.path.map(|names| self.keep_path(names));
             let bodiless = rules.head_request || head.status == 204 || head.status == 304;
             self.state = match head.body {
                 _ if bodiless => State::Complete,
@@ -238,6 +251,12 @@ impl Parser {
         }
         self.pop[..name.len()].copy_from_slice(name);
         name.len() as u8
+    }
+
+    fn keep_path(&mut self, names: &[u8]) -> u16 {
+        let Some(kept) = self.path.get_mut(..names.len()) else { return 0 };
+        kept.copy_from_slice(names);
+        names.len() as u16
     }
 }
 

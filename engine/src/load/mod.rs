@@ -21,6 +21,7 @@ mod origin;
 mod phase;
 mod saturation;
 mod spec;
+mod strain;
 mod sums;
 mod tally;
 mod worker;
@@ -230,7 +231,7 @@ pub fn start(
     let (done, outcome) = oneshot::channel();
     // Stops the workers that did start if a later one does not.
     let running = Running { stop: Arc::new(StopCell::default()), ticks: Some(ticks), done: outcome };
-    let collector = Collector::new(loads.clone(), workers, clock, slices, tick);
+    let collector = Collector::new(loads.clone(), workers, clock, Arc::clone(phase), slices, tick);
     let mut threads = Vec::new();
     for worker in 0..workers {
         let setup = Setup {

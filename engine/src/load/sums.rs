@@ -8,7 +8,8 @@ use reports::record::{Bucket, LoadRecord, Outcomes, Phase, PhaseStats};
 
 use super::Load;
 use super::tally::{
-    ByPhase, NO_POP, OTHER_POP, OTHER_STATUS, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Tally,
+    ByPhase, INSTANCES_MAX, NO_POP, OTHER, OTHER_STATUS, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX,
+    Tally,
 };
 
 /// Slices of time that may still grow, in seconds behind the newest.
@@ -20,6 +21,7 @@ struct PhaseSum {
     unsent: u64,
     kinds: BTreeMap<usize, Tally>,
     pops: BTreeMap<Arc<str>, Tally>,
+    instances: BTreeMap<Arc<str>, u64>,
     statuses: BTreeMap<u16, u64>,
 }
 
@@ -57,7 +59,7 @@ impl LoadSums {
         bucket.all.merge(&slice.all);
         for (name, count) in &slice.by_pop {
             let known = bucket.pops.len() < POPS_MAX || bucket.pops.contains_key(&**name);
-            *bucket.pops.entry(if known { &**name } else { OTHER_POP }.to_owned()).or_default() += count;
+            *bucket.pops.entry(if known { &**name } else { OTHER }.to_owned()).or_default() += count;
         }
         self.close_before(second.saturating_sub(OPEN_S) / self.length);
     }
@@ -81,7 +83,11 @@ impl LoadSums {
             }
             for (name, tally) in totals.by_pop {
                 let known = sum.pops.len() < POPS_MAX || sum.pops.contains_key(&name);
-                sum.pops.entry(if known { name } else { Arc::from(OTHER_POP) }).or_default().merge(&tally);
+                sum.pops.entry(if known { name } else { Arc::from(OTHER) }).or_default().merge(&tally);
+            }
+            for (name, count) in totals.by_instance {
+                let known = sum.instances.len() < INSTANCES_MAX || sum.instances.contains_key(&name);
+                *sum.instances.entry(if known { name } else { Arc::from(OTHER) }).or_default() += count;
             }
             for (status, count) in totals.statuses {
                 let known = sum.statuses.len() < STATUSES_MAX || sum.statuses.contains_key(&status);
@@ -120,6 +126,7 @@ impl PhaseSum {
             all: outcomes(&self.all),
             kinds: kinds.map(|(kind, t)| (load.checked.requests[*kind].name.clone(), outcomes(t))).collect(),
             pops: pops.map(|(name, t)| (name.to_string(), outcomes(t))).collect(),
+            instances: self.instances.into_iter().map(|(name, count)| (name.to_string(), count)).collect(),
             statuses: self.statuses,
         }
     }

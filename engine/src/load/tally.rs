@@ -3,6 +3,7 @@
 //! Nothing here allocates per request: distributions are made when a phase, kind or PoP is first seen, and names and
 //! codes are bounded.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
@@ -10,16 +11,19 @@ use reports::Latencies;
 use reports::record::Phase;
 
 use super::clock::{SECOND, thread_cpu};
+use super::http::POP_MAX;
 use super::{ErrorClass, Errors};
 
 /// The most PoP names that are told apart; further ones are counted together.
 pub(super) const POPS_MAX: usize = 64;
 /// The most status codes that are told apart in a phase.
 pub(super) const STATUSES_MAX: usize = 32;
+/// The most instance names that are told apart; further ones are counted together.
+pub(super) const INSTANCES_MAX: usize = 256;
 /// Answers that name no PoP, and failures without an answer.
 pub(super) const NO_POP: &str = "-";
-/// PoPs beyond [`POPS_MAX`], and names that are too long or not visible ASCII.
-pub(super) const OTHER_POP: &str = "other";
+/// PoPs and instances beyond their bounds, and names that are too long or not visible ASCII.
+pub(super) const OTHER: &str = "other";
 /// Status codes beyond [`STATUSES_MAX`] are counted here.
 pub(super) const OTHER_STATUS: u16 = 0;
 
@@ -64,6 +68,8 @@ pub(super) struct Ending<'a> {
     pub(super) failure: Option<ErrorClass>,
     pub(super) status: Option<u16>,
     pub(super) pop: Option<&'a [u8]>,
+    /// The instances that served the answer, separated by commas.
+    pub(super) path: Option<&'a [u8]>,
     /// It was given a connection, or the attempt of one.
     pub(super) sent: bool,
 }
@@ -71,7 +77,7 @@ pub(super) struct Ending<'a> {
 impl Ending<'_> {
     /// It failed before there was an answer.
     pub(super) fn failed(class: ErrorClass) -> Self {
-        Self { failure: Some(class), status: None, pop: None, sent: true }
+        Self { failure: Some(class), status: None, pop: None, path: None, sent: true }
     }
 
     /// Its deadline passed before it had a connection.
@@ -102,6 +108,9 @@ pub(super) struct PhaseTotals {
     pops: Vec<Option<Box<Tally>>>,
     /// By PoP; filled at the end.
     pub(super) by_pop: Vec<(Arc<str>, Box<Tally>)>,
+    served: Vec<u64>,
+    /// Answers by instance that served them; filled at the end.
+    pub(super) by_instance: Vec<(Arc<str>, u64)>,
     pub(super) statuses: Vec<(u16, u64)>,
 }
 
@@ -148,7 +157,7 @@ struct Pops {
 
 impl Pops {
     fn new() -> Self {
-        Self { names: vec![Arc::from(NO_POP), Arc::from(OTHER_POP)], latest: 0 }
+        Self { names: vec![Arc::from(NO_POP), Arc::from(OTHER)], latest: 0 }
     }
 
     fn index(&mut self, name: Option<&[u8]>) -> usize {
@@ -169,9 +178,38 @@ impl Pops {
     }
 }
 
+/// The instance names of one load, as an index; 0 is [`OTHER`].
+#[derive(Debug)]
+struct Instances {
+    names: Vec<Arc<str>>,
+    index: HashMap<Box<[u8]>, usize>,
+}
+
+impl Instances {
+    fn new() -> Self {
+        Self { names: vec![Arc::from(OTHER)], index: HashMap::new() }
+    }
+
+    fn index(&mut self, name: &[u8]) -> usize {
+        if let Some(index) = self.index.get(name) {
+            return *index;
+        }
+        let fits = (1..=POP_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
+        match std::str::from_utf8(name) {
+            Ok(text) if fits && self.index.len() < INSTANCES_MAX => {
+                self.names.push(Arc::from(text));
+                self.index.insert(name.into(), self.names.len() - 1);
+                self.names.len() - 1
+            }
+            _ => 0,
+        }
+    }
+}
+
 struct LoadTotals {
     kinds: usize,
     pops: Pops,
+    instances: Instances,
     phases: ByPhase<PhaseTotals>,
 }
 
@@ -190,6 +228,7 @@ impl Recorder {
         let totals = kinds.iter().map(|kinds| LoadTotals {
             kinds: *kinds,
             pops: Pops::new(),
+            instances: Instances::new(),
             phases: Default::default(),
         });
         let slice = Slice::new(worker, 0, kinds.len());
@@ -236,6 +275,8 @@ impl Recorder {
                 let tallies = std::mem::take(&mut phase.pops);
                 let named = load.pops.names.iter().zip(tallies);
                 phase.by_pop = named.filter_map(|(name, tally)| Some((Arc::clone(name), tally?))).collect();
+                let served = load.instances.names.iter().zip(&phase.served).filter(|(_, count)| **count > 0);
+                phase.by_instance = served.map(|(name, count)| (Arc::clone(name), *count)).collect();
             }
         }
         last.last = Some((self.totals.into_iter().map(|load| load.phases).collect(), aborted));
@@ -265,7 +306,7 @@ impl Recorder {
         let second = self.slice.loads[load][phase as usize].get_or_insert_default();
         second.all.count(ending.failure, us);
         second.unsent += u64::from(!ending.sent);
-        let LoadTotals { kinds, pops, phases } = &mut self.totals[load];
+        let LoadTotals { kinds, pops, instances, phases } = &mut self.totals[load];
         let pop = pops.index(ending.pop);
         if ending.failure.is_none() {
             add(&mut second.pops, pop, 1);
@@ -277,6 +318,9 @@ impl Recorder {
         tally(&mut total.pops, pop).count(ending.failure, us);
         if let Some(status) = ending.status {
             total.status(status);
+        }
+        for name in ending.path.into_iter().flat_map(|path| path.split(|byte| *byte == b',')) {
+            add(&mut total.served, instances.index(name.trim_ascii()), 1);
         }
     }
 }
@@ -313,7 +357,7 @@ mod tests {
     use super::*;
 
     fn ok(pop: &str) -> Ending<'_> {
-        Ending { failure: None, status: Some(200), pop: Some(pop.as_bytes()), sent: true }
+        Ending { failure: None, status: Some(200), pop: Some(pop.as_bytes()), path: None, sent: true }
     }
 
     #[test]
@@ -330,10 +374,31 @@ mod tests {
         let (totals, _) = last.last.unwrap();
         let phase = totals[0][Phase::Baseline as usize].as_ref().unwrap();
         assert_eq!(phase.by_pop.len(), POPS_MAX + 1);
-        let other = phase.by_pop.iter().find(|(name, _)| &**name == OTHER_POP).unwrap();
+        let other = phase.by_pop.iter().find(|(name, _)| &**name == OTHER).unwrap();
         assert_eq!(other.1.ok, 100 - POPS_MAX as u64);
         assert_eq!(phase.statuses.len(), STATUSES_MAX + 1);
         assert_eq!(phase.statuses.iter().map(|(_, n)| n).sum::<u64>(), 100);
+    }
+
+    #[test]
+    fn answers_are_counted_for_each_instance_that_served_them() {
+        let (out, slices) = sync_channel(1);
+        let mut recorder = Recorder::new(0, &[1], out);
+        let mut see = |path: &str| {
+            let ending = Ending { path: Some(path.as_bytes()), ..ok("a") };
+            recorder.ended(0, 0, Phase::Baseline, 0, &ending);
+        };
+        for path in ["edge,auth", "edge, catalog", "edge", "", "e\u{fc},edge"] {
+            see(path);
+        }
+        (0..300).for_each(|i| see(&format!("n{i}")));
+        recorder.close(1, 0);
+        let (totals, _) = slices.recv().unwrap().last.unwrap();
+        let served = &totals[0][Phase::Baseline as usize].as_ref().unwrap().by_instance;
+        let of = |wanted: &str| served.iter().find(|(name, _)| &**name == wanted).map(|(_, count)| *count);
+        assert_eq!((of("edge"), of("auth"), of("catalog")), (Some(4), Some(1), Some(1)));
+        assert_eq!(served.len(), INSTANCES_MAX + 1, "names are bounded");
+        assert_eq!(of(OTHER), Some(2 + 303 - INSTANCES_MAX as u64));
     }
 
     #[test]

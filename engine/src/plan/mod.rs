@@ -291,7 +291,14 @@ fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
         for span in phases.iter().filter(|span| objective.phases.contains(&span.phase)) {
             let have = expected(load, span.start_s, span.end_s);
             let need = needed(objective);
-            if have < need {
+            if need.is_infinite() {
+                let (journey, clause, phase) =
+                    (&objective.journey, text::clause(objective), span.phase.name());
+                notes.push(format!(
+                    "{journey}: {clause} in {phase} can be missed but never held: no number of requests proves it; \
+                     write the share that users can do without"
+                ));
+            } else if have < need {
                 notes.push(format!(
                     "{}: {} in {} needs about {} requests to be decided, and only {} are expected: it may end as unknown",
                     objective.journey,

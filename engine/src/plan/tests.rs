@@ -108,6 +108,10 @@ fn a_plan_says_what_so_few_requests_cannot_decide_and_hides_query_values() {
     let note =
         plan.notes.iter().find(|note| note.contains("in fault")).expect("500 requests cannot hold 99.9%");
     assert!(note.contains("3838"), "{note}");
+    let mut whole = experiment(&step(10, 5, "{process-kill: {service: auth}}"));
+    whole.objectives[0].limit = 1.0;
+    let plan_of_whole = resolve(&whole, 1).unwrap();
+    assert!(plan_of_whole.notes[0].contains("can be missed but never held"), "{:?}", plan_of_whole.notes);
     let text = describe(&plan);
     assert!(text.contains("/checkout") && !text.contains("token"), "{text}");
 }

@@ -87,6 +87,7 @@ fn unjudged() -> Judgement {
         results: Vec::new(),
         detect_s: None,
         recover_s: None,
+        recover_note: None,
         findings: Vec::new(),
     }
 }

@@ -439,7 +439,7 @@ impl Dispatcher<'_> {
             self.course.tripped.push((text.clone(), now));
             self.abort("guard", &text);
         }
-        if self.phase.get() == Phase::Recovery && self.course.watch.recovered(self.experiment.load.len()) {
+        if self.phase.get() == Phase::Recovery && self.course.watch.recovered(&self.experiment.objectives) {
             self.enter(Phase::After);
         }
         self.by_clock();

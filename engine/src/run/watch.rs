@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use reports::Latencies;
-use reports::record::{Bucket, Objective, Outcomes, Phase, Sli, Verdict};
+use reports::record::{Objective, Outcomes, Phase, Sli};
 
 use super::event::{LoadSnapshot, Snapshot};
 use crate::experiment::{Guard, GuardMetric};
 use crate::load::{PhaseTick, Tick};
-use crate::slo::{STEADY_SECONDS, measure};
+use crate::slo::{self, STEADY_SECONDS, Slice, measure};
 
 /// One second of one journey, phases merged.
 struct Second {
@@ -25,8 +25,8 @@ pub(super) struct Watch {
     baseline: BTreeMap<String, (Outcomes, Latencies)>,
     /// Whole seconds of the baseline and the good answers in them, per journey.
     baseline_seconds: BTreeMap<String, (u64, u64)>,
-    /// Good seconds on end since the last undo, per journey.
-    good: BTreeMap<String, usize>,
+    /// The newest seconds since the last undo, per journey: as many as it takes to look steady.
+    after: BTreeMap<String, Vec<Slice>>,
 }
 
 impl Watch {
@@ -58,9 +58,12 @@ impl Watch {
             let after: Vec<&PhaseTick> =
                 load.phases.iter().filter(|part| part.phase > Phase::Fault).collect();
             if !after.is_empty() {
-                let bad = after.iter().any(|part| bad(objectives, &load.name, tick.second, part));
-                let good = self.good.entry(load.name.to_string()).or_default();
-                *good = if bad { 0 } else { *good + 1 };
+                let slice = slice(&own(objectives, &load.name), tick.second, &after);
+                let newest = self.after.entry(load.name.to_string()).or_default();
+                if newest.len() == STEADY_SECONDS {
+                    newest.remove(0);
+                }
+                newest.push(slice);
             }
         }
         tripped
@@ -73,11 +76,7 @@ impl Watch {
             Some((seconds, ok)) => (*seconds, *ok) = (*seconds + 1, *ok + part.ok),
         }
         let (outcomes, latencies) = self.baseline.entry(name.to_owned()).or_default();
-        outcomes.due += part.due;
-        outcomes.ok += part.ok;
-        for (class, count) in part.errors.by_name() {
-            *outcomes.errors.entry(class).or_default() += count;
-        }
+        add(outcomes, part);
         latencies.merge(&part.latencies);
     }
 
@@ -125,9 +124,12 @@ impl Watch {
         (*seconds > 0).then(|| *ok as f64 / *seconds as f64)
     }
 
-    /// Whether every journey has been good for long enough since the last undo.
-    pub(super) fn recovered(&self, journeys: usize) -> bool {
-        self.good.len() == journeys && self.good.values().all(|good| *good >= STEADY_SECONDS)
+    /// Whether every judged journey has looked steady for long enough since the last undo.
+    pub(super) fn recovered(&self, objectives: &[Objective]) -> bool {
+        objectives.iter().all(|objective| {
+            let newest = self.after.get(&objective.journey);
+            newest.is_some_and(|newest| slo::looks_steady(&own(objectives, &objective.journey), newest))
+        })
     }
 }
 
@@ -149,10 +151,18 @@ fn beyond(guard: &Guard, second: &Second) -> (bool, f64) {
         GuardMetric::Errors if done == 0 => return (false, 0.0),
         GuardMetric::Errors => second.failed as f64 / done as f64,
         GuardMetric::Throughput => second.ok as f64,
-        GuardMetric::Latency(q) => match second.latencies.quantile(q) {
-            Some(latency) => latency,
-            None => return (false, 0.0),
-        },
+        // Failures are slower than any answer, as they are for objectives.
+        GuardMetric::Latency(q) => {
+            let outcomes = Outcomes {
+                ok: second.ok,
+                errors: BTreeMap::from([(String::new(), second.failed)]),
+                ..Outcomes::default()
+            };
+            match measure::latency(&outcomes, &second.latencies, q).estimate {
+                Some(latency) => latency,
+                None => return (false, 0.0),
+            }
+        }
     };
     let beyond = if guard.above { value > guard.limit } else { value < guard.limit };
     // Within the limit, closeness is scaled so that it stays below the first second beyond it.
@@ -160,21 +170,27 @@ fn beyond(guard: &Guard, second: &Second) -> (bool, f64) {
     (beyond, (ratio / f64::from(guard.seconds)).clamp(0.0, 0.99))
 }
 
-fn bad(objectives: &[Objective], journey: &str, second: u64, part: &PhaseTick) -> bool {
-    let bucket = Bucket {
-        at_s: second as f64,
-        len_s: 1.0,
-        phase: part.phase,
-        all: Outcomes {
-            due: part.due,
-            ok: part.ok,
-            errors: part.errors.by_name(),
-            latencies: part.latencies.encode(),
-        },
-        pops: BTreeMap::new(),
-    };
-    let own = objectives.iter().filter(|objective| objective.journey == journey);
-    own.into_iter().any(|objective| measure::of_bucket(objective, &bucket) == Verdict::Missed)
+fn own<'o>(objectives: &'o [Objective], journey: &str) -> Vec<&'o Objective> {
+    objectives.iter().filter(|objective| objective.journey == journey).collect()
+}
+
+/// One second of a journey as judging sees it.
+fn slice(own: &[&Objective], second: u64, parts: &[&PhaseTick]) -> Slice {
+    let mut outcomes = Outcomes::default();
+    let mut latencies = Latencies::default();
+    for part in parts {
+        add(&mut outcomes, part);
+        latencies.merge(&part.latencies);
+    }
+    Slice::new(own, (second as f64, 1.0), &outcomes, &latencies)
+}
+
+fn add(outcomes: &mut Outcomes, part: &PhaseTick) {
+    outcomes.due += part.due;
+    outcomes.ok += part.ok;
+    for (class, count) in part.errors.by_name() {
+        *outcomes.errors.entry(class).or_default() += count;
+    }
 }
 
 /// One second for displays.

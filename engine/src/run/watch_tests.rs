@@ -85,9 +85,34 @@ fn recovery_needs_good_seconds_on_end() {
     let mut watch = Watch::default();
     for (second, failed) in [(0, 0), (1, 60), (2, 0), (3, 0)] {
         watch.second(&tick(second, Phase::Recovery, 100 - failed, failed, 5), &[], &objectives);
-        assert!(!watch.recovered(1), "after second {second}");
+        assert!(!watch.recovered(&objectives), "after second {second}");
     }
     watch.second(&tick(4, Phase::Recovery, 100, 0, 5), &[], &objectives);
-    assert!(watch.recovered(1));
-    assert!(!watch.recovered(2), "every journey must have recovered");
+    assert!(watch.recovered(&objectives));
+    let other = Objective { journey: "browse".to_owned(), ..objective() };
+    assert!(!watch.recovered(&[objective(), other]), "every journey must have recovered");
+}
+
+#[test]
+fn seconds_without_an_answer_are_no_recovery() {
+    let objectives = [objective()];
+    let mut watch = Watch::default();
+    for second in 0..6 {
+        let mut silent = tick(second, Phase::Recovery, 0, 0, 5);
+        silent.loads[0].phases[0].due = 50;
+        watch.second(&silent, &[], &objectives);
+        assert!(!watch.recovered(&objectives));
+    }
+    let mut watch = Watch::default();
+    for second in 0..6 {
+        watch.second(&tick(second, Phase::Recovery, 0, 1, 5), &[], &objectives);
+        assert!(!watch.recovered(&objectives), "one failure in each second");
+    }
+}
+
+#[test]
+fn failures_trip_a_guard_on_latency() {
+    let guards = [parse_guard("p99 of checkout > 100ms for 1s").unwrap()];
+    assert!(Watch::default().second(&tick(0, Phase::Fault, 70, 30, 5), &guards, &[]).is_some());
+    assert!(Watch::default().second(&tick(0, Phase::Fault, 1000, 1, 5), &guards, &[]).is_none());
 }

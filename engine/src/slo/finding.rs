@@ -3,17 +3,31 @@
 use std::collections::BTreeMap;
 
 use reports::Latencies;
+use reports::format::{count, share};
 use reports::record::{
     Bucket, Finding, InjectionRecord, LoadRecord, Outcomes, Phase, RunRecord, ServiceInfo, Verdict,
 };
 
-use super::measure;
+use super::traffic::{self, Met};
+use super::{host, measure};
 
 /// Injections of one fault that hit one thing at one time.
-struct Group<'r> {
+pub(super) struct Group<'r> {
     injections: Vec<&'r InjectionRecord>,
     start: f64,
     end: f64,
+}
+
+impl<'r> Group<'r> {
+    /// What was hit, by name: instances, `PoP NAME`, `relay NAME`.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'r str> {
+        self.injections.iter().map(|injection| injection.target.as_str())
+    }
+
+    /// The service that was hit, if it is known.
+    pub(super) fn service(&self, record: &'r RunRecord) -> Option<&'r ServiceInfo> {
+        service(record, self.injections[0])
+    }
 }
 
 /// One finding for each broken thing and each judged journey.
@@ -33,6 +47,27 @@ pub(super) fn findings(record: &RunRecord) -> Vec<Finding> {
         ["confirmed", "untested", "refuted"].iter().position(|s| *s == finding.status)
     });
     findings
+}
+
+/// Broken things that no judged journey met before: nobody could have noticed them.
+pub(super) fn unmet(record: &RunRecord) -> Vec<String> {
+    let judged =
+        |load: &&LoadRecord| record.objectives.iter().any(|objective| objective.journey == load.name);
+    let mut reasons = Vec::new();
+    for group in groups(record) {
+        let met: Vec<Met> =
+            record.loads.iter().filter(judged).map(|load| traffic::met(record, &group, load)).collect();
+        let of: u64 = met.iter().map(|met| if let Met::Never(of) = met { *of } else { 0 }).sum();
+        if !met.is_empty() && met.iter().all(|met| matches!(met, Met::Never(_))) {
+            let what = target(&group, group.service(record));
+            reasons.push(format!(
+                "no journey's traffic met {what}: 0 of {} answers before the fault came through it, so nobody could \
+                 have noticed",
+                count(of)
+            ));
+        }
+    }
+    reasons
 }
 
 fn groups(record: &RunRecord) -> Vec<Group<'_>> {
@@ -67,7 +102,13 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
                 let name = service.map_or(first.target.as_str(), |service| service.name.as_str());
                 ("untested", format!("{} does not pass through {name}; {sentence}", load.name))
             }
-            Verdict::Held => ("refuted", sentence),
+            Verdict::Held => {
+                held(&target(group, None), traffic::met(record, group, load), &load.name, &sentence)
+            }
+            // It may be what they share: workers, connections.
+            Verdict::Missed if alone && !passes(record, service, &load.name) => {
+                ("confirmed", format!("though {} does not pass through it, {sentence}", load.name))
+            }
             Verdict::Missed if alone => ("confirmed", sentence),
             Verdict::Missed => ("untested", format!("several things were broken at once; {sentence}")),
             Verdict::Unknown => ("untested", sentence),
@@ -83,13 +124,31 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
     }
 }
 
+/// What a journey that held shows about a broken thing: that depends on whether it met it before.
+fn held(name: &str, met: Met, journey: &str, sentence: &str) -> (&'static str, String) {
+    match met {
+        Met::Never(of) => (
+            "untested",
+            format!(
+                "no answer of {journey} came through {name} before the fault (0 of {}); {sentence}",
+                count(of)
+            ),
+        ),
+        Met::Some(served, of) => {
+            let share = share(served as f64 / of.max(1) as f64);
+            ("refuted", format!("{name} served {share} of its answers before; {sentence}"))
+        }
+        Met::Unknown => ("refuted", format!("{journey} held while it was broken: {sentence}")),
+    }
+}
+
 fn service<'r>(record: &'r RunRecord, injection: &InjectionRecord) -> Option<&'r ServiceInfo> {
     let name = injection.service.as_ref()?;
     record.topology.as_ref()?.services.iter().find(|service| service.name == *name)
 }
 
 /// Whether a journey passes through a service, or through one that uses it. What the topology does not know may.
-fn passes(record: &RunRecord, service: Option<&ServiceInfo>, journey: &str) -> bool {
+pub(super) fn passes(record: &RunRecord, service: Option<&ServiceInfo>, journey: &str) -> bool {
     let (Some(service), Some(topology)) = (service, &record.topology) else { return true };
     let on_path = |service: &ServiceInfo| service.journeys.iter().any(|known| known == journey);
     let known = topology.services.iter().any(on_path);
@@ -132,12 +191,18 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
         record.objectives.iter().filter(|o| o.journey == load.name && o.phases.contains(&Phase::Fault))
     {
         let measured = measure::measure(objective, &merged, &live).unwrap_or_default();
-        let verdict = measure::answer(objective, &measured);
+        let mut verdict = measure::answer(objective, &measured);
         let seen = measured
             .estimate
             .map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
-        let sentence =
+        let mut sentence =
             format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
+        if verdict == Verdict::Missed
+            && let Some(why) = host::excuse(record, objective, Phase::Fault, &merged)
+        {
+            verdict = Verdict::Unknown;
+            sentence = format!("{sentence}; {why}");
+        }
         match &mut worst {
             Some((known, sentences)) if rank(verdict) == rank(*known) => sentences.push(sentence),
             Some((known, _)) if rank(verdict) < rank(*known) => {}

@@ -7,7 +7,7 @@ use reports::record::{Bucket, LoadRecord, Objective, ObjectiveResult, Outcomes, 
 use super::stats;
 use crate::plan::{clause, span};
 
-/// An estimate with its interval.
+/// An estimate with its interval. Infinite where only failures are: no latency is long enough for them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Measured {
     /// The point.
@@ -36,27 +36,33 @@ pub fn answer(objective: &Objective, measured: &Measured) -> Verdict {
     }
 }
 
-/// Availability of outcomes.
-pub fn availability(outcomes: &Outcomes) -> Measured {
-    let all = outcomes.done();
-    let interval = stats::share(outcomes.ok, all);
+/// A share: good of all.
+pub fn share(good: u64, all: u64) -> Measured {
+    let interval = stats::share(good, all);
     Measured {
-        estimate: (all > 0).then(|| outcomes.ok as f64 / all as f64),
+        estimate: (all > 0).then(|| good as f64 / all as f64),
         low: interval.map(|(low, _)| low),
         high: interval.map(|(_, high)| high),
         samples: all,
     }
 }
 
-/// A quantile of latencies.
-pub fn latency(latencies: &Latencies, q: f64) -> Measured {
-    let n = latencies.count();
+/// A quantile of latencies over everything that ended: a failure is slower than any answer, however fast it came.
+pub fn latency(outcomes: &Outcomes, latencies: &Latencies, q: f64) -> Measured {
+    let n = outcomes.done();
+    // Deadline misses are in the distribution as well, at their age, which is above that of any good answer.
+    let answered = latencies.count().min(outcomes.ok);
+    let at = |rank: u64| match rank {
+        _ if rank == 0 || rank > n => None,
+        _ if rank > answered => Some(f64::INFINITY),
+        _ => latencies.at_rank(rank),
+    };
     let (low, high) = stats::quantile_ranks(q, n);
     Measured {
-        estimate: latencies.quantile(q),
+        estimate: at(stats::rank(q, n)),
         // Rank 0 means no lower bound from the data: the smallest value is one.
-        low: latencies.at_rank(low.max(1)),
-        high: latencies.at_rank(high),
+        low: at(low.max(1)),
+        high: at(high),
         samples: n,
     }
 }
@@ -77,11 +83,11 @@ fn throughput(buckets: &[&Bucket]) -> Measured {
 /// Measures a clause over outcomes and the slices that they came from.
 pub fn measure(objective: &Objective, outcomes: &Outcomes, buckets: &[&Bucket]) -> Result<Measured, String> {
     match objective.sli {
-        Sli::Availability => Ok(availability(outcomes)),
+        Sli::Availability => Ok(share(outcomes.ok, outcomes.done())),
         Sli::Throughput => Ok(throughput(buckets)),
         Sli::Latency(q) => {
             let latencies = Latencies::decode(&outcomes.latencies).map_err(|error| error.to_string())?;
-            Ok(latency(&latencies, q))
+            Ok(latency(outcomes, &latencies, q))
         }
     }
 }
@@ -108,20 +114,31 @@ pub fn result(
         None => (Measured::default(), None),
     };
     let verdict = answer(objective, &measured);
-    let note = trouble.or_else(|| (verdict == Verdict::Unknown).then(|| why_unknown(&measured)));
+    let note = trouble
+        .or_else(|| beyond(&measured, outcomes?))
+        .or_else(|| (verdict == Verdict::Unknown).then(|| why_unknown(&measured)));
+    // A record has no way to write them.
+    let finite = |bound: Option<f64>| bound.filter(|bound| bound.is_finite());
     ObjectiveResult {
         journey: objective.journey.clone(),
         phase,
         sli: objective.sli,
         at_least: objective.at_least,
         limit: objective.limit,
-        estimate: measured.estimate,
-        low: measured.low,
-        high: measured.high,
+        estimate: finite(measured.estimate),
+        low: finite(measured.low),
+        high: finite(measured.high),
         samples: measured.samples,
         verdict,
         note,
     }
+}
+
+/// That failures leave a latency without a number.
+fn beyond(measured: &Measured, outcomes: &Outcomes) -> Option<String> {
+    let failed = outcomes.failed() as f64 / outcomes.done().max(1) as f64;
+    let infinite = measured.estimate.is_some_and(f64::is_infinite);
+    infinite.then(|| format!("beyond measure: {:.3}% of the requests failed", failed * 100.0))
 }
 
 fn why_unknown(measured: &Measured) -> String {
@@ -134,20 +151,10 @@ fn why_unknown(measured: &Measured) -> String {
     }
 }
 
-/// A clause within one slice of time. Throughput is not judged by the second.
-pub fn of_bucket(objective: &Objective, bucket: &Bucket) -> Verdict {
-    if matches!(objective.sli, Sli::Throughput) {
-        return Verdict::Unknown;
-    }
-    match measure(objective, &bucket.all, &[bucket]) {
-        Ok(measured) => answer(objective, &measured),
-        Err(_) => Verdict::Unknown,
-    }
-}
-
 /// A value of an SLI in words.
 pub fn value(sli: Sli, value: f64) -> String {
     match sli {
+        _ if value.is_infinite() => "beyond measure (requests failed)".to_owned(),
         Sli::Availability => format!("{:.3}%", value * 100.0),
         Sli::Latency(_) if value < 1e-3 => format!("{:.0}us", value * 1e6),
         Sli::Latency(_) if value < 1.0 => format!("{:.1}ms", value * 1e3),
@@ -170,6 +177,7 @@ pub fn sentence(result: &ObjectiveResult) -> String {
         Some(estimate) => {
             format!("{} [{}, {}]", value(result.sli, estimate), show(result.low), show(result.high))
         }
+        None if result.samples > 0 => result.note.clone().unwrap_or_else(|| "no data".to_owned()),
         None => "no data".to_owned(),
     };
     format!(

@@ -1,12 +1,16 @@
 //! Judging: from the facts of a record to a verdict. Pure, so that the same record gives the same answer a year later.
 
+mod course;
 mod finding;
+mod host;
 pub mod measure;
 pub mod stats;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
-use reports::record::{Bucket, End, Judgement, LoadRecord, ObjectiveResult, Phase, RunRecord, Verdict};
+use course::Recovery;
+use reports::record::{End, Judgement, ObjectiveResult, Phase, RunRecord, Verdict};
 
 /// Exit codes: one class of ending each.
 pub mod exit {
@@ -28,16 +32,23 @@ pub mod exit {
     pub const BUG: u8 = 70;
 }
 
-/// Seconds on end that must be good before the objectives count as holding again.
-pub const STEADY_SECONDS: usize = 3;
+pub use course::{STEADY_SECONDS, Slice, looks_steady};
 
 /// Judges a record; its own judgement is not looked at.
 pub fn judge(record: &RunRecord) -> Judgement {
     let results = results(record);
-    let (detect_s, recover_s) = (detect(record), recover(record));
-    let findings = finding::findings(record);
-    let (verdict, exit, reasons) = conclude(record, &results, recover_s);
-    Judgement { verdict, exit, reasons, results, detect_s, recover_s, findings }
+    let recovery = course::recovery(record);
+    let (verdict, exit, reasons) = conclude(record, &results, &recovery);
+    Judgement {
+        verdict,
+        exit,
+        reasons,
+        results,
+        detect_s: course::detection(record),
+        recover_s: recovery.seconds,
+        recover_note: recovery.note,
+        findings: finding::findings(record),
+    }
 }
 
 fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
@@ -48,7 +59,14 @@ fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
                 continue;
             }
             let load = record.loads.iter().find(|load| load.name == objective.journey);
-            results.push(measure::in_phase(objective, load, *phase));
+            let mut result = measure::in_phase(objective, load, *phase);
+            let stats = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == *phase));
+            if let (Verdict::Missed, Some(stats)) = (result.verdict, stats)
+                && let Some(why) = host::excuse(record, objective, *phase, &stats.all)
+            {
+                (result.verdict, result.note) = (Verdict::Unknown, Some(why));
+            }
+            results.push(result);
         }
     }
     results
@@ -58,7 +76,7 @@ fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
 fn conclude(
     record: &RunRecord,
     results: &[ObjectiveResult],
-    recover_s: Option<f64>,
+    recovery: &Recovery,
 ) -> (Verdict, u8, Vec<String>) {
     if !record.restoration.verified {
         let mut reasons =
@@ -74,6 +92,7 @@ fn conclude(
         End::NotSteady(why) => {
             let mut reasons = saturation(record);
             reasons.push(format!("the baseline was not steady, so nothing was injected: {why}"));
+            reasons.extend(host::shortage(record, Phase::Baseline));
             return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);
         }
         End::Completed => {}
@@ -82,15 +101,15 @@ fn conclude(
     if !doubts.is_empty() {
         return (Verdict::Unknown, exit::INCONCLUSIVE, doubts);
     }
-    let missed = misses(record, results, recover_s);
+    let missed = misses(record, results, recovery);
     if !missed.is_empty() {
         return (Verdict::Missed, exit::MISSED, missed);
     }
-    let unknown: Vec<String> = results
-        .iter()
-        .filter(|result| result.verdict == Verdict::Unknown)
-        .map(|result| format!("undecided: {}", measure::sentence(result)))
-        .collect();
+    let mut unknown: Vec<String> =
+        results.iter().filter(|result| result.verdict == Verdict::Unknown).map(undecided).collect();
+    unknown.extend(recovery.doubts.iter().cloned());
+    // What nobody can meet, nobody misses: holding would say nothing.
+    unknown.extend(finding::unmet(record));
     if !unknown.is_empty() || results.is_empty() {
         let reasons = if unknown.is_empty() { vec!["nothing was judged".to_owned()] } else { unknown };
         return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);
@@ -100,6 +119,12 @@ fn conclude(
         results.len()
     );
     (Verdict::Held, exit::HELD, vec![reason])
+}
+
+fn undecided(result: &ObjectiveResult) -> String {
+    let why = result.note.as_ref().filter(|_| result.estimate.is_some());
+    let why = why.map_or(String::new(), |why| format!("; {why}"));
+    format!("undecided: {}{why}", measure::sentence(result))
 }
 
 /// Why the load itself must not be believed.
@@ -135,18 +160,11 @@ fn doubts(record: &RunRecord) -> Vec<String> {
     doubts
 }
 
-fn misses(record: &RunRecord, results: &[ObjectiveResult], recover_s: Option<f64>) -> Vec<String> {
+fn misses(record: &RunRecord, results: &[ObjectiveResult], recovery: &Recovery) -> Vec<String> {
     let mut missed: Vec<&ObjectiveResult> = results.iter().filter(|r| r.verdict == Verdict::Missed).collect();
     missed.sort_by_key(|result| (result.phase != Phase::Fault, result.phase));
     let mut reasons: Vec<String> = missed.into_iter().map(measure::sentence).collect();
-    match recover_s {
-        Some(seconds) if seconds > record.recover_within_s => reasons.push(format!(
-            "recovery took {seconds:.1} s, longer than the {:.1} s allowed",
-            record.recover_within_s
-        )),
-        None => reasons.push("the objectives did not hold again before the load ended".to_owned()),
-        Some(_) => {}
-    }
+    reasons.extend(recovery.missed.iter().cloned());
     for probe in &record.probes {
         for seen in probe.seen.iter().filter(|seen| probe.phases.contains(&seen.phase) && seen.missed > 0) {
             let why = seen.last_miss.as_deref().unwrap_or("no reason");
@@ -160,41 +178,4 @@ fn misses(record: &RunRecord, results: &[ObjectiveResult], recover_s: Option<f64
         }
     }
     reasons
-}
-
-/// Whether any objective is plainly broken within this slice: its whole interval is on the bad side.
-fn bad(record: &RunRecord, load: &LoadRecord, bucket: &Bucket) -> bool {
-    let own = record.objectives.iter().filter(|objective| objective.journey == load.name);
-    own.into_iter().any(|objective| measure::of_bucket(objective, bucket) == Verdict::Missed)
-}
-
-/// From the first injection to the end of the first bad second.
-fn detect(record: &RunRecord) -> Option<f64> {
-    let applied = record.injections.iter().filter_map(|i| i.applied_s).reduce(f64::min)?;
-    let undone = last_undo(record).unwrap_or(f64::INFINITY);
-    let seconds = record.loads.iter().flat_map(|load| {
-        let live = load.buckets.iter().filter(|b| b.phase == Phase::Fault && b.at_s < undone);
-        live.filter(|bucket| bad(record, load, bucket)).map(|bucket| bucket.at_s + bucket.len_s)
-    });
-    seconds.reduce(f64::min).map(|second| (second - applied).max(0.0))
-}
-
-fn last_undo(record: &RunRecord) -> Option<f64> {
-    record.injections.iter().filter_map(|i| i.undone_s).reduce(f64::max)
-}
-
-/// From the last undo to the start of the first [`STEADY_SECONDS`] good seconds on end of every load.
-fn recover(record: &RunRecord) -> Option<f64> {
-    let undone = last_undo(record)?;
-    let mut slowest: f64 = 0.0;
-    for load in &record.loads {
-        let after: Vec<&Bucket> =
-            load.buckets.iter().filter(|b| b.at_s >= undone.floor() && b.phase > Phase::Fault).collect();
-        let wanted = STEADY_SECONDS.min(after.len()).max(1);
-        let good = |window: &[&Bucket]| !window.iter().any(|bucket| bad(record, load, bucket));
-        let at = after.windows(wanted).find(|window| good(window))?.first()?.at_s;
-        // A second that began before the undo and is good means: at once.
-        slowest = slowest.max(at - undone);
-    }
-    Some(slowest.max(0.0))
 }

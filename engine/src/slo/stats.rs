@@ -28,6 +28,12 @@ pub fn quantile_ranks(q: f64, n: u64) -> (u64, u64) {
     ((mean - half).floor().max(0.0) as u64, (mean + half).ceil() as u64)
 }
 
+/// The rank, counted from 1, of a quantile's point estimate among `n` values.
+pub fn rank(q: f64, n: u64) -> u64 {
+    // Products such as 0.99 × 100 must not end up a hair above the whole number.
+    ((q * n as f64 - 1e-9).ceil() as u64).clamp(1, n.max(1))
+}
+
 /// Interval of a mean by the normal approximation; needs at least two values.
 pub fn mean(values: &[f64]) -> Option<(f64, f64, f64)> {
     let n = values.len() as f64;

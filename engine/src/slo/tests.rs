@@ -19,6 +19,15 @@ fn outcomes(ok: u64, bad: u64, ms: u64) -> Outcomes {
 
 /// One second of 400 requests in each of `seconds`, with what happens in the fault given by `fault`.
 fn load(name: &str, fault: impl Fn(u32) -> Outcomes, recovery_bad_seconds: u32) -> LoadRecord {
+    course(name, |second, phase| match phase {
+        Phase::Fault => fault(second - 10),
+        Phase::Recovery if second - 20 < recovery_bad_seconds => outcomes(100, 300, 10),
+        _ => outcomes(400, 0, 10),
+    })
+}
+
+/// 36 seconds: ten of baseline, ten of fault, six of recovery, ten after.
+fn course(name: &str, outcomes: impl Fn(u32, Phase) -> Outcomes) -> LoadRecord {
     let phase_at = |second: u32| match second {
         0..10 => Phase::Baseline,
         10..20 => Phase::Fault,
@@ -27,18 +36,21 @@ fn load(name: &str, fault: impl Fn(u32) -> Outcomes, recovery_bad_seconds: u32) 
     };
     let bucket = |second: u32| {
         let phase = phase_at(second);
-        let all = match phase {
-            Phase::Fault => fault(second - 10),
-            Phase::Recovery if second - 20 < recovery_bad_seconds => outcomes(100, 300, 10),
-            _ => outcomes(400, 0, 10),
-        };
+        let all = outcomes(second, phase);
         Bucket { at_s: f64::from(second), len_s: 1.0, phase, all, pops: BTreeMap::new() }
     };
     let buckets: Vec<Bucket> = (0..36).map(bucket).collect();
     let phases = [Phase::Baseline, Phase::Fault, Phase::Recovery, Phase::After].map(|phase| {
         let parts: Vec<&Bucket> = buckets.iter().filter(|bucket| bucket.phase == phase).collect();
         let all = super::finding::merge(&parts);
-        PhaseStats { phase, all, kinds: BTreeMap::new(), pops: BTreeMap::new(), statuses: BTreeMap::new() }
+        PhaseStats {
+            phase,
+            all,
+            kinds: BTreeMap::new(),
+            pops: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            statuses: BTreeMap::new(),
+        }
     });
     LoadRecord {
         name: name.to_owned(),
@@ -124,6 +136,7 @@ fn record(load: LoadRecord) -> RunRecord {
             cpu_max: 0.0,
             connections_max: 0,
             saturated: vec![],
+            strain: vec![],
         },
         injections: vec![injection("auth-1", Some("auth"), 10.0, 20.0)],
         probes: vec![],
@@ -140,6 +153,7 @@ fn record(load: LoadRecord) -> RunRecord {
             results: vec![],
             detect_s: None,
             recover_s: None,
+            recover_note: None,
             findings: vec![],
         },
     }
@@ -175,6 +189,13 @@ fn a_journey_that_never_meets_the_broken_thing_refutes_nothing() {
         journeys: vec!["checkout".to_owned()],
     });
     assert_eq!(judge(&run).findings[0].status, "untested");
+    let mut missed = broken();
+    missed.topology.clone_from(&run.topology);
+    let found = &judge(&missed).findings[0];
+    assert!(
+        found.status == "confirmed" && found.evidence.starts_with("though checkout does not pass"),
+        "{found:?}"
+    );
     run.topology.as_mut().unwrap().services[1].uses.push("auth".to_owned());
     assert_eq!(judge(&run).findings[0].status, "refuted", "an optional dependency is met as well");
 }
@@ -292,4 +313,252 @@ fn the_same_record_gives_the_same_answer_after_a_trip_through_json() {
     let text = serde_json::to_string(&run).unwrap();
     let back: RunRecord = serde_json::from_str(&text).unwrap();
     assert_eq!(judge(&back), judge(&run));
+}
+
+#[test]
+fn seconds_with_too_few_requests_do_not_show_a_recovery() {
+    let judged = judge(&record(course("checkout", |_, phase| match phase {
+        Phase::Baseline | Phase::Fault => outcomes(400, 0, 10),
+        _ => outcomes(2, 0, 10),
+    })));
+    assert_eq!(judged.recover_s, None);
+    assert!(judged.recover_note.as_ref().unwrap().contains("too few requests"), "{:?}", judged.recover_note);
+    assert!(judged.reasons.iter().any(|reason| reason.contains("to tell when")), "{:?}", judged.reasons);
+    assert_eq!(judged.exit, exit::INCONCLUSIVE);
+}
+
+#[test]
+fn few_requests_are_put_together_until_they_decide() {
+    let mut run = record(course("checkout", |_, _| outcomes(40, 0, 10)));
+    run.objectives = vec![objective(Sli::Availability, 0.97)];
+    let judged = judge(&run);
+    assert_eq!((judged.recover_s, judged.exit), (Some(0.0), exit::HELD), "{:?}", judged.reasons);
+}
+
+#[test]
+fn an_outage_that_goes_on_after_the_undo_is_missed_however_few_requests_show_it() {
+    let run = record(course("checkout", |second, phase| match (second, phase) {
+        (20..26, _) => outcomes(0, 2, 10),
+        (26.., _) => outcomes(2, 0, 10),
+        _ => outcomes(400, 0, 10),
+    }));
+    let judged = judge(&run);
+    assert_eq!((judged.recover_s, judged.exit), (None, exit::MISSED), "{:?}", judged.reasons);
+    assert!(judged.reasons.iter().any(|reason| reason.contains("at least 6.0 s")), "{:?}", judged.reasons);
+}
+
+#[test]
+fn a_journey_that_is_broken_until_the_end_never_recovered() {
+    let judged = judge(&record(course("checkout", |second, _| match second {
+        20.. => outcomes(0, 400, 10),
+        _ => outcomes(400, 0, 10),
+    })));
+    assert_eq!((judged.recover_s, judged.exit), (None, exit::MISSED));
+    assert!(judged.recover_note.unwrap().contains("did not hold again"));
+}
+
+#[test]
+fn a_second_in_which_nothing_comes_back_is_not_good() {
+    let silence = |second, _| match second {
+        20..23 => Outcomes { due: 400, ..outcomes(0, 0, 10) },
+        _ => outcomes(400, 0, 10),
+    };
+    assert_eq!(judge(&record(course("checkout", silence))).recover_s, Some(3.0));
+    // One request that ends in the next second is no silence.
+    let slow = |second, _| match second {
+        20 | 22 | 24 => Outcomes { due: 1, ..outcomes(0, 0, 10) },
+        21 | 23 | 25 => Outcomes { due: 0, ..outcomes(1, 0, 10) },
+        _ => outcomes(400, 0, 10),
+    };
+    assert_eq!(judge(&record(course("checkout", slow))).recover_s, Some(1.0));
+}
+
+#[test]
+fn a_journey_without_a_request_after_the_undo_tells_nothing() {
+    let mut run = good();
+    run.loads[0].buckets.retain(|bucket| bucket.phase <= Phase::Fault);
+    run.loads[0].phases.retain(|stats| stats.phase <= Phase::Fault);
+    let judged = judge(&run);
+    assert_eq!((judged.recover_s, judged.exit), (None, exit::INCONCLUSIVE));
+}
+
+#[test]
+fn what_no_single_second_shows_is_detected_in_all_of_them() {
+    let mut run = record(course("checkout", |_, phase| match phase {
+        Phase::Fault => outcomes(37, 3, 10),
+        _ => outcomes(400, 0, 10),
+    }));
+    run.objectives = vec![objective(Sli::Availability, 0.95)];
+    let judged = judge(&run);
+    assert_eq!(judged.exit, exit::MISSED);
+    assert!(judged.detect_s.is_some_and(|seconds| seconds > 1.0), "{:?}", judged.detect_s);
+}
+
+#[test]
+fn failures_are_slower_than_any_answer() {
+    let mut run = record(load("checkout", |_| outcomes(280, 120, 10), 0));
+    run.objectives = vec![objective(Sli::Latency(0.99), 0.1)];
+    let judged = judge(&run);
+    assert_eq!((judged.verdict, judged.exit), (Verdict::Missed, exit::MISSED), "{:?}", judged.reasons);
+    assert!(
+        judged.reasons[0].contains("beyond measure: 30.000% of the requests failed"),
+        "{:?}",
+        judged.reasons
+    );
+    let fault = judged.results.iter().find(|result| result.phase == Phase::Fault).unwrap();
+    assert_eq!((fault.estimate, fault.samples), (None, 4000));
+    assert_eq!(judged.findings[0].status, "confirmed");
+    // Fewer failures than the quantile leaves out: the answers decide.
+    let mut run = record(load("checkout", |_| outcomes(399, 1, 10), 0));
+    run.objectives = vec![objective(Sli::Latency(0.99), 0.1)];
+    assert_eq!(judge(&run).exit, exit::HELD);
+}
+
+#[test]
+fn a_deadline_miss_is_a_failure_whatever_its_age() {
+    let mut late = outcomes(280, 0, 10);
+    let mut latencies = Latencies::decode(&late.latencies).unwrap();
+    (0..120).for_each(|_| latencies.record(2_000_000));
+    late.latencies = latencies.encode();
+    late.errors.insert("deadline".to_owned(), 120);
+    let mut run = record(load("checkout", |_| late.clone(), 0));
+    run.objectives = vec![objective(Sli::Latency(0.99), 5.0)];
+    assert_eq!(judge(&run).exit, exit::MISSED, "a limit beyond the deadline forgives nothing");
+}
+
+/// What the answers of a journey before the fault named.
+fn name_instances(load: &mut LoadRecord, named: &[(&str, u64)]) {
+    for stats in &mut load.phases {
+        stats.statuses = BTreeMap::from([(200, 4000)]);
+        stats.instances = named.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    }
+}
+
+#[test]
+fn what_no_answer_came_through_is_untested_and_holding_says_nothing() {
+    let mut run = good();
+    run.topology.as_mut().unwrap().services[0].instances.push("auth-2".to_owned());
+    name_instances(&mut run.loads[0], &[("edge-1", 4000), ("auth-2", 4000)]);
+    let judged = judge(&run);
+    assert_eq!(judged.findings[0].status, "untested");
+    let evidence = &judged.findings[0].evidence;
+    assert!(
+        evidence.contains("no answer of checkout came through auth-1 before the fault (0 of 4,000)"),
+        "{evidence}"
+    );
+    assert_eq!((judged.verdict, judged.exit), (Verdict::Unknown, exit::INCONCLUSIVE));
+    assert!(judged.reasons[0].contains("no journey's traffic met auth-1"), "{:?}", judged.reasons);
+    // A miss is a miss, whoever was met.
+    run.recover_within_s = -1.0;
+    assert_eq!(judge(&run).exit, exit::MISSED);
+}
+
+#[test]
+fn a_refuted_finding_says_how_much_was_served_before() {
+    let mut run = good();
+    name_instances(&mut run.loads[0], &[("auth-1", 1960)]);
+    let judged = judge(&run);
+    assert_eq!((judged.findings[0].status.as_str(), judged.exit), ("refuted", exit::HELD));
+    let evidence = &judged.findings[0].evidence;
+    assert!(evidence.contains("auth-1 served 49.00% of its answers before"), "{evidence}");
+}
+
+#[test]
+fn one_journey_that_meets_it_is_enough_for_the_verdict_but_not_for_the_other_journey() {
+    let mut run = good();
+    let mut browse = run.loads[0].clone();
+    "browse".clone_into(&mut browse.name);
+    run.objectives.push(Objective { journey: "browse".to_owned(), ..objective(Sli::Availability, 0.995) });
+    run.topology = None;
+    name_instances(&mut run.loads[0], &[("auth-1", 4000)]);
+    name_instances(&mut browse, &[("edge-1", 4000)]);
+    run.loads.push(browse);
+    let judged = judge(&run);
+    assert_eq!(judged.exit, exit::HELD, "{:?}", judged.reasons);
+    let status =
+        |journey: &str| judged.findings.iter().find(|f| f.journey == journey).unwrap().status.clone();
+    assert_eq!((status("checkout").as_str(), status("browse").as_str()), ("refuted", "untested"));
+}
+
+#[test]
+fn a_pop_that_served_nobody_is_not_met() {
+    let mut run = good();
+    "PoP sin".clone_into(&mut run.injections[0].target);
+    run.injections[0].service = None;
+    let pops = |name: &str| BTreeMap::from([(name.to_owned(), outcomes(4000, 0, 10))]);
+    for stats in &mut run.loads[0].phases {
+        stats.statuses = BTreeMap::from([(200, 4000)]);
+        stats.pops = pops("fra");
+    }
+    assert_eq!(judge(&run).exit, exit::INCONCLUSIVE);
+    run.loads[0].phases[0].pops = pops("sin");
+    let judged = judge(&run);
+    assert_eq!(judged.exit, exit::HELD, "{:?}", judged.reasons);
+    assert!(judged.findings[0].evidence.contains("PoP sin served 100% of its answers"));
+}
+
+#[test]
+fn where_answers_name_nobody_nothing_is_claimed() {
+    let judged = judge(&good());
+    assert_eq!(judged.exit, exit::HELD);
+    assert!(judged.findings[0].evidence.starts_with("checkout held while it was broken"));
+    // Names beyond the bound may be anybody's, and those of others do not show that this one would be named.
+    let mut run = good();
+    name_instances(&mut run.loads[0], &[("edge-1", 4000), ("other", 10)]);
+    assert_eq!(judge(&run).findings[0].status, "refuted");
+    name_instances(&mut run.loads[0], &[("edge-1", 4000)]);
+    assert_eq!(judge(&run).findings[0].status, "refuted");
+}
+
+/// 5 % of the answers in the fault take 300 ms, on a host that was this short of CPU.
+fn slow_tail(baseline: f64, fault: f64, stolen: f64) -> RunRecord {
+    let tail = |_| {
+        let mut latencies = Latencies::default();
+        (0..400).for_each(|i| latencies.record(if i % 20 == 0 { 300_000 } else { 10_000 }));
+        Outcomes { latencies: latencies.encode(), ..outcomes(400, 0, 10) }
+    };
+    let mut run = record(load("checkout", tail, 0));
+    let strain = |phase, waited, stolen| Strain { phase, waited, stolen };
+    run.generator.strain = vec![strain(Phase::Baseline, baseline, 0.0), strain(Phase::Fault, fault, stolen)];
+    run
+}
+
+#[test]
+fn the_host_s_shortage_of_cpu_is_not_held_against_the_target() {
+    for run in [slow_tail(0.3, 0.9, 0.0), slow_tail(0.3, 0.4, 0.2)] {
+        let judged = judge(&run);
+        assert_eq!(
+            (judged.verdict, judged.exit),
+            (Verdict::Unknown, exit::INCONCLUSIVE),
+            "{:?}",
+            judged.reasons
+        );
+        assert!(judged.reasons[0].contains("it may be the host's fault"), "{:?}", judged.reasons);
+        assert_eq!(judged.findings[0].status, "untested");
+    }
+}
+
+#[test]
+fn the_host_is_no_excuse_for_what_it_did_not_do() {
+    assert_eq!(judge(&slow_tail(0.3, 0.45, 0.0)).exit, exit::MISSED, "a host with CPU to spare");
+    assert_eq!(judge(&slow_tail(0.9, 0.9, 0.0)).exit, exit::MISSED, "as short in the baseline, which held");
+    let mut all_slow = record(load("checkout", |_| outcomes(400, 0, 300), 0));
+    all_slow.generator.strain = slow_tail(0.3, 0.9, 0.0).generator.strain;
+    assert_eq!(judge(&all_slow).exit, exit::MISSED, "most requests missed");
+    let mut failing = record(load("checkout", |_| outcomes(380, 20, 10), 0));
+    failing.generator.strain = slow_tail(0.3, 0.9, 0.0).generator.strain;
+    assert_eq!(judge(&failing).exit, exit::MISSED, "failures are no delays");
+}
+
+#[test]
+fn a_record_from_before_these_facts_were_kept_is_judged_all_the_same() {
+    let run = good();
+    let mut old = serde_json::to_value(&run).unwrap();
+    old["generator"].as_object_mut().unwrap().remove("strain");
+    old["judgement"].as_object_mut().unwrap().remove("recover_note");
+    for stats in old["loads"][0]["phases"].as_array_mut().unwrap() {
+        stats.as_object_mut().unwrap().remove("instances");
+    }
+    let old: RunRecord = serde_json::from_value(old).unwrap();
+    assert_eq!(judge(&old), judge(&run));
 }

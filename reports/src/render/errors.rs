@@ -74,6 +74,7 @@ mod tests {
             all: Outcomes { due: 4500, ok: 4188, errors, latencies: String::new() },
             kinds: BTreeMap::new(),
             pops: BTreeMap::new(),
+            instances: BTreeMap::new(),
             statuses: statuses.iter().copied().collect(),
         }
     }

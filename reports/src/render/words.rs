@@ -2,7 +2,9 @@
 
 use crate::format::{NONE, count, instant, many, percent, seconds, seconds_exact};
 use crate::latency::Latencies;
-use crate::record::{End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, RunRecord, Verdict};
+use crate::record::{
+    End, Finding, InjectionRecord, LoadRecord, Objective, Outcomes, Phase, RunRecord, Verdict,
+};
 use crate::table::Tone;
 use crate::{RenderError, series};
 
@@ -186,7 +188,7 @@ pub(super) fn within(s: f64) -> String {
 pub(super) fn detected(record: &RunRecord) -> Option<String> {
     was_tried(record).then(|| {
         record.judgement.detect_s.map_or_else(
-            || "no objective broke".to_owned(),
+            || not_detected(record).1.to_owned(),
             |s| format!("an objective broke {} of the first injection", within(s)),
         )
     })
@@ -195,6 +197,18 @@ pub(super) fn detected(record: &RunRecord) -> Option<String> {
 /// How long after the last undo a good second began; one that had begun before means at once.
 pub(super) fn soon(s: f64) -> String {
     if s <= 0.0 { "at once".to_owned() } else { seconds(s) }
+}
+
+/// What it means that there is no time of detection: a state, and why.
+pub(super) fn not_detected(record: &RunRecord) -> (State, &'static str) {
+    let in_fault = || record.judgement.results.iter().filter(|result| result.phase == Phase::Fault);
+    if in_fault().any(|result| result.verdict == Verdict::Missed) {
+        (State::Bad, "an objective broke, but too few requests tell when")
+    } else if in_fault().any(|result| result.verdict == Verdict::Unknown) {
+        (State::Unsure, "no objective was seen to break, but not all could be decided")
+    } else {
+        (State::Good, "no objective broke")
+    }
 }
 
 /// How long it took until all objectives held again; nothing when nothing was tried or broken.
@@ -208,18 +222,25 @@ pub(super) fn recovered(record: &RunRecord) -> Option<(State, String)> {
             let state = if s <= record.recover_within_s { State::Good } else { State::Bad };
             Some((state, format!("every objective held {} after the last undo ({allowed} allowed)", soon(s))))
         }
-        (None, Some(_)) => {
-            Some((State::Unsure, format!("not seen before the load ended ({allowed} allowed)")))
-        }
-        (None, None) => None,
+        (None, detected) => match &record.judgement.recover_note {
+            Some(note) => Some((State::Unsure, format!("{note} ({allowed} allowed)"))),
+            None => detected
+                .map(|_| (State::Unsure, format!("not seen before the load ended ({allowed} allowed)"))),
+        },
     }
 }
 
 /// What the generator says about itself, and why it must not be trusted if so.
 pub(super) fn generator_facts(record: &RunRecord) -> String {
     let g = &record.generator;
+    let waited = g.strain.iter().map(|strain| strain.waited).fold(0.0, f64::max);
+    let strain = if g.strain.is_empty() {
+        String::new()
+    } else {
+        format!("; the host was short of CPU for {} of a phase at most", percent(waited))
+    };
     let facts = format!(
-        "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}",
+        "{} of {} arrivals sent by {}; start lateness p50 {}, p99 {}, max {}; CPU at most {}; {}{strain}",
         count(g.sent),
         count(g.due),
         many(u64::from(g.workers), "worker"),

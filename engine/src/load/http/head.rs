@@ -4,6 +4,8 @@ use std::mem::MaybeUninit;
 
 use super::{HEAD_MAX, NotHttp, Rules};
 
+/// The header that names the instances that served an answer, separated by commas.
+const PATH_HEADER: &[u8] = b"x-squall-path";
 /// The most header fields in a head.
 const FIELDS_MAX: usize = 128;
 
@@ -23,6 +25,7 @@ pub(super) struct Head<'a> {
     pub(super) keep_alive: bool,
     pub(super) body: Body,
     pub(super) pop: Option<&'a [u8]>,
+    pub(super) path: Option<&'a [u8]>,
 }
 
 /// Reads a head; none if it is not complete.
@@ -46,10 +49,13 @@ pub(super) fn parse<'a>(input: &'a [u8], rules: &Rules<'_>) -> Result<Option<Hea
         if field.name.as_bytes().eq_ignore_ascii_case(rules.pop_header) {
             facts.pop = Some(field.value.trim_ascii());
         }
+        if field.name.as_bytes().eq_ignore_ascii_case(PATH_HEADER) {
+            facts.path = Some(field.value.trim_ascii());
+        }
     }
     let modern = response.version == Some(1);
     let keep_alive = !facts.close && (modern || facts.keep_alive) && !(facts.coded && facts.length.is_some());
-    Ok(Some(Head { length, status, keep_alive, body: facts.body(), pop: facts.pop }))
+    Ok(Some(Head { length, status, keep_alive, body: facts.body(), pop: facts.pop, path: facts.path }))
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +66,7 @@ struct Facts<'a> {
     close: bool,
     keep_alive: bool,
     pop: Option<&'a [u8]>,
+    path: Option<&'a [u8]>,
 }
 
 impl Facts<'_> {

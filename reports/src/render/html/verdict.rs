@@ -78,15 +78,20 @@ fn facts(record: &RunRecord) -> Markup {
         if held == results.len() { State::Good } else { words::verdict_state(record.judgement.verdict) };
     fact("Objectives", &format!("{held} of {}", results.len()), state, "clauses × phases held");
     if words::was_tried(record) {
-        let detect = record.judgement.detect_s;
-        let (value, note) = detect.map_or(("never".to_owned(), "while something was broken"), |s| {
-            (words::within(s), "of the first injection")
-        });
-        fact("An objective broke", &value, if detect.is_some() { State::Bad } else { State::Good }, note);
+        let (value, state, note) = match record.judgement.detect_s {
+            Some(s) => (words::within(s), State::Bad, "of the first injection"),
+            None => match words::not_detected(record) {
+                (State::Good, note) => ("never".to_owned(), State::Good, note),
+                (state, note) => ("not seen".to_owned(), state, note),
+            },
+        };
+        fact("An objective broke", &value, state, note);
     }
     if let Some((state, _)) = words::recovered(record) {
         let value = record.judgement.recover_s.map_or_else(|| "not seen".to_owned(), words::soon);
-        let note = format!("after the last undo; {} allowed", format::seconds_exact(record.recover_within_s));
+        let why = record.judgement.recover_note.as_deref().filter(|_| record.judgement.recover_s.is_none());
+        let why = why.unwrap_or("after the last undo");
+        let note = format!("{why}; {} allowed", format::seconds_exact(record.recover_within_s));
         fact("Recovered", &value, state, &note);
     }
     if !record.injections.is_empty() {
