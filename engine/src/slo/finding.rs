@@ -196,7 +196,7 @@ fn judge(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> (Verdict, 
             .estimate
             .map_or("no data".to_owned(), |estimate| measure::value(objective.sli, estimate));
         let mut sentence =
-            format!("{} was {seen} against {}", objective.sli.name(), crate::plan::clause(objective));
+            format!("{} was {seen}, objective {}", objective.sli.name(), measure::limit(objective));
         if verdict == Verdict::Missed
             && let Some(why) = host::excuse(record, objective, Phase::Fault, &merged)
         {

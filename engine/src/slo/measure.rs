@@ -1,11 +1,10 @@
 //! One clause against one set of outcomes: estimate, interval, answer.
 
-use injectors::units::Span;
 use reports::Latencies;
+use reports::format;
 use reports::record::{Bucket, LoadRecord, Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
 use super::stats;
-use crate::plan::{clause, span};
 
 /// An estimate with its interval. Infinite where only failures are: no latency is long enough for them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -153,30 +152,22 @@ fn why_unknown(measured: &Measured) -> String {
 
 /// A value of an SLI in words.
 pub fn value(sli: Sli, value: f64) -> String {
-    match sli {
-        _ if value.is_infinite() => "beyond measure (requests failed)".to_owned(),
-        Sli::Availability => format!("{:.3}%", value * 100.0),
-        Sli::Latency(_) if value < 1e-3 => format!("{:.0}us", value * 1e6),
-        Sli::Latency(_) if value < 1.0 => format!("{:.1}ms", value * 1e3),
-        Sli::Latency(_) => Span(span((value * 1e3).round() / 1e3)).to_string(),
-        Sli::Throughput => format!("{value:.1}/s"),
+    if value.is_infinite() {
+        "beyond measure (requests failed)".to_owned()
+    } else {
+        format::value(sli, value)
     }
+}
+
+/// What a clause asks for, in words: `≤ 250 ms`.
+pub fn limit(objective: &Objective) -> String {
+    format::limit(objective.sli, objective.at_least, objective.limit)
 }
 
 /// A result in one sentence.
 pub fn sentence(result: &ObjectiveResult) -> String {
-    let objective = Objective {
-        journey: result.journey.clone(),
-        sli: result.sli,
-        at_least: result.at_least,
-        limit: result.limit,
-        phases: Vec::new(),
-    };
-    let show = |bound: Option<f64>| bound.map_or("?".to_owned(), |bound| value(result.sli, bound));
     let seen = match result.estimate {
-        Some(estimate) => {
-            format!("{} [{}, {}]", value(result.sli, estimate), show(result.low), show(result.high))
-        }
+        Some(_) => format::estimate_and_interval(result),
         None if result.samples > 0 => result.note.clone().unwrap_or_else(|| "no data".to_owned()),
         None => "no data".to_owned(),
     };
@@ -185,6 +176,6 @@ pub fn sentence(result: &ObjectiveResult) -> String {
         result.journey,
         result.phase.name(),
         result.sli.name(),
-        clause(&objective)
+        format::limit(result.sli, result.at_least, result.limit)
     )
 }

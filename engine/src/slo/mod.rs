@@ -141,15 +141,14 @@ fn saturation(record: &RunRecord) -> Vec<String> {
 fn doubts(record: &RunRecord) -> Vec<String> {
     let mut doubts = saturation(record);
     for injection in &record.injections {
-        if injection.proof.status != "confirmed" {
-            doubts.push(format!(
-                "{} on {} is {}: requested {}, measured {}",
-                injection.fault,
-                injection.target,
-                injection.proof.status,
-                injection.proof.requested,
-                injection.proof.measured
-            ));
+        let (what, proof) = (format!("{} on {}", injection.fault, injection.target), &injection.proof);
+        match proof.status.as_str() {
+            "confirmed" => {}
+            "mismatch" => doubts.push(format!(
+                "{what} did not have the requested effect: requested {}, measured {}",
+                proof.requested, proof.measured
+            )),
+            _ => doubts.push(format!("{what} was not proven: {}", proof.measured)),
         }
     }
     if record.injections.is_empty() {
