@@ -184,9 +184,7 @@ impl Stage {
         }
         *left = PASSED;
         if let Some(live) = &self.live {
-            let mut stats = live.stats.edit();
-            stats.seen.eligible += 1;
-            stats.seen.hit += u64::from(hurts);
+            live.stats.edit().case(hurts);
         }
         hurts.then(|| {
             self.queue.clear();

@@ -39,7 +39,10 @@ pub struct Observation {
     pub bytes: u64,
     /// Pieces that chunks were cut into.
     pub pieces: u64,
-    /// Cases to which the share applied: requests, responses long enough to be cut, connections to be reset.
+    /// Requests that an HTTP fault means, whether or not there was something to change.
+    pub matched: u64,
+    /// Cases to which the share applied: requests, heads with something to edit, responses long enough to be cut,
+    /// connections to be reset.
     pub eligible: u64,
     /// Cases among them that were hit.
     pub hit: u64,
@@ -90,6 +93,12 @@ impl Stats {
 }
 
 impl Counters {
+    /// Records one case to which the share applied, and whether it was hit.
+    pub(crate) fn case(&mut self, hit: bool) {
+        self.seen.eligible += 1;
+        self.seen.hit += u64::from(hit);
+    }
+
     /// Records one measured delay.
     pub(crate) fn delayed(&mut self, delay: Duration) {
         if self.buckets.is_empty() {
