@@ -113,7 +113,8 @@ mod tests {
         assert_eq!(proof.status, ProofStatus::Unproven);
         assert_eq!(proof.measured, "120 requests matched, but there was nothing to remove");
         let set = r#"{"kind":"http-header","on":"response","set":{"a":"1"}}"#;
-        let words = "9 requests matched, but there was nothing to set that was not there already in their responses";
+        let words =
+            "9 requests matched, but there was nothing to set that was not there already in their responses";
         assert_eq!(judged(set, 9, 0, 0).measured, words);
         assert_eq!(judged(set, 0, 0, 0).status, ProofStatus::Unproven);
         assert_eq!(judged(remove, 120, 60, 60).status, ProofStatus::Confirmed);

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::Pending;
+use crate::sys::host;
 
 use super::Mutex;
 use super::fault::RelayFault;
@@ -61,6 +62,8 @@ enum Request {
 pub(crate) struct Desk {
     routes: Vec<Arc<Route>>,
     table: Mutex<Table>,
+    /// Resets that our own attempts on closed ports have drawn; locked for as long as one is under way.
+    own_resets: tokio::sync::Mutex<u64>,
     stop: Notify,
 }
 
@@ -68,7 +71,8 @@ impl Desk {
     /// A desk without faults.
     pub(crate) fn new(routes: Vec<Arc<Route>>) -> Self {
         let names = routes.iter().map(|route| (route.name.clone(), route.protocol)).collect();
-        Self { routes, table: Mutex::new(Table::new(names)), stop: Notify::new() }
+        let own_resets = tokio::sync::Mutex::new(0);
+        Self { routes, table: Mutex::new(Table::new(names)), own_resets, stop: Notify::new() }
     }
 
     /// Ends once somebody has asked to stop, and the answer had time to leave.
@@ -133,6 +137,7 @@ impl Desk {
             Request::List => Ok(self.list()),
             Request::Add { route, id, fault, lease_s, seed } => {
                 let live = self.table().add(Instant::now(), &route, &id, fault, seconds(lease_s)?, seed)?;
+                self.look_before(&live).await;
                 self.publish(live.route);
                 self.settled(live.route).await;
                 Ok(json!({}))
@@ -188,7 +193,17 @@ impl Desk {
         json!({"routes": routes.collect::<Vec<_>>()})
     }
 
-    /// A closed port sees nothing of those that it refuses, so the effect of `refuse` is seen from outside.
+    /// Takes note of what shows later whether somebody wanted in at a port that is about to close.
+    async fn look_before(&self, live: &Live) {
+        let (RelayFault::Refuse, Some(route)) = (&live.fault, self.routes.get(live.route)) else { return };
+        let own = self.own_resets.lock().await;
+        let mut stats = live.stats.edit();
+        stats.seen.came_before = route.came_lately();
+        stats.resets_before = host::resets_sent().map(|sent| sent.saturating_sub(*own));
+    }
+
+    /// A closed port sees nothing of those that it refuses, so the effect of `refuse` is seen from outside: by an
+    /// attempt of our own, and by the resets that the kernel has sent to others.
     async fn probe(&self, id: &str) {
         let Some((live, true)) = self.table().find(id) else { return };
         let (RelayFault::Refuse, Some(route)) = (&live.fault, self.routes.get(live.route)) else { return };
@@ -198,11 +213,15 @@ impl Desk {
                 [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
             addr.set_ip(loopback[usize::from(addr.is_ipv6())]);
         }
+        let mut own = self.own_resets.lock().await;
         let outcome = tokio::time::timeout(PROBE_DEADLINE, TcpStream::connect(addr)).await;
         let refused = matches!(&outcome, Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused);
+        *own += u64::from(refused);
+        let sent = host::resets_sent().map(|sent| sent.saturating_sub(*own));
         let mut stats = live.stats.edit();
         stats.seen.probes += 1;
         stats.seen.refused += u64::from(refused);
+        stats.seen.refused_others = sent.zip(stats.resets_before).map(|(now, then)| now.saturating_sub(then));
     }
 }
 

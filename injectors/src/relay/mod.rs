@@ -10,6 +10,7 @@
 //! Precision: a delay is released within about 0.2 ms of its time (one timerfd, not tokio's 1 ms wheel).
 
 mod alarm;
+mod arrivals;
 mod bucket;
 mod chance;
 mod chosen;
@@ -38,6 +39,7 @@ use crate::sys::{host, socket};
 use crate::target::{self, Protocol};
 use crate::units::Span;
 
+pub use arrivals::LATELY;
 pub use connection::CONNECT_DEADLINE;
 pub use fault::RelayFault;
 pub use http::HEAD_MAX;

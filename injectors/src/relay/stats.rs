@@ -60,6 +60,11 @@ pub struct Observation {
     pub probes: u64,
     /// Those among them that were refused.
     pub refused: u64,
+    /// Connections that had come to the port in the [`super::LATELY`] before it was closed.
+    pub came_before: u64,
+    /// The most connections of others that can have been refused: all resets that the kernel has sent since, whatever
+    /// for, without those to our own connections. None if the kernel does not tell.
+    pub refused_others: Option<u64>,
 }
 
 /// The counters of one fault while they grow.
@@ -69,6 +74,8 @@ pub(crate) struct Stats(Mutex<Counters>);
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) seen: Observation,
+    /// Resets that the kernel had sent to others when the fault began; see [`Observation::refused_others`].
+    pub(crate) resets_before: Option<u64>,
     buckets: Vec<u32>,
     sum: f64,
 }
