@@ -334,15 +334,9 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     let entry = match (&outcome, crashed) {
         (Ok(outcome), _) => {
             record.undone_s = Some(shared.clock.now());
-            "restored".clone_into(&mut record.undo);
-            let text = match outcome {
-                Undone::Reverted => {
-                    format!("{} on {} is undone; the picture is as before", change.fault, change.target)
-                }
-                Undone::NothingToDo => {
-                    format!("{} on {}: nothing was left to undo", change.fault, change.target)
-                }
-            };
+            let undo = if *outcome == Undone::Permanent { "not-needed" } else { "restored" };
+            undo.clone_into(&mut record.undo);
+            let text = format!("{} on {} {}", change.fault, change.target, outcome.words());
             let took_s = shared.clock.now() - began;
             shared.tell(Event::Undone { id: change.id.clone(), took_s, text });
             Entry::Undone { id: change.id.clone(), outcome: *outcome, by: by() }
