@@ -8,6 +8,8 @@ mod http_truncate;
 mod pop_drain;
 mod process_kill;
 mod process_pause;
+#[cfg(test)]
+mod process_tests;
 mod processes;
 mod relay_bandwidth;
 mod relay_blackhole;

@@ -255,13 +255,11 @@ impl Injector for ProcessKill {
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
             let data: Data = recall(ABOUT.name, undo)?;
+            // One that was hit a moment ago still shows, and must not pass for one that was never hit.
+            wait_end(env, &data.ids, data.grace()).await?;
             if data.back == Back::Never {
-                wait_end(env, &data.ids, data.grace()).await?;
                 let untouched = processes::alive(&*env.procs, &data.ids)?.len() == data.ids.len();
                 return Ok(if untouched { Undone::NothingToDo } else { Undone::Permanent });
-            }
-            if data.signal != "KILL" {
-                wait_end(env, &data.ids, END_DEADLINE).await?;
             }
             if let (Anchor::Instance { instance, supervisor }, Back::Supervisor) = (&data.anchor, &data.back)
             {

@@ -393,9 +393,15 @@ mod tests {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
-    /// The process whose number a command has written into this file.
-    fn told(file: &Path) -> ProcessInfo {
-        Host.look(Host.pid_file(file).unwrap()).unwrap().expect("it runs")
+    /// The process whose number a command writes into this file.
+    async fn told(file: &Path) -> ProcessInfo {
+        let pid = loop {
+            match Host.pid_file(file) {
+                Ok(pid) => break pid,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        Host.look(pid).unwrap().expect("it runs")
     }
 
     async fn wait_end(info: &ProcessInfo) {
@@ -415,10 +421,8 @@ mod tests {
         for background in ["sleep 30", "setsid sleep 30"] {
             let script = format!("{background} & echo $! > {}; wait", file.display());
             let argv = argv(&["sh", "-c", &script]);
-            let (ended, info) = tokio::join!(Host.run(&argv, Duration::from_millis(400)), async {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                told(&file)
-            });
+            let (ended, info) = tokio::join!(Host.run(&argv, Duration::from_secs(1)), told(&file));
+            std::fs::remove_file(&file).unwrap();
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
             wait_end(&info).await;
         }
@@ -429,11 +433,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let argv = argv(&["sh", "-c", &format!("sleep 30 & echo $! > {}; wait", file.display())]);
-        let run = tokio::time::timeout(Duration::from_millis(200), Host.run(&argv, Duration::from_secs(20)));
-        let (cut, info) = tokio::join!(run, async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            told(&file)
-        });
+        let run = tokio::time::timeout(Duration::from_secs(1), Host.run(&argv, Duration::from_secs(20)));
+        let (cut, info) = tokio::join!(run, told(&file));
         assert!(cut.is_err());
         wait_end(&info).await;
     }
