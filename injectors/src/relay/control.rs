@@ -23,6 +23,7 @@ use crate::sys::host;
 
 use super::Mutex;
 use super::fault::RelayFault;
+use super::resets::Resets;
 use super::route::Route;
 use super::table::{Live, Table};
 
@@ -62,8 +63,9 @@ enum Request {
 pub(crate) struct Desk {
     routes: Vec<Arc<Route>>,
     table: Mutex<Table>,
-    /// Resets that our own attempts on closed ports have drawn; locked for as long as one is under way.
-    own_resets: tokio::sync::Mutex<u64>,
+    resets: Mutex<Resets>,
+    /// Held while an attempt of our own is under way: its reset must not pass for one to somebody else.
+    attempt: tokio::sync::Mutex<()>,
     stop: Notify,
 }
 
@@ -71,8 +73,13 @@ impl Desk {
     /// A desk without faults.
     pub(crate) fn new(routes: Vec<Arc<Route>>) -> Self {
         let names = routes.iter().map(|route| (route.name.clone(), route.protocol)).collect();
-        let own_resets = tokio::sync::Mutex::new(0);
-        Self { routes, table: Mutex::new(Table::new(names)), own_resets, stop: Notify::new() }
+        Self {
+            routes,
+            table: Mutex::new(Table::new(names)),
+            resets: Mutex::default(),
+            attempt: tokio::sync::Mutex::new(()),
+            stop: Notify::new(),
+        }
     }
 
     /// Ends once somebody has asked to stop, and the answer had time to leave.
@@ -86,9 +93,11 @@ impl Desk {
         self.routes.iter().map(|route| route.open()).sum()
     }
 
-    /// Ends faults whose lease has run out.
+    /// Ends faults whose lease has run out, and takes note of what is usual on this host.
     pub(crate) fn expire(&self) {
-        let over = self.table().expire(Instant::now());
+        let now = Instant::now();
+        self.resets().sample(now, host::resets_sent);
+        let over = self.table().expire(now);
         for live in over {
             self.publish(live.route);
         }
@@ -104,6 +113,10 @@ impl Desk {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resets(&self) -> MutexGuard<'_, Resets> {
+        self.resets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, index: usize) {
@@ -196,10 +209,11 @@ impl Desk {
     /// Takes note of what shows later whether somebody wanted in at a port that is about to close.
     async fn look_before(&self, live: &Live) {
         let (RelayFault::Refuse, Some(route)) = (&live.fault, self.routes.get(live.route)) else { return };
-        let own = self.own_resets.lock().await;
+        let _alone = self.attempt.lock().await;
+        let start = host::resets_sent().map(|sent| self.resets().start(Instant::now(), sent));
         let mut stats = live.stats.edit();
-        stats.seen.came_before = route.came_lately();
-        stats.resets_before = host::resets_sent().map(|sent| sent.saturating_sub(*own));
+        (stats.seen.came_before, stats.seen.open_before) = (route.came_lately(), route.open() as u64);
+        stats.resets_from = start;
     }
 
     /// A closed port sees nothing of those that it refuses, so the effect of `refuse` is seen from outside: by an
@@ -213,15 +227,18 @@ impl Desk {
                 [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
             addr.set_ip(loopback[usize::from(addr.is_ipv6())]);
         }
-        let mut own = self.own_resets.lock().await;
+        let _alone = self.attempt.lock().await;
         let outcome = tokio::time::timeout(PROBE_DEADLINE, TcpStream::connect(addr)).await;
         let refused = matches!(&outcome, Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused);
-        *own += u64::from(refused);
-        let sent = host::resets_sent().map(|sent| sent.saturating_sub(*own));
+        let mut resets = self.resets();
+        resets.own += u64::from(refused);
         let mut stats = live.stats.edit();
         stats.seen.probes += 1;
         stats.seen.refused += u64::from(refused);
-        stats.seen.refused_others = sent.zip(stats.resets_before).map(|(now, then)| now.saturating_sub(then));
+        if let (Some(start), Some(sent)) = (stats.resets_from, host::resets_sent()) {
+            let (others, usual) = resets.since(start, Instant::now(), sent);
+            (stats.seen.refused_others, stats.seen.usual_resets) = (Some(others), usual);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub mod fault;
 mod http;
 mod lane;
 mod line;
+mod resets;
 mod route;
 mod stage;
 pub mod stats;

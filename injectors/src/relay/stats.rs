@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::resets::Start;
+
 /// Buckets per doubling: a quantile is right within 1/32.
 const STEPS: usize = 32;
 /// Doublings of a microsecond that are told apart; the last one is beyond an hour.
@@ -62,9 +64,13 @@ pub struct Observation {
     pub refused: u64,
     /// Connections that had come to the port in the [`super::LATELY`] before it was closed.
     pub came_before: u64,
+    /// Connections that were open then.
+    pub open_before: u64,
     /// The most connections of others that can have been refused: all resets that the kernel has sent since, whatever
     /// for, without those to our own connections. None if the kernel does not tell.
     pub refused_others: Option<u64>,
+    /// How many such resets would have been usual; none if the relay has not had the time to see.
+    pub usual_resets: Option<f64>,
 }
 
 /// The counters of one fault while they grow.
@@ -74,8 +80,8 @@ pub(crate) struct Stats(Mutex<Counters>);
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) seen: Observation,
-    /// Resets that the kernel had sent to others when the fault began; see [`Observation::refused_others`].
-    pub(crate) resets_before: Option<u64>,
+    /// What the kernel had sent when the fault began; see [`Observation::refused_others`].
+    pub(crate) resets_from: Option<Start>,
     buckets: Vec<u32>,
     sum: f64,
 }
