@@ -85,7 +85,7 @@ impl Row {
             Aim::Instance => Target::Instance { service: "auth".to_owned(), instance: INSTANCE.to_owned() },
             Aim::Port => Target::Port(PORT),
             Aim::Pop => Target::Pop("fra".to_owned()),
-            Aim::Nothing => Target::Nothing,
+            Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }
     }

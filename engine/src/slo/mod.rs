@@ -117,13 +117,13 @@ fn doubts(record: &RunRecord) -> Vec<String> {
     let mut doubts = saturation(record);
     for injection in &record.injections {
         if injection.proof.status != "confirmed" {
+            let status = match injection.proof.status.as_str() {
+                "mismatch" => "does not match",
+                _ => "is unproven",
+            };
             doubts.push(format!(
-                "{} on {} is {}: requested {}, measured {}",
-                injection.fault,
-                injection.target,
-                injection.proof.status,
-                injection.proof.requested,
-                injection.proof.measured
+                "{} on {} {status}: requested {}, measured {}",
+                injection.fault, injection.target, injection.proof.requested, injection.proof.measured
             ));
         }
     }

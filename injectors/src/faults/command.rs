@@ -76,12 +76,6 @@ impl Data {
     }
 }
 
-/// The program's name without its folders: what people call it.
-fn base(argv: &[String]) -> String {
-    let program = argv.first().map(String::as_str).unwrap_or_default();
-    program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program).to_owned()
-}
-
 impl Injector for Command {
     fn about(&self) -> &'static About {
         &ABOUT
@@ -100,7 +94,7 @@ impl Injector for Command {
             Ok(Change {
                 id: request.id.clone(),
                 fault: ABOUT.name.to_owned(),
-                target: base(&data.r#do),
+                target: request.target.to_string(),
                 summary: format!("run `{}`", data.r#do.join(" ")),
                 claims: vec![format!("command:{}", data.r#do.join(" "))],
                 apply: recorded.clone(),
