@@ -31,8 +31,26 @@ pub struct Change {
 pub enum Undone {
     /// The change was there and was taken back.
     Reverted,
-    /// There was nothing (left) to take back: apply never ran, the lease ended it, or the target is gone.
+    /// There was nothing (left) to take back: apply never ran, the lease ended it, or all that it belongs to is gone.
     NothingToDo,
+    /// Something that was hit ended meanwhile, not by squall; another of its kind is in its place.
+    Replaced,
+    /// What was changed stays changed: the user has written that it is meant to.
+    Permanent,
+}
+
+impl Undone {
+    /// What became of the target, as the rest of a sentence that begins with it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Reverted => "is undone; the picture is as before",
+            Self::NothingToDo => "had nothing left to undo; the picture is as before",
+            Self::Replaced => {
+                "is undone, but a process that was hit has ended meanwhile, and squall did not end it; another one is in its place"
+            }
+            Self::Permanent => "stays as it is on purpose, as `permanent: true` says; nothing was undone",
+        }
+    }
 }
 
 /// Whether the fault provably took effect.

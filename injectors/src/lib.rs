@@ -14,6 +14,10 @@
 
 pub mod about;
 pub mod change;
+#[cfg(test)]
+mod conformance_tests;
+#[cfg(test)]
+mod fake_tests;
 pub mod faults;
 pub mod guardian;
 pub mod journal;

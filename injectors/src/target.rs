@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::about::{Param, ParamKind, Presence};
+use crate::about::{Args, Param, ParamKind, Presence};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,22 @@ pub enum Target {
     Pop(String),
     /// See [`TargetKind::Nothing`].
     Nothing,
+    /// The same, called by the program that breaks it.
+    Program(String),
+}
+
+impl Target {
+    /// Gives what squall does not know the name of the program that breaks it, without its folders.
+    #[must_use]
+    pub fn called(self, args: &Args) -> Self {
+        match (self, args.argv("do").and_then(<[String]>::first)) {
+            (Self::Nothing, Some(program)) => {
+                let base = program.rsplit('/').find(|part| !part.is_empty());
+                Self::Program(base.unwrap_or(program).to_owned())
+            }
+            (target, _) => target,
+        }
+    }
 }
 
 /// The bounded part of the host in which a command name is looked for.
@@ -166,6 +182,7 @@ impl fmt::Display for Target {
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Nothing => f.write_str("-"),
+            Self::Program(name) => f.write_str(name),
         }
     }
 }
@@ -244,4 +261,22 @@ pub struct Balancer {
     pub pops: Vec<String>,
     /// Where it listens.
     pub addr: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::about::Value;
+
+    #[test]
+    fn what_squall_does_not_know_is_called_by_the_program_that_breaks_it() {
+        let called = |program: &str| {
+            let argv = Value::Argv(vec![program.to_owned(), "--all".to_owned()]);
+            Target::Nothing.called(&Args([("do".to_owned(), argv)].into())).to_string()
+        };
+        assert_eq!(called("/usr/sbin/iptables"), "iptables");
+        assert_eq!(called("touch"), "touch");
+        assert_eq!(called("/"), "/");
+        assert_eq!(Target::Port(80).called(&Args::default()), Target::Port(80));
+    }
 }

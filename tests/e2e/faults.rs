@@ -66,3 +66,72 @@ fn without_a_lab_there_is_nothing_to_aim_at() {
     assert!(done.err.contains("squall lab up"), "{}", done.err);
     assert!(home.run_folders().is_empty());
 }
+
+/// A process of our own behind a pid file.
+fn sleeper(home: &Home) -> (std::process::Child, String) {
+    let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let file = home.file("sleeper.pid", &child.id().to_string());
+    (child, file.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_permanent_kill_is_never_called_restored() {
+    let home = Home::new();
+    let (mut child, file) = sleeper(&home);
+    let args = ["inject", "process-kill", "--pid-file", &file, "--permanent=true", "--for", "200ms"];
+    let done = home.squall(&args).code(0);
+    assert!(done.out.contains("undo: not-needed"), "{}", done.out);
+    assert!(done.err.contains("stays as it is on purpose"), "{}", done.err);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_restart_that_fails_tells_its_exit_code_and_last_words() {
+    let home = Home::new();
+    let (mut child, file) = sleeper(&home);
+    let restart = ["--restart=sh", "--restart=-c", "--restart=echo port 80 in use >&2; exit 7"];
+    let args = ["inject", "process-kill", "--pid-file", &file, "--for", "200ms"];
+    let done = home.squall(&[&args[..], &restart[..]].concat()).code(5);
+    assert!(done.err.contains("ended with code 7: port 80 in use"), "{}", done.err);
+    child.wait().unwrap();
+    // What is given up is settled by hand: the file names a process that runs.
+    home.file("sleeper.pid", &std::process::id().to_string());
+    home.squall(&["recover"]).code(0);
+}
+
+#[test]
+fn a_paused_process_that_somebody_else_ends_is_not_called_restored() {
+    let home = Home::new();
+    let (mut child, file) = sleeper(&home);
+    let mut going = home.start(&["inject", "process-pause", "--pid-file", &file, "--for", "60s"]);
+    going.says("pause sleep", std::time::Duration::from_secs(10));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    going.signal(rustix::process::Signal::INT);
+    let done = going.end().code(5);
+    assert!(done.err.contains("squall did not end it"), "{}", done.err);
+    home.file("sleeper.pid", &std::process::id().to_string());
+    let recovered = home.squall(&["recover"]).code(0);
+    assert!(recovered.err.contains("another one is in its place"), "{recovered:?}");
+}
+
+#[test]
+fn a_command_is_called_by_its_program() {
+    let home = Home::new();
+    let broken = home.dir().join("broken");
+    let broken = broken.to_str().unwrap();
+    let args = [
+        "inject",
+        "command",
+        "--do=/usr/bin/touch",
+        "--undo=rm",
+        "--undo=-f",
+        "--effect=test",
+        "--effect=-e",
+    ];
+    let own = ["--do", "--undo", "--effect"].map(|name| format!("{name}={broken}"));
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let done = home.squall(&[&args[..], &own, &["--for", "200ms"]].concat()).code(0);
+    assert!(done.out.starts_with("command on touch: confirmed"), "{}", done.out);
+    assert!(!format!("{}{}", done.out, done.err).contains(" on -"), "{done:?}");
+}

@@ -147,7 +147,7 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
         };
         let entry = match restored {
             Ok(outcome) => {
-                out.tell(&format!("restored: {} on {}", change.fault, change.target));
+                out.tell(&format!("{} on {} {}", change.fault, change.target, outcome.words()));
                 rows.push(json!({"id": change.id, "restored": true, "outcome": outcome}));
                 Entry::Undone { id: change.id.clone(), outcome, by }
             }

@@ -137,6 +137,7 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                 }
             };
             for (target, service) in targets {
+                let target = target.called(&used.args);
                 if let Err(found) = check(used, &target) {
                     let about = used.injector.about().name;
                     mistakes.extend(found.into_iter().map(|message| Mistake {

@@ -114,7 +114,7 @@ fn restoration(course: &Course, planned: usize) -> Restoration {
     }
     // Without an early decision, each injection ends in its own time: the slowest undo counts.
     let seconds = match (course.restore_from, course.restored_at) {
-        (Some(from), Some(to)) if to >= from => to - from,
+        (Some(from), Some(to)) if to >= from => (to - from).max(course.slowest_undo),
         _ => course.slowest_undo,
     };
     let crashed = matches!(&course.end, End::Aborted { by, .. } if by == "guardian") && !left.is_empty();

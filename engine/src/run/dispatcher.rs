@@ -11,7 +11,7 @@ use reports::record::{End, EventRecord, InjectionRecord, Phase, PhaseSpan, Probe
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::event::{Event, Observer};
+use super::event::{self, Event, Observer};
 use super::guardian::Guardian;
 use super::injection::{self, Haste, Log, Report, Shared};
 use super::watch::{Watch, snapshot};
@@ -391,16 +391,17 @@ impl Dispatcher<'_> {
     fn report(&mut self, report: Report) {
         match report {
             Report::Begins => self.enter(Phase::Fault),
-            Report::Failed(why) => {
-                self.tell(&Event::Trouble { text: why.clone() });
-                self.abort("a fault", &why);
+            Report::Failed(why) => self.failed(&why),
+            Report::NotUndone { why, took_s } => {
+                self.course.slowest_undo = self.course.slowest_undo.max(took_s);
+                self.failed(&why);
             }
             Report::Told(event) => {
                 match &event {
                     Event::Injected { id, summary } => self.live.push((id.clone(), summary.clone())),
                     Event::Proof { id, what, status, measured } => {
                         if let Some(live) = self.live.iter_mut().find(|(known, _)| known == id) {
-                            live.1 = format!("{what} {status}: {measured}");
+                            live.1 = event::proof(what, status, measured);
                         }
                     }
                     Event::Undone { id, took_s, .. } => {
@@ -412,6 +413,11 @@ impl Dispatcher<'_> {
                 self.tell(&event);
             }
         }
+    }
+
+    fn failed(&mut self, why: &str) {
+        self.tell(&Event::Trouble { text: why.to_owned() });
+        self.abort("a fault", why);
     }
 
     fn injection_done(&mut self, done: Result<InjectionRecord, tokio::task::JoinError>, last: bool) {

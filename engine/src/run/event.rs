@@ -104,11 +104,17 @@ impl Event {
             Self::Phase { phase } => Some(format!("{} begins", phase.name())),
             Self::Second(_) => None,
             Self::Injected { summary, .. } => Some(summary.clone()),
-            Self::Proof { what, status, measured, .. } => Some(format!("{what} {status}: {measured}")),
+            Self::Proof { what, status, measured, .. } => Some(proof(what, status, measured)),
             Self::ProbeMissed { name, why } => Some(format!("probe {name}: {why}")),
             Self::Aborting { by, why } => Some(format!("aborted by {by}: {why}")),
         }
     }
+}
+
+/// A proof in one line.
+pub(super) fn proof(what: &str, status: &str, measured: &str) -> String {
+    let status = if status == "mismatch" { "not as requested" } else { status };
+    format!("{what} {status}: {measured}")
 }
 
 /// One second of a run, for displays.

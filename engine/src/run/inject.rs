@@ -139,7 +139,7 @@ async fn watch_over(
             Some(report) = heard.recv() => match report {
                 Report::Told(event) => tell(&event),
                 Report::Begins => {}
-                Report::Failed(why) => {
+                Report::Failed(why) | Report::NotUndone { why, .. } => {
                     failed = true;
                     tell(&Event::Trouble { text: why });
                     haste.send_replace(Haste::Stop);

@@ -48,6 +48,13 @@ pub(super) enum Report {
     Begins,
     /// The fault could not be made or kept: the run must stop.
     Failed(String),
+    /// The fault could not be undone: the run must stop.
+    NotUndone {
+        /// Why not.
+        why: String,
+        /// How long it was tried, in seconds.
+        took_s: f64,
+    },
 }
 
 /// What all injections of a run share.
@@ -335,15 +342,9 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     let entry = match (&outcome, crashed) {
         (Ok(outcome), _) => {
             record.undone_s = Some(shared.clock.now());
-            "restored".clone_into(&mut record.undo);
-            let text = match outcome {
-                Undone::Reverted => {
-                    format!("{} on {} is undone; the picture is as before", change.fault, change.target)
-                }
-                Undone::NothingToDo => {
-                    format!("{} on {}: nothing was left to undo", change.fault, change.target)
-                }
-            };
+            let undo = if *outcome == Undone::Permanent { "not-needed" } else { "restored" };
+            undo.clone_into(&mut record.undo);
+            let text = format!("{} on {} {}", change.fault, change.target, outcome.words());
             let took_s = shared.clock.now() - began;
             shared.tell(Event::Undone { id: change.id.clone(), took_s, text });
             Entry::Undone { id: change.id.clone(), outcome: *outcome, by: by() }
@@ -351,7 +352,9 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
         (Err(error), _) => {
             let text = format!("failed to restore {} on {}: {error}", change.fault, change.target);
             "failed".clone_into(&mut record.undo);
-            fail(shared, record, text);
+            let took_s = shared.clock.now() - began;
+            let _ = shared.reports.send(Report::NotUndone { why: text.clone(), took_s });
+            record.error.get_or_insert(text);
             Entry::UndoFailed { id: change.id.clone(), error: error.to_string(), by: by() }
         }
     };

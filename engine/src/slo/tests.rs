@@ -238,10 +238,14 @@ fn no_data_is_unknown() {
 
 #[test]
 fn a_fault_without_proof_decides_nothing_whatever_the_objectives_say() {
-    for (mut run, status) in [(good(), "unproven"), (broken(), "mismatch")] {
+    for (mut run, status, words) in [
+        (good(), "unproven", "was not proven:"),
+        (broken(), "mismatch", "did not have the requested effect:"),
+    ] {
         status.clone_into(&mut run.injections[0].proof.status);
         let judged = judge(&run);
         assert_eq!((judged.verdict, judged.exit), (Verdict::Unknown, exit::INCONCLUSIVE));
+        assert!(judged.reasons[0].contains(words), "{:?}", judged.reasons);
         assert_eq!(judged.findings[0].status, "untested");
     }
 }

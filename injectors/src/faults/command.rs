@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{recall, record};
+use super::{failure, recall, record};
 use crate::about::{About, Effect, Param, ParamKind, Presence};
 use crate::sys::proc::Output;
 use crate::target::TargetKind;
@@ -47,7 +47,7 @@ static ABOUT: About = About {
             name: "deadline",
             kind: ParamKind::Span,
             presence: Presence::Default("10s"),
-            help: "how long each command may take; then it is ended with its whole process group",
+            help: "how long each command may take; then it is ended with all that it started",
         },
     ],
     needs: &["whatever the commands need"],
@@ -76,13 +76,6 @@ impl Data {
     }
 }
 
-fn failure(argv: &[String], output: &Output) -> InjectError {
-    let code = output.code.map_or("a signal".to_owned(), |code| format!("code {code}"));
-    let said: String = output.text.trim().chars().take(300).collect();
-    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-    InjectError::Command(format!("`{}` ended with {code}{said}", argv.join(" ")))
-}
-
 impl Injector for Command {
     fn about(&self) -> &'static About {
         &ABOUT
@@ -101,7 +94,7 @@ impl Injector for Command {
             Ok(Change {
                 id: request.id.clone(),
                 fault: ABOUT.name.to_owned(),
-                target: data.r#do.first().cloned().unwrap_or_default(),
+                target: request.target.to_string(),
                 summary: format!("run `{}`", data.r#do.join(" ")),
                 claims: vec![format!("command:{}", data.r#do.join(" "))],
                 apply: recorded.clone(),

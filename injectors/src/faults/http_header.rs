@@ -50,8 +50,10 @@ static ABOUT: About = About {
     ],
     needs: &[],
     effect: Effect::Errors,
-    proof: "The relay counts edited among matching requests. Confirmed if the requested share lies \
-                  in the 99% interval of what was counted; unproven if no request matched.",
+    proof: "The relay counts heads that it has altered among those in which there was something to \
+                  alter: a field to remove, or another value than the one to set. Confirmed if the \
+                  requested share lies in the 99% interval of what was counted; unproven if no request \
+                  matched, or none had anything to alter.",
     undo: "No more heads are edited; connections stay open.",
     example: "- http-header: {service: auth, on: request, remove: Authorization, share: 10%}",
 };
@@ -77,7 +79,44 @@ impl Recipe for HttpHeader {
     }
 
     fn judge(&self, fault: &RelayFault, seen: &Observation) -> Proof {
+        let RelayFault::HttpHeader { on, set, remove, .. } = fault else {
+            return Proof::unproven("edits", "not one");
+        };
         let requested = format!("{} of heads edited", percent(fault.share()));
-        judge_share(requested, fault.share(), seen.hit, seen.eligible, "matching requests")
+        if seen.eligible == 0 && seen.matched > 0 {
+            let nothing = match (set.is_empty(), remove.is_empty()) {
+                (true, _) => "nothing to remove",
+                (false, true) => "nothing to set that was not there already",
+                (false, false) => "nothing to set or remove",
+            };
+            let of = if *on == Head::Response { " in their responses" } else { "" };
+            let measured = format!("{} requests matched, but there was {nothing}{of}", seen.matched);
+            return Proof::unproven(requested, measured);
+        }
+        judge_share(requested, fault.share(), seen.hit, seen.eligible, "heads with something to edit")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::ProofStatus;
+
+    #[test]
+    fn requests_in_which_nothing_could_be_altered_prove_nothing() {
+        let judged = |fault: &str, matched, eligible, hit| {
+            let seen = Observation { matched, eligible, hit, ..Observation::default() };
+            HttpHeader.judge(&serde_json::from_str(fault).unwrap(), &seen)
+        };
+        let remove = r#"{"kind":"http-header","on":"request","remove":["authorization"]}"#;
+        let proof = judged(remove, 120, 0, 0);
+        assert_eq!(proof.status, ProofStatus::Unproven);
+        assert_eq!(proof.measured, "120 requests matched, but there was nothing to remove");
+        let set = r#"{"kind":"http-header","on":"response","set":{"a":"1"}}"#;
+        let words =
+            "9 requests matched, but there was nothing to set that was not there already in their responses";
+        assert_eq!(judged(set, 9, 0, 0).measured, words);
+        assert_eq!(judged(set, 0, 0, 0).status, ProofStatus::Unproven);
+        assert_eq!(judged(remove, 120, 60, 60).status, ProofStatus::Confirmed);
     }
 }

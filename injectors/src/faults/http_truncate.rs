@@ -61,6 +61,10 @@ impl Recipe for HttpTruncate {
             return Proof::unproven("truncation", "not one");
         };
         let requested = format!("{} of bodies end after {bytes}", percent(share.0));
+        if seen.eligible == 0 && seen.matched > 0 {
+            let measured = format!("{} requests matched, but no response was longer", seen.matched);
+            return Proof::unproven(requested, measured);
+        }
         judge_share(requested, share.0, seen.hit, seen.eligible, "long enough responses")
     }
 }

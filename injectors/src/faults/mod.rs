@@ -8,6 +8,8 @@ mod http_truncate;
 mod pop_drain;
 mod process_kill;
 mod process_pause;
+#[cfg(test)]
+mod process_tests;
 mod processes;
 mod relay_bandwidth;
 mod relay_blackhole;
@@ -42,13 +44,49 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::InjectError;
+use crate::sys::proc::Output;
 
 /// Turns an injector's own data into the journal's.
 pub(crate) fn record<T: Serialize>(data: &T) -> serde_json::Value {
     serde_json::to_value(data).expect("fault data are plain maps with text keys")
 }
 
+/// The error of a command of the user's that has failed: how it ended, and the end of what it printed.
+pub(crate) fn failure(argv: &[String], output: &Output) -> InjectError {
+    const SAID_MAX: usize = 300;
+    let code = output.code.map_or("a signal".to_owned(), |code| format!("code {code}"));
+    let lines: Vec<&str> = output.text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let all: Vec<char> = lines.join(" | ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let said: String = all[all.len().saturating_sub(SAID_MAX)..].iter().collect();
+    let said = match (said.is_empty(), all.len() > SAID_MAX) {
+        (true, _) => String::new(),
+        (false, true) => format!(": …{said}"),
+        (false, false) => format!(": {said}"),
+    };
+    InjectError::Command(format!("`{}` ended with {code}{said}", argv.join(" ")))
+}
+
 /// Reads an injector's own data back from the journal's.
 pub(crate) fn recall<T: DeserializeOwned>(fault: &str, data: &serde_json::Value) -> Result<T, InjectError> {
     T::deserialize(data).map_err(|source| InjectError::Data { fault: fault.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_is_quoted_with_its_last_words() {
+        let said = |text: &str| {
+            let output = Output { code: Some(3), text: text.to_owned() };
+            failure(&["/usr/sbin/it".to_owned()], &output).to_string()
+        };
+        assert_eq!(said(""), "`/usr/sbin/it` ended with code 3");
+        assert_eq!(
+            said("no\u{1b}[m way\n\n port in use\n"),
+            "`/usr/sbin/it` ended with code 3: no [m way | port in use"
+        );
+        let long = said(&format!("{}the end", "é\n".repeat(4000)));
+        assert!(long.ends_with("| the end") && long.chars().count() < 350, "{long}");
+    }
 }

@@ -197,6 +197,8 @@ impl Injector for PopDrain {
         let mut mistakes = Vec::new();
         if args.shares("steps").is_some_and(|steps| steps.is_empty()) {
             mistakes.push("`steps` must name at least one share, such as [50%, 0%]".to_owned());
+        } else if args.shares("steps").is_some_and(|steps| steps.iter().all(|share| *share >= 1.0)) {
+            mistakes.push("`steps` must go below 100%: nothing would move".to_owned());
         }
         if args.span("soak").is_some_and(|soak| soak.is_zero()) {
             mistakes.push("`soak` must be longer than nothing".to_owned());
@@ -324,6 +326,13 @@ fn judge(pop: &str, seen: &Seen) -> Proof {
     let expected = if weights > 0.0 { weight / weights } else { 0.0 };
     let requested =
         format!("{} of the weight of {pop}, {:.1}% of all requests", Share(seen.share), expected * 100.0);
+    if own.is_none_or(|pop| !pop.up) {
+        // Its traffic was gone before, or went for another reason.
+        return Proof::unproven(requested, format!("{pop} is down: nothing is left to drain"));
+    }
+    if seen.share >= 1.0 {
+        return Proof::unproven(requested, "this step moves nothing");
+    }
     if total < REQUESTS_MIN {
         let why = format!("only {total} requests since the last step; {REQUESTS_MIN} are needed");
         return Proof { samples: total, ..Proof::unproven(requested, why) };
@@ -369,6 +378,16 @@ mod tests {
         assert_eq!(judge("fra", &seen(0.5, &unmoved)).status, ProofStatus::Mismatch);
         let one_down = [("fra", 333, 50.0, true), ("iad", 667, 100.0, true), ("sin", 0, 100.0, false)];
         assert_eq!(judge("fra", &seen(0.5, &one_down)).status, ProofStatus::Confirmed);
+    }
+
+    #[test]
+    fn a_pop_that_is_down_or_a_step_that_moves_nothing_proves_nothing() {
+        let down = [("fra", 0, 0.0, false), ("iad", 500, 100.0, true), ("sin", 500, 100.0, true)];
+        let proof = judge("fra", &seen(0.0, &down));
+        assert_eq!(proof.status, ProofStatus::Unproven);
+        assert_eq!(proof.measured, "fra is down: nothing is left to drain");
+        let whole = [("fra", 333, 100.0, true), ("iad", 333, 100.0, true), ("sin", 334, 100.0, true)];
+        assert_eq!(judge("fra", &seen(1.0, &whole)).status, ProofStatus::Unproven);
     }
 
     #[test]
@@ -418,5 +437,8 @@ mod tests {
             ("soak".to_owned(), Arg::Span(Span(Duration::ZERO))),
         ]));
         assert_eq!(PopDrain.check(&args, &Target::Pop("fra".to_owned())).unwrap_err().len(), 2);
+        let args = Args(BTreeMap::from([("steps".to_owned(), Arg::Shares(vec![Share(1.0), Share(1.0)]))]));
+        let mistakes = PopDrain.check(&args, &Target::Pop("fra".to_owned())).unwrap_err();
+        assert!(mistakes[0].contains("below 100%"), "{mistakes:?}");
     }
 }

@@ -1,13 +1,12 @@
 //! `process-kill`: a signal that ends a process, and whatever brings it back.
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::processes::{self, Anchor};
-use super::{recall, record};
+use super::{failure, recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::sys::control::ControlError;
 use crate::sys::proc::SignalName;
@@ -23,7 +22,8 @@ static ABOUT: About = About {
     summary: "Ends processes by a signal, and has them back afterwards",
     description: "A lab instance is started again by its supervisor. Any other process needs one of three words: \
                   `restart` (the command that starts it), `comes-back` (something else, such as systemd, starts it \
-                  within this time) or `permanent: true` (it stays down; nothing will be undone). A pid file \
+                  within this time) or `permanent: true` (it stays down; nothing will be undone). A `restart` that fails is run once more, \
+                  to show what it prints. A pid file \
                   means the process and all that descends from it; a port means every process that listens on it, \
                   workers included. Squall itself, its ancestors and process 1 are \
                   never hit.",
@@ -63,8 +63,12 @@ static ABOUT: About = About {
 
 /// How long a process that was started again may take until it is there.
 const START_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a `restart` that has failed may take the second time, when it is listened to.
+const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a process may take to end after a signal that it can handle.
 const END_DEADLINE: Duration = Duration::from_secs(5);
+/// How long processes of which only some were hit may take to be as many as before.
+const HALF_DEADLINE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,18 +115,34 @@ impl Back {
 impl Data {
     /// Whether what the target names is there, apart from those processes that were hit and are ending.
     async fn present(&self, env: &Env) -> Result<bool, InjectError> {
-        match &self.anchor {
-            Anchor::Instance { instance, supervisor } => {
-                Ok(running(env, supervisor, instance).await?.unwrap_or(true))
+        Ok(processes::present(env, &self.anchor).await?.unwrap_or(true))
+    }
+
+    /// How long those that were hit may take to end.
+    fn grace(&self) -> Duration {
+        if self.signal == "KILL" { Duration::from_millis(500) } else { END_DEADLINE }
+    }
+
+    /// Waits, where only some of the processes are gone, for others in their place: a master starts its workers again.
+    /// Those that live on are not killed to make a restart possible: perhaps nothing of this was squall's doing.
+    async fn wait_whole(&self, env: &Env) -> Result<(), InjectError> {
+        let Anchor::Found(target) = &self.anchor else { return Ok(()) };
+        let all = self.ids.len();
+        let mut left = HALF_DEADLINE.as_millis() / POLL.as_millis();
+        loop {
+            let living = processes::alive(&*env.procs, &self.ids)?.len();
+            if living == 0 || living == all || processes::count(env, target)? >= all {
+                return Ok(());
             }
-            Anchor::Found(target) => match processes::search(&*env.procs, target) {
-                Ok(found) => Ok(found.iter().any(|info| !info.ended())),
-                // A server that is down has often taken its pid file with it.
-                Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    Ok(false)
-                }
-                Err(e) => Err(e),
-            },
+            if left == 0 {
+                return Err(InjectError::Target(format!(
+                    "{} of {all} processes are gone and the others run on: {}",
+                    all - living,
+                    processes::start_by_hand(&self.anchor)
+                )));
+            }
+            left -= 1;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -141,17 +161,46 @@ impl Data {
     }
 }
 
-/// Whether the supervisor has this instance running; none if the supervisor is gone and all of the lab with it.
-async fn running(env: &Env, supervisor: &Path, instance: &str) -> Result<Option<bool>, InjectError> {
-    match env.control.call(supervisor, &json!({"op": "status"})).await {
-        Ok(status) => {
-            let all = status["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let own = all.iter().find(|known| known["name"] == instance);
-            Ok(own.map(|known| !known["process"].is_null()))
+/// Runs the user's command and waits until what it starts is there.
+async fn start_again(env: &Env, data: &Data, argv: &[String]) -> Result<(), InjectError> {
+    let failed = |source| InjectError::System { what: format!("start `{}`", argv.join(" ")), source };
+    let mut started = env.procs.start(argv).map_err(failed)?;
+    let patience = async {
+        loop {
+            if data.present(env).await? {
+                return Ok(true);
+            }
+            if started.ended().map_err(failed)?.is_some_and(|status| !status.success()) {
+                return Ok(false);
+            }
+            tokio::time::sleep(POLL).await;
         }
-        Err(ControlError::Gone(_)) => Ok(None),
-        Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),
+    };
+    match tokio::time::timeout(START_DEADLINE, patience).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => start_and_listen(env, data, argv).await,
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            let state = match started.ended().map_err(failed)? {
+                Some(_) => "has ended with code 0",
+                None => "still runs",
+            };
+            let text =
+                format!("it was not back after {START_DEADLINE:?}, though `{}` {state}", argv.join(" "));
+            Err(InjectError::Deadline(text))
+        }
     }
+}
+
+/// Runs a command that has failed once more, to hear why. Not the first time: a server that stays in the foreground
+/// would lose whoever reads its output when squall ends.
+async fn start_and_listen(env: &Env, data: &Data, argv: &[String]) -> Result<(), InjectError> {
+    let failed = |source| InjectError::System { what: format!("start `{}`", argv.join(" ")), source };
+    let output = env.procs.run(argv, LISTEN_DEADLINE).await.map_err(failed)?;
+    if output.code != Some(0) {
+        return Err(failure(argv, &output));
+    }
+    data.wait_present(env, START_DEADLINE).await
 }
 
 impl Injector for ProcessKill {
@@ -171,16 +220,16 @@ impl Injector for ProcessKill {
             let ids: Vec<ProcessId> = found.iter().map(|info| info.id).collect();
             let manual = match (&anchor, &back) {
                 (_, Back::Restart(argv)) => argv.join(" "),
-                (Anchor::Instance { .. }, _) => "squall lab down; squall lab up".to_owned(),
                 (_, Back::Never) => "nothing to do: it was meant to stay down".to_owned(),
-                (Anchor::Found(target), _) => format!("start what was behind {target} again"),
+                (anchor, _) => processes::start_by_hand(anchor),
             };
+            let for_good = if back == Back::Never { ", for good" } else { "" };
             let data = record(&Data { anchor, ids: ids.clone(), signal: signal.clone(), back });
             Ok(Change {
                 id: request.id.clone(),
                 fault: ABOUT.name.to_owned(),
                 target: request.target.to_string(),
-                summary: format!("send SIG{signal} to {}", processes::names(&found)),
+                summary: format!("send SIG{signal} to {}{for_good}", processes::names(&found)),
                 claims: processes::claims(&ids),
                 apply: data.clone(),
                 picture: self.picture(env, &data).await?,
@@ -206,15 +255,15 @@ impl Injector for ProcessKill {
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
             let data: Data = recall(ABOUT.name, undo)?;
+            // One that was hit a moment ago still shows, and must not pass for one that was never hit.
+            wait_end(env, &data.ids, data.grace()).await?;
             if data.back == Back::Never {
-                return Ok(Undone::NothingToDo);
-            }
-            if data.signal != "KILL" {
-                wait_end(env, &data.ids, END_DEADLINE).await?;
+                let untouched = processes::alive(&*env.procs, &data.ids)?.len() == data.ids.len();
+                return Ok(if untouched { Undone::NothingToDo } else { Undone::Permanent });
             }
             if let (Anchor::Instance { instance, supervisor }, Back::Supervisor) = (&data.anchor, &data.back)
             {
-                if running(env, supervisor, instance).await? != Some(false) {
+                if processes::running(env, supervisor, instance).await? != Some(false) {
                     // A killed instance stays a moment until its supervisor has seen the end.
                     let ending = processes::alive(&*env.procs, &data.ids)?.is_empty();
                     if !ending {
@@ -230,20 +279,17 @@ impl Injector for ProcessKill {
                     Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),
                 };
             }
+            data.wait_whole(env).await?;
             if data.present(env).await? {
                 return Ok(Undone::NothingToDo);
             }
-            let patience = match &data.back {
-                Back::Restart(argv) => {
-                    let failed =
-                        |source| InjectError::System { what: format!("start {}", argv.join(" ")), source };
-                    env.procs.start(argv).map_err(failed)?;
-                    START_DEADLINE
+            match &data.back {
+                Back::Restart(argv) => start_again(env, &data, argv).await?,
+                Back::ByItself(seconds) => {
+                    data.wait_present(env, Duration::from_secs_f64(*seconds)).await?;
                 }
-                Back::ByItself(seconds) => Duration::from_secs_f64(*seconds),
-                Back::Supervisor | Back::Never => Duration::ZERO,
-            };
-            data.wait_present(env, patience).await?;
+                Back::Supervisor | Back::Never => data.wait_present(env, Duration::ZERO).await?,
+            }
             Ok(Undone::Reverted)
         })
     }
@@ -251,8 +297,7 @@ impl Injector for ProcessKill {
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
             let data: Data = recall(ABOUT.name, &change.apply)?;
-            let grace = if data.signal == "KILL" { Duration::from_millis(500) } else { END_DEADLINE };
-            wait_end(env, &data.ids, grace).await?;
+            wait_end(env, &data.ids, data.grace()).await?;
             let living = processes::alive(&*env.procs, &data.ids)?.len();
             let meant_to_return = matches!(data.back, Back::ByItself(_));
             let replaced = living == 0 && !meant_to_return && data.present(env).await?;

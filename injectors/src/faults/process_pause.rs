@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{processes, recall, record};
+use super::processes::{self, Anchor};
+use super::{recall, record};
 use crate::about::{About, Effect};
 use crate::sys::proc::SignalName;
 use crate::target::{ProcessId, TargetKind};
@@ -26,12 +27,14 @@ static ABOUT: About = About {
     needs: &["the right to signal the process: the same user, or CAP_KILL"],
     effect: Effect::Outage,
     proof: "Every process is in state T (stopped).",
-    undo: "SIGCONT goes to the same processes (number and start time), which then no longer are in state T.",
+    undo: "SIGCONT goes to the same processes (number and start time), which then no longer are in state T. One that \
+           somebody else has ended meanwhile, such as a watchdog, must have been replaced: else it is not restored.",
     example: "- process-pause: {service: auth}",
 };
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Data {
+    anchor: Anchor,
     ids: Vec<ProcessId>,
 }
 
@@ -49,7 +52,7 @@ impl Injector for ProcessPause {
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
-            let (_, found) = processes::find(env, &request.target)?;
+            let (anchor, found) = processes::find(env, &request.target)?;
             if let Some(info) = found.iter().find(|info| info.state == STOPPED) {
                 let text =
                     format!("process {} ({}) is stopped already, by somebody else", info.id.pid, info.comm);
@@ -57,7 +60,9 @@ impl Injector for ProcessPause {
             }
             let ids: Vec<ProcessId> = found.iter().map(|info| info.id).collect();
             let pids: Vec<String> = ids.iter().map(|id| id.pid.to_string()).collect();
-            let data = record(&Data { ids: ids.clone() });
+            let hint = processes::start_by_hand(&anchor).replace(char::is_control, " ");
+            let manual = format!("kill -CONT {} # if it has ended meanwhile: {hint}", pids.join(" "));
+            let data = record(&Data { anchor, ids: ids.clone() });
             Ok(Change {
                 id: request.id.clone(),
                 fault: ABOUT.name.to_owned(),
@@ -67,7 +72,7 @@ impl Injector for ProcessPause {
                 apply: data.clone(),
                 picture: self.picture(env, &data).await?,
                 undo: data,
-                manual: format!("kill -CONT {}", pids.join(" ")),
+                manual,
             })
         })
     }
@@ -88,15 +93,27 @@ impl Injector for ProcessPause {
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
-            let mut outcome = Undone::NothingToDo;
-            for id in recall::<Data>(ABOUT.name, undo)?.ids {
+            let Data { anchor, ids } = recall(ABOUT.name, undo)?;
+            let (mut outcome, mut gone) = (Undone::NothingToDo, None);
+            for id in ids {
                 // SIGCONT whatever the state says: a stop that is still on its way would show a moment later.
                 let stopped = processes::alive(&*env.procs, &[id])?.iter().any(|info| info.state == STOPPED);
-                if signal(env, id, SignalName::Cont)? && stopped {
-                    outcome = Undone::Reverted;
+                match signal(env, id, SignalName::Cont)? {
+                    true if stopped => outcome = Undone::Reverted,
+                    true => {}
+                    false => gone = Some(id.pid),
                 }
             }
-            Ok(outcome)
+            let Some(pid) = gone else { return Ok(outcome) };
+            match processes::present(env, &anchor).await? {
+                Some(true) => Ok(Undone::Replaced),
+                // All that it belonged to is gone: nobody expects it back.
+                None => Ok(outcome),
+                Some(false) => Err(InjectError::Target(format!(
+                    "process {pid} has ended while it was paused, and squall did not end it: {}, then `squall recover`",
+                    processes::start_by_hand(&anchor)
+                ))),
+            }
         })
     }
 
@@ -118,12 +135,13 @@ impl Injector for ProcessPause {
 
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            // A process that has ended is not stopped: there is nothing to put back.
-            let ids = recall::<Data>(ABOUT.name, undo)?.ids;
+            let Data { anchor, ids } = recall(ABOUT.name, undo)?;
             let living = processes::alive(&*env.procs, &ids)?;
             let stopped: Vec<u32> =
                 living.iter().filter(|info| info.state == STOPPED).map(|info| info.id.pid).collect();
-            Ok(json!({ "stopped": stopped }))
+            // A process that has ended is not stopped; whether another one is in its place shows that all is as before.
+            let present = processes::present(env, &anchor).await?.unwrap_or(true);
+            Ok(json!({"stopped": stopped, "present": present}))
         })
     }
 }

@@ -1,9 +1,11 @@
 //! What the process faults share: finding the processes of a target, and never the wrong ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::sys::control::ControlError;
 use crate::sys::proc::{ProcessInfo, Procs};
 use crate::target::{ProcessId, Target};
 use crate::{Env, InjectError};
@@ -72,6 +74,49 @@ pub(crate) fn search(procs: &dyn Procs, target: &Target) -> Result<Vec<ProcessIn
             Ok(found)
         }
         other => Err(InjectError::Target(format!("{other} is no process"))),
+    }
+}
+
+/// Whether anything runs behind a target now; none if the lab that it belonged to is gone altogether.
+pub(crate) async fn present(env: &Env, anchor: &Anchor) -> Result<Option<bool>, InjectError> {
+    match anchor {
+        Anchor::Instance { instance, supervisor } => running(env, supervisor, instance).await,
+        Anchor::Found(target) => Ok(Some(count(env, target)? > 0)),
+    }
+}
+
+/// How many processes run behind a target now.
+pub(crate) fn count(env: &Env, target: &Target) -> Result<usize, InjectError> {
+    match search(&*env.procs, target) {
+        Ok(found) => Ok(found.iter().filter(|info| !info.ended()).count()),
+        // A server that is down has often taken its pid file with it.
+        Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(e) => Err(e),
+    }
+}
+
+/// Whether the supervisor has this instance running; none if the supervisor is gone and all of the lab with it.
+pub(crate) async fn running(
+    env: &Env,
+    supervisor: &Path,
+    instance: &str,
+) -> Result<Option<bool>, InjectError> {
+    match env.control.call(supervisor, &json!({"op": "status"})).await {
+        Ok(status) => {
+            let all = status["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let own = all.iter().find(|known| known["name"] == instance);
+            Ok(own.map(|known| !known["process"].is_null()))
+        }
+        Err(ControlError::Gone(_)) => Ok(None),
+        Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),
+    }
+}
+
+/// What a person types to have back what was behind a target.
+pub(crate) fn start_by_hand(anchor: &Anchor) -> String {
+    match anchor {
+        Anchor::Instance { .. } => "squall lab down; squall lab up".to_owned(),
+        Anchor::Found(target) => format!("start what was behind {target} again"),
     }
 }
 

@@ -20,8 +20,9 @@ static ABOUT: About = About {
     description: "The relay stops reading in the given direction: bytes, closes and resets wait, senders \
                   are slowed and then stopped by TCP, nobody is told. New connections are accepted, as a \
                   distant load balancer would, but with `direction: both` the upstream is not dialled \
-                  before the end. Afterwards everything that still waits flows on, as after a healed \
-                  partition. Needs a relay in front of the target: a lab has one before each instance, \
+                  before the end. Afterwards everything that still waits flows on at once, \
+                  as after a healed partition: the server meets all held requests in one burst, also those \
+                  whose clients have long given up. Needs a relay in front of the target: a lab has one before each instance, \
                   and `relays` in an experiment declares more.",
     target: TargetKind::Relay,
     params: &[DIRECTION_BOTH, SHARE],

@@ -99,10 +99,10 @@ pub(crate) fn judge_share(requested: String, share: f64, hit: u64, all: u64, wha
     }
     let measured = format!("{hit} of {all} {what}");
     let (low, high) = wilson(hit, all);
-    if hit == 0 && share > 0.0 && share <= high {
+    if hit == 0 && share <= high {
         return Proof { samples: all, ..Proof::unproven(requested, format!("{measured}: too few to tell")) };
     }
-    let good = (low - 1e-9..=high + 1e-9).contains(&share) && (hit > 0 || share == 0.0);
+    let good = (low - 1e-9..=high + 1e-9).contains(&share) && hit > 0;
     judged(
         good,
         requested,

@@ -36,7 +36,8 @@ static ABOUT: About = About {
     needs: &[],
     effect: Effect::Degradation,
     proof: "The relay measures the time from the close to passing it on. Confirmed if the mean is \
-                  within 5% or 2ms of the requested delay; unproven if nobody closed.",
+                  within 5% or 2ms of the requested delay; unproven if nobody closed. A close that answers \
+                  one of the other side is delayed as well but not counted: that side has mostly gone.",
     undo: "Closes that are held pass at once.",
     example: "- relay-slow-close: {service: auth, delay: 2s}",
 };
@@ -59,6 +60,6 @@ impl Recipe for RelaySlowClose {
             return Proof::unproven("slow close", "not one");
         };
         let scatter = Scatter { delay: *delay, ..Scatter::default() };
-        judge_delay(format!("closes +{delay}"), &scatter, seen, "closes")
+        judge_delay(format!("closes +{delay}"), &scatter, seen, "first closes")
     }
 }

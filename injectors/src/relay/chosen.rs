@@ -46,8 +46,7 @@ impl Faults {
                 && chance::chosen(live.seed, self.number, live.fault.share());
             stats.seen.connections_affected += u64::from(chosen);
             if matches!(live.fault, RelayFault::Reset { after: None, .. }) {
-                stats.seen.eligible += 1;
-                stats.seen.hit += u64::from(chosen);
+                stats.case(chosen);
                 reset |= chosen;
             }
             self.decided.push((Arc::clone(live), chosen));

@@ -145,6 +145,7 @@ impl Carrier {
 
     fn poll_up(&mut self, cx: &mut Context<'_>) -> bool {
         let Self { client, upstream, up, down, http, faults, .. } = self;
+        up.line.answers = down.line.closed();
         let Some(http) = http else { return up.poll(cx, client, upstream, &faults.decided, None) };
         if http.has_waiting_requests() {
             http.resume(&faults.http, &mut up.line, &mut down.line, Instant::now());
@@ -157,7 +158,8 @@ impl Carrier {
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>) -> bool {
-        let Self { client, upstream, down, http, faults, .. } = self;
+        let Self { client, upstream, up, down, http, faults, .. } = self;
+        down.line.answers = up.line.closed();
         let Some(http) = http else { return down.poll(cx, upstream, client, &faults.decided, None) };
         let mut feed = |input: Option<&[u8]>, line: &mut Line, now: Instant| http.on_server(input, line, now);
         down.poll(cx, upstream, client, &faults.decided, Some(&mut feed))

@@ -19,9 +19,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::Pending;
+use crate::sys::host;
 
 use super::Mutex;
 use super::fault::RelayFault;
+use super::resets::Resets;
 use super::route::Route;
 use super::table::{Live, Table};
 
@@ -61,6 +63,9 @@ enum Request {
 pub(crate) struct Desk {
     routes: Vec<Arc<Route>>,
     table: Mutex<Table>,
+    resets: Mutex<Resets>,
+    /// Held while an attempt of our own is under way: its reset must not pass for one to somebody else.
+    attempt: tokio::sync::Mutex<()>,
     stop: Notify,
 }
 
@@ -68,7 +73,13 @@ impl Desk {
     /// A desk without faults.
     pub(crate) fn new(routes: Vec<Arc<Route>>) -> Self {
         let names = routes.iter().map(|route| (route.name.clone(), route.protocol)).collect();
-        Self { routes, table: Mutex::new(Table::new(names)), stop: Notify::new() }
+        Self {
+            routes,
+            table: Mutex::new(Table::new(names)),
+            resets: Mutex::default(),
+            attempt: tokio::sync::Mutex::new(()),
+            stop: Notify::new(),
+        }
     }
 
     /// Ends once somebody has asked to stop, and the answer had time to leave.
@@ -82,9 +93,11 @@ impl Desk {
         self.routes.iter().map(|route| route.open()).sum()
     }
 
-    /// Ends faults whose lease has run out.
+    /// Ends faults whose lease has run out, and takes note of what is usual on this host.
     pub(crate) fn expire(&self) {
-        let over = self.table().expire(Instant::now());
+        let now = Instant::now();
+        self.resets().sample(now, host::resets_sent);
+        let over = self.table().expire(now);
         for live in over {
             self.publish(live.route);
         }
@@ -100,6 +113,10 @@ impl Desk {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn resets(&self) -> MutexGuard<'_, Resets> {
+        self.resets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self, index: usize) {
@@ -133,6 +150,7 @@ impl Desk {
             Request::List => Ok(self.list()),
             Request::Add { route, id, fault, lease_s, seed } => {
                 let live = self.table().add(Instant::now(), &route, &id, fault, seconds(lease_s)?, seed)?;
+                self.look_before(&live).await;
                 self.publish(live.route);
                 self.settled(live.route).await;
                 Ok(json!({}))
@@ -188,7 +206,18 @@ impl Desk {
         json!({"routes": routes.collect::<Vec<_>>()})
     }
 
-    /// A closed port sees nothing of those that it refuses, so the effect of `refuse` is seen from outside.
+    /// Takes note of what shows later whether somebody wanted in at a port that is about to close.
+    async fn look_before(&self, live: &Live) {
+        let (RelayFault::Refuse, Some(route)) = (&live.fault, self.routes.get(live.route)) else { return };
+        let _alone = self.attempt.lock().await;
+        let start = host::resets_sent().map(|sent| self.resets().start(Instant::now(), sent));
+        let mut stats = live.stats.edit();
+        (stats.seen.came_before, stats.seen.open_before) = (route.came_lately(), route.open() as u64);
+        stats.resets_from = start;
+    }
+
+    /// A closed port sees nothing of those that it refuses, so the effect of `refuse` is seen from outside: by an
+    /// attempt of our own, and by the resets that the kernel has sent to others.
     async fn probe(&self, id: &str) {
         let Some((live, true)) = self.table().find(id) else { return };
         let (RelayFault::Refuse, Some(route)) = (&live.fault, self.routes.get(live.route)) else { return };
@@ -198,11 +227,18 @@ impl Desk {
                 [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
             addr.set_ip(loopback[usize::from(addr.is_ipv6())]);
         }
+        let _alone = self.attempt.lock().await;
         let outcome = tokio::time::timeout(PROBE_DEADLINE, TcpStream::connect(addr)).await;
         let refused = matches!(&outcome, Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused);
+        let mut resets = self.resets();
+        resets.own += u64::from(refused);
         let mut stats = live.stats.edit();
         stats.seen.probes += 1;
         stats.seen.refused += u64::from(refused);
+        if let (Some(start), Some(sent)) = (stats.resets_from, host::resets_sent()) {
+            let (others, usual) = resets.since(start, Instant::now(), sent);
+            (stats.seen.refused_others, stats.seen.usual_resets) = (Some(others), usual);
+        }
     }
 }
 

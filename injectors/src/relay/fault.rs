@@ -254,6 +254,8 @@ pub enum RelayFault {
 const FRAMING: [&str; 5] = ["content-length", "transfer-encoding", "connection", "upgrade", "expect"];
 /// The longest delay that a relay accepts.
 const DELAY_MAX: Duration = Duration::from_hours(1);
+/// Why a delay of nothing is refused: every measurement would confirm it.
+const ZERO: &str = "a delay of nothing hurts nobody: it must be longer than zero";
 
 impl RelayFault {
     /// The kind as written in `kind`.
@@ -288,7 +290,7 @@ impl RelayFault {
         }
     }
 
-    /// The share of connections or of matching requests, from 0 to 1.
+    /// The share of connections or of matching requests, above 0 and at most 1.
     pub fn share(&self) -> f64 {
         match self {
             Self::Latency { share, .. }
@@ -325,11 +327,12 @@ impl RelayFault {
         if self.matching().is_some() && protocol != Protocol::Http {
             return Err(format!("{} needs a relay with `protocol: http`", self.kind()));
         }
-        if !(0.0..=1.0).contains(&self.share()) {
-            return Err("a share is from 0% to 100%".to_owned());
+        if !(self.share() > 0.0 && self.share() <= 1.0) {
+            return Err("a share is above 0% and at most 100%".to_owned());
         }
         match self {
             Self::Latency { scatter, .. } | Self::HttpDelay { scatter, .. } => check_scatter(scatter),
+            Self::SlowClose { delay, .. } if delay.0.is_zero() => Err(ZERO.to_owned()),
             Self::SlowClose { delay, .. } => check_delay(delay.0),
             Self::Bandwidth { rate, .. } if !(rate.0 >= 1.0 && rate.0.is_finite()) => {
                 Err("a bandwidth below one byte per second is a blackhole".to_owned())
@@ -356,6 +359,9 @@ fn check_delay(delay: Duration) -> Result<(), String> {
 fn check_scatter(scatter: &Scatter) -> Result<(), String> {
     if scatter.distribution != Distribution::Pareto && scatter.jitter > scatter.delay {
         return Err("the jitter is larger than the delay".to_owned());
+    }
+    if scatter.mean() == 0.0 {
+        return Err(ZERO.to_owned());
     }
     check_delay(scatter.delay.0.max(scatter.jitter.0))
 }
@@ -408,6 +414,11 @@ mod tests {
         for text in [
             r#"{"kind":"latency","direction":"up","delay":0.1,"jitter":0.2}"#,
             r#"{"kind":"latency","direction":"up","delay":4000}"#,
+            r#"{"kind":"latency","direction":"up","delay":0}"#,
+            r#"{"kind":"http-delay","delay":0}"#,
+            r#"{"kind":"slow-close","direction":"up","delay":0}"#,
+            r#"{"kind":"reset","direction":"up","share":0}"#,
+            r#"{"kind":"http-abort","status":503,"share":0}"#,
             r#"{"kind":"reset","direction":"up","share":1.5}"#,
             r#"{"kind":"bandwidth","direction":"up","rate":0}"#,
             r#"{"kind":"slice","direction":"up","size":10,"variation":10,"delay":0}"#,

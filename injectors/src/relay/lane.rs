@@ -133,7 +133,7 @@ impl Lane {
 
     fn finish(&mut self, end: End, cx: &mut Context<'_>, sink: &mut TcpStream) {
         match end {
-            End::Fin => {
+            End::Fin | End::FinBack => {
                 // Shutdown of a TCP socket never waits; one that is broken shows that on the other way.
                 let _ = Pin::new(sink).poll_shutdown(cx);
                 self.done = true;

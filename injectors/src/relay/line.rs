@@ -22,6 +22,8 @@ const OUT_MAX: usize = 256 * 1024;
 pub(crate) enum End {
     /// This way is done; the other goes on.
     Fin,
+    /// This way is done, as the other was before: it answers a close, and mostly nobody waits for it any more.
+    FinBack,
     /// The connection is torn down.
     Reset,
     /// The connection is closed, both ways, after what was sent before.
@@ -42,6 +44,8 @@ pub(crate) enum Item {
 pub(crate) struct Line {
     way: Direction,
     number: u64,
+    /// Whether the other way has ended.
+    pub(crate) answers: bool,
     /// Requests and answers that HTTP faults delay; first of all stages.
     hold: Stage,
     stages: Vec<Stage>,
@@ -57,6 +61,7 @@ impl Line {
         Self {
             way,
             number,
+            answers: false,
             hold: Stage::hold(),
             stages: Vec::new(),
             out: VecDeque::new(),
@@ -69,6 +74,11 @@ impl Line {
     /// Whether bytes can go from socket to socket without touching the line.
     pub(crate) fn is_bare(&self) -> bool {
         self.stages.is_empty() && self.out.is_empty() && self.hold.is_empty() && !self.end_in
+    }
+
+    /// Whether its sender has ended it.
+    pub(crate) fn closed(&self) -> bool {
+        self.end_in
     }
 
     /// Whether the reader may read more.
@@ -95,6 +105,7 @@ impl Line {
         if self.end_in {
             return;
         }
+        let item = if self.answers && item == Item::End(End::Fin) { Item::End(End::FinBack) } else { item };
         self.end_in = matches!(item, Item::End(_));
         if hold.is_none() && self.hold.is_empty() {
             self.enter(0, item, now);

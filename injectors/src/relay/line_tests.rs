@@ -191,6 +191,33 @@ fn a_slow_close_delays_the_end_alone() {
     assert!((fault.stats.observation().delays.mean - 2.0).abs() < 1e-9);
 }
 
+#[test]
+fn a_slow_close_that_answers_another_is_as_late_and_proves_nothing() {
+    let start = Instant::now();
+    let fault = live(r#"{"kind":"slow-close","direction":"down","delay":2}"#);
+    let mut line = Line::new(Direction::Down, 1);
+    line.refit(&[(Arc::clone(&fault), true)], start);
+    line.answers = true;
+    line.push(Item::End(End::Fin), start);
+    line.advance(start);
+    assert_eq!(line.end(), None);
+    line.advance(start + Duration::from_secs(2));
+    assert_eq!(line.end(), Some(End::FinBack));
+    assert_eq!(fault.stats.observation().delays.samples, 0);
+}
+
+#[test]
+fn a_late_end_without_a_byte_does_not_prove_latency() {
+    let start = Instant::now();
+    let fault = live(LATENCY);
+    let mut line = Line::new(Direction::Down, 1);
+    line.refit(&[(Arc::clone(&fault), true)], start);
+    line.push(Item::End(End::Fin), start);
+    line.advance(start + Duration::from_mins(1));
+    assert_eq!(line.end(), Some(End::Fin));
+    assert_eq!(fault.stats.observation().delays.samples, 0);
+}
+
 proptest! {
     /// Whatever stages come and go at whatever time, the bytes are the same and in order.
     #[test]

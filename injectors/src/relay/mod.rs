@@ -10,6 +10,7 @@
 //! Precision: a delay is released within about 0.2 ms of its time (one timerfd, not tokio's 1 ms wheel).
 
 mod alarm;
+mod arrivals;
 mod bucket;
 mod chance;
 mod chosen;
@@ -19,6 +20,7 @@ pub mod fault;
 mod http;
 mod lane;
 mod line;
+mod resets;
 mod route;
 mod stage;
 pub mod stats;
@@ -38,6 +40,7 @@ use crate::sys::{host, socket};
 use crate::target::{self, Protocol};
 use crate::units::Span;
 
+pub use arrivals::LATELY;
 pub use connection::CONNECT_DEADLINE;
 pub use fault::RelayFault;
 pub use http::HEAD_MAX;

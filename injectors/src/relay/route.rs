@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use crate::target::Protocol;
 
 use super::alarm::Alarm;
+use super::arrivals::Arrivals;
 use super::connection::carry;
 use super::fault::RelayFault;
 use super::table::Live;
@@ -38,6 +39,7 @@ pub(crate) struct Route {
     faults: Mutex<Arc<[Arc<Live>]>>,
     wakers: Mutex<HashMap<u64, Waker>>,
     open: AtomicUsize,
+    arrivals: Mutex<Arrivals>,
     listening: AtomicBool,
 }
 
@@ -53,6 +55,7 @@ impl Route {
             faults: Mutex::new(Arc::new([])),
             wakers: Mutex::default(),
             open: AtomicUsize::new(0),
+            arrivals: Mutex::new(Arrivals::new(Instant::now())),
             listening: AtomicBool::new(true),
         }
     }
@@ -74,6 +77,11 @@ impl Route {
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were accepted in the last [`super::LATELY`].
+    pub(crate) fn came_lately(&self) -> u64 {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).lately(Instant::now())
     }
 
     /// Tells one connection, or with number zero the listener, about changes.
@@ -141,6 +149,7 @@ impl Route {
                 accepted = listener.accept(), if !full => match accepted {
                     Ok((client, _)) => {
                         *number += 1;
+                        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now());
                         connections.spawn(carry(Arc::clone(self), client, *number, alarm.timer()));
                     }
                     // The client gave up in the queue.

@@ -120,12 +120,17 @@ impl Stage {
                 if self.queue.is_empty() || drawn.is_none_or(|drawn| now - drawn >= REDRAW) {
                     *delay = dice.delay(scatter);
                     *drawn = Some(now);
-                    sample.clone_from(&self.live);
+                    if matches!(item, Item::Data(_)) {
+                        sample.clone_from(&self.live);
+                    }
                 }
                 now + *delay
             }
-            Rule::SlowClose { delay } if item == Item::End(End::Fin) => {
-                sample.clone_from(&self.live);
+            Rule::SlowClose { delay } if matches!(item, Item::End(End::Fin | End::FinBack)) => {
+                // Who has closed first rarely waits for the answer: that it is late proves nothing.
+                if item == Item::End(End::Fin) {
+                    sample.clone_from(&self.live);
+                }
                 now + *delay
             }
             _ => now,
@@ -184,9 +189,7 @@ impl Stage {
         }
         *left = PASSED;
         if let Some(live) = &self.live {
-            let mut stats = live.stats.edit();
-            stats.seen.eligible += 1;
-            stats.seen.hit += u64::from(hurts);
+            live.stats.edit().case(hurts);
         }
         hurts.then(|| {
             self.queue.clear();

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::resets::Start;
+
 /// Buckets per doubling: a quantile is right within 1/32.
 const STEPS: usize = 32;
 /// Doublings of a microsecond that are told apart; the last one is beyond an hour.
@@ -39,7 +41,10 @@ pub struct Observation {
     pub bytes: u64,
     /// Pieces that chunks were cut into.
     pub pieces: u64,
-    /// Cases to which the share applied: requests, responses long enough to be cut, connections to be reset.
+    /// Requests that an HTTP fault means, whether or not there was something to change.
+    pub matched: u64,
+    /// Cases to which the share applied: requests, heads with something to edit, responses long enough to be cut,
+    /// connections to be reset.
     pub eligible: u64,
     /// Cases among them that were hit.
     pub hit: u64,
@@ -57,6 +62,15 @@ pub struct Observation {
     pub probes: u64,
     /// Those among them that were refused.
     pub refused: u64,
+    /// Connections that had come to the port in the [`super::LATELY`] before it was closed.
+    pub came_before: u64,
+    /// Connections that were open then.
+    pub open_before: u64,
+    /// The most connections of others that can have been refused: all resets that the kernel has sent since, whatever
+    /// for, without those to our own connections. None if the kernel does not tell.
+    pub refused_others: Option<u64>,
+    /// How many such resets would have been usual; none if the relay has not had the time to see.
+    pub usual_resets: Option<f64>,
 }
 
 /// The counters of one fault while they grow.
@@ -66,6 +80,8 @@ pub(crate) struct Stats(Mutex<Counters>);
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) seen: Observation,
+    /// What the kernel had sent when the fault began; see [`Observation::refused_others`].
+    pub(crate) resets_from: Option<Start>,
     buckets: Vec<u32>,
     sum: f64,
 }
@@ -90,6 +106,12 @@ impl Stats {
 }
 
 impl Counters {
+    /// Records one case to which the share applied, and whether it was hit.
+    pub(crate) fn case(&mut self, hit: bool) {
+        self.seen.eligible += 1;
+        self.seen.hit += u64::from(hit);
+    }
+
     /// Records one measured delay.
     pub(crate) fn delayed(&mut self, delay: Duration) {
         if self.buckets.is_empty() {

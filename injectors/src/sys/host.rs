@@ -91,6 +91,19 @@ pub fn pidfd_works() -> io::Result<()> {
     Ok(())
 }
 
+/// Resets that the kernel has sent so far in this network namespace; none if it does not tell.
+pub fn resets_sent() -> Option<u64> {
+    parse_resets(&std::fs::read_to_string("/proc/thread-self/net/snmp").ok()?)
+}
+
+/// Reads `OutRsts` from `/proc/net/snmp` (proc_pid_net(5)): a line of names, then one of numbers.
+fn parse_resets(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_ascii_whitespace().zip(numbers.split_ascii_whitespace());
+    pairs.find(|(name, _)| *name == "OutRsts")?.1.parse().ok()
+}
+
 /// Columns of a terminal; none if it is no terminal.
 pub fn columns(terminal: impl AsFd) -> Option<usize> {
     rustix::termios::tcgetwinsize(terminal).ok().map(|size| usize::from(size.ws_col))
@@ -102,4 +115,20 @@ pub fn columns(terminal: impl AsFd) -> Option<usize> {
 /// It is closed.
 pub fn standard_input() -> io::Result<OwnedFd> {
     Ok(rustix::io::dup(rustix::stdio::stdin())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_counts_a_refused_connection_as_a_reset() {
+        let text = "Ip: A\nIp: 1\nTcp: MaxConn OutRsts InCsumErrors\nTcp: -1 368804 0\nUdp: B\nUdp: 2\n";
+        assert_eq!(parse_resets(text), Some(368_804));
+        assert_eq!(parse_resets("Tcp: OutRsts"), None);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let before = resets_sent().unwrap();
+        assert!(std::net::TcpStream::connect(port).is_err());
+        assert!(resets_sent().unwrap() > before);
+    }
 }

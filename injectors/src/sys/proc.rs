@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -14,6 +14,8 @@ use crate::target::{ProcessId, Scope};
 
 /// The most output of a command that is kept, in bytes.
 pub const OUTPUT_MAX: usize = 16 * 1024;
+/// How long the output of a command is read on after it has ended.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// A look at one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +40,20 @@ impl ProcessInfo {
 pub struct Output {
     /// Exit code; absent if a signal ended it.
     pub code: Option<i32>,
-    /// The start of what it printed, both streams, at most [`OUTPUT_MAX`] bytes.
+    /// The start of what it printed, each stream at most [`OUTPUT_MAX`] bytes, standard error last.
     pub text: String,
+}
+
+/// A program that was started and is not waited for.
+pub trait Started: std::fmt::Debug + Send {
+    /// How it ended; none while it runs.
+    fn ended(&mut self) -> io::Result<Option<ExitStatus>>;
+}
+
+impl Started for std::process::Child {
+    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.try_wait()
+    }
 }
 
 /// The port to the host's processes.
@@ -58,9 +72,10 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn named(&self, command: &str, scope: &Scope) -> io::Result<Vec<ProcessInfo>>;
     /// The number in a pid file.
     fn pid_file(&self, path: &Path) -> io::Result<u32>;
-    /// Starts a program in a process group of its own, without waiting for it.
-    fn start(&self, argv: &[String]) -> io::Result<()>;
-    /// Runs a command to its end, or ends it at the deadline.
+    /// Starts a program in a process group of its own, without waiting for it. Nobody reads what it prints.
+    fn start(&self, argv: &[String]) -> io::Result<Box<dyn Started>>;
+    /// Runs a command to its end. At the deadline, or when the future is dropped, it is ended with all that descends
+    /// from it. What it leaves running in the background when it ends by itself goes on.
     fn run<'a>(&'a self, argv: &'a [String], deadline: Duration) -> Pending<'a, io::Result<Output>>;
 }
 
@@ -191,17 +206,17 @@ impl Procs for Host {
         text.trim().parse().map_err(|_| io::Error::other("it holds no process id"))
     }
 
-    fn start(&self, argv: &[String]) -> io::Result<()> {
+    fn start(&self, argv: &[String]) -> io::Result<Box<dyn Started>> {
         use std::os::unix::process::CommandExt;
         let (program, arguments) = split(argv)?;
-        std::process::Command::new(program)
+        let child = std::process::Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
-            .spawn()
-            .map(drop)
+            .spawn()?;
+        Ok(Box::new(child))
     }
 
     fn run<'a>(&'a self, argv: &'a [String], deadline: Duration) -> Pending<'a, io::Result<Output>> {
@@ -215,29 +230,51 @@ impl Procs for Host {
                 .process_group(0)
                 .kill_on_drop(true)
                 .spawn()?;
+            // Dropped before the child, so its number is still its own.
+            let mut tree = Tree(child.id());
             let (out, err) = (child.stdout.take(), child.stderr.take());
-            let finished = tokio::time::timeout(deadline, async {
-                let (out, err, status) = tokio::join!(bounded(out), bounded(err), child.wait());
-                status.map(|status| Output { code: status.code(), text: out + &err })
-            })
-            .await;
-            match finished {
-                Ok(output) => output,
-                Err(_) => {
-                    end_group(child.id());
-                    Err(io::Error::new(io::ErrorKind::TimedOut, format!("still running after {deadline:?}")))
+            let (mut said, mut cried) = (Vec::new(), Vec::new());
+            let ending = async {
+                let mut reading =
+                    std::pin::pin!(async { tokio::join!(keep(out, &mut said), keep(err, &mut cried)) });
+                tokio::select! {
+                    status = child.wait() => {
+                        // What it left in the background may hold the pipes open for ever.
+                        let _ = tokio::time::timeout(LAST_WORDS, &mut reading).await;
+                        status
+                    }
+                    _ = &mut reading => child.wait().await,
                 }
-            }
+            };
+            let Ok(status) = tokio::time::timeout(deadline, ending).await else {
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("still running after {deadline:?}"),
+                ));
+            };
+            tree.0 = None;
+            said.extend_from_slice(&cried);
+            let text = String::from_utf8_lossy(&said).into_owned();
+            status.map(|status| Output { code: status.code(), text })
         })
     }
 }
 
-/// Ends a command that overran its deadline, with all that it started in its group.
-fn end_group(pid: Option<u32>) {
-    let group = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    if let Some(group) = group {
-        // The group may have ended by itself meanwhile.
-        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+/// A command that has not ended, with all that it started: ended when this is dropped, unless it is emptied before.
+struct Tree(Option<u32>);
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let Some(pid) = self.0 else { return };
+        // Listed first: what has left the group, or the session, is found by its parents as long as they live.
+        let family = Host.descendants(pid).unwrap_or_default();
+        if let Some(group) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // The group may have ended by itself meanwhile.
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+        for info in family {
+            let _ = Host.signal(info.id, SignalName::Kill);
+        }
     }
 }
 
@@ -245,15 +282,14 @@ fn split(argv: &[String]) -> io::Result<(&String, &[String])> {
     argv.split_first().ok_or_else(|| io::Error::other("the command is empty"))
 }
 
-async fn bounded(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut kept = Vec::new();
+/// Reads to the end, and keeps the first [`OUTPUT_MAX`] bytes.
+async fn keep(stream: Option<impl tokio::io::AsyncRead + Unpin>, kept: &mut Vec<u8>) {
+    let Some(mut stream) = stream else { return };
     let mut chunk = [0u8; 4096];
     // Reads on after the bound so that the command does not block on a full pipe.
     while let Ok(n @ 1..) = stream.read(&mut chunk).await {
         kept.extend_from_slice(&chunk[..n.min(OUTPUT_MAX - kept.len())]);
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }
 
 fn look(pid: u32) -> io::Result<Option<ProcessInfo>> {
@@ -353,12 +389,69 @@ mod tests {
         assert!(!Host.signal(other, SignalName::Kill).unwrap());
     }
 
+    fn argv(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    /// The process whose number a command writes into this file.
+    async fn told(file: &Path) -> ProcessInfo {
+        let pid = loop {
+            match Host.pid_file(file) {
+                Ok(pid) => break pid,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        Host.look(pid).unwrap().expect("it runs")
+    }
+
+    async fn wait_end(info: &ProcessInfo) {
+        let gone = async {
+            while look(info.id.pid).unwrap().is_some_and(|now| now.id == info.id && !now.ended()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), gone).await.expect("it still runs");
+    }
+
     #[tokio::test]
-    async fn a_command_is_ended_at_its_deadline_with_what_it_started() {
-        let argv: Vec<String> = ["sh", "-c", "sleep 30 & echo $!; wait"].map(str::to_owned).to_vec();
-        let error = Host.run(&argv, Duration::from_millis(200)).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let argv: Vec<String> = ["sh", "-c", "yes | head -c 100000; exit 3"].map(str::to_owned).to_vec();
+    async fn a_command_is_ended_at_its_deadline_with_all_that_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        // The one stays in the group; the other leaves group and session.
+        for background in ["sleep 30", "setsid sleep 30"] {
+            let script = format!("{background} & echo $! > {}; wait", file.display());
+            let argv = argv(&["sh", "-c", &script]);
+            let (ended, info) = tokio::join!(Host.run(&argv, Duration::from_secs(1)), told(&file));
+            std::fs::remove_file(&file).unwrap();
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            wait_end(&info).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_whose_future_is_dropped_is_ended_with_all_that_it_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pid");
+        let argv = argv(&["sh", "-c", &format!("sleep 30 & echo $! > {}; wait", file.display())]);
+        let run = tokio::time::timeout(Duration::from_secs(1), Host.run(&argv, Duration::from_secs(20)));
+        let (cut, info) = tokio::join!(run, told(&file));
+        assert!(cut.is_err());
+        wait_end(&info).await;
+    }
+
+    #[tokio::test]
+    async fn a_command_has_ended_even_if_it_leaves_something_in_the_background() {
+        let script = "echo said; echo cried >&2; sleep 30 & echo $! >&2; exit 3";
+        let output = Host.run(&argv(&["sh", "-c", script]), Duration::from_secs(10)).await.unwrap();
+        assert_eq!(output.code, Some(3));
+        let pid = output.text.strip_prefix("said\ncried\n").unwrap().trim().parse().unwrap();
+        let left = look(pid).unwrap().expect("what it left goes on");
+        assert!(Host.signal(left.id, SignalName::Kill).unwrap());
+    }
+
+    #[tokio::test]
+    async fn the_output_of_a_command_is_bounded_and_its_code_is_kept() {
+        let argv = argv(&["sh", "-c", "yes | head -c 100000; exit 3"]);
         let output = Host.run(&argv, Duration::from_secs(10)).await.unwrap();
         assert_eq!((output.code, output.text.len()), (Some(3), OUTPUT_MAX));
     }

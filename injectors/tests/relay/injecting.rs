@@ -98,7 +98,7 @@ async fn every_relay_fault_goes_through_its_whole_life_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn without_traffic_nothing_is_proven_except_by_a_probe_of_our_own() {
+async fn without_traffic_nothing_is_proven() {
     let bench = Bench::with(Protocol::Http, Upstream::Echo).await;
     let env = env(&bench);
     for injector in relay_faults() {
@@ -106,8 +106,7 @@ async fn without_traffic_nothing_is_proven_except_by_a_probe_of_our_own() {
         let change = injector.prepare(&env, &request(injector, "run/1", written(name))).await.unwrap();
         injector.apply(&env, &change).await.unwrap();
         let proof = injector.observe(&env, &change).await.unwrap();
-        let expected = if name == "relay-refuse" { ProofStatus::Confirmed } else { ProofStatus::Unproven };
-        assert_eq!(proof.status, expected, "{name}: {proof:?}");
+        assert_eq!(proof.status, ProofStatus::Unproven, "{name}: {proof:?}");
         assert!(!proof.measured.is_empty() && !proof.requested.is_empty(), "{name}");
         injector.undo(&env, &change.undo).await.unwrap();
     }
@@ -170,6 +169,24 @@ async fn traffic_proves_bandwidth_blackhole_reset_slice_limit_and_slow_close() {
         };
         confirmed(name, attempt).await;
     }
+}
+
+#[tokio::test]
+async fn clients_that_come_before_and_are_refused_prove_a_refusal() {
+    let bench = Bench::new(Upstream::Echo).await;
+    let (env, injector) = (env(&bench), registry::find("relay-refuse").unwrap());
+    let change = injector.prepare(&env, &request(injector, "run/1", &[])).await.unwrap();
+    for _ in 0..3 {
+        echo(&mut bench.connect().await, b"before").await;
+    }
+    injector.apply(&env, &change).await.unwrap();
+    for _ in 0..5 {
+        tokio::net::TcpStream::connect(bench.addr).await.unwrap_err();
+    }
+    let proof = injector.observe(&env, &change).await.unwrap();
+    assert_eq!(proof.status, ProofStatus::Confirmed, "{proof:?}");
+    assert!(proof.measured.contains("; 3 clients had connected in the 10 s before"), "{proof:?}");
+    injector.undo(&env, &change.undo).await.unwrap();
 }
 
 #[tokio::test]

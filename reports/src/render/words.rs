@@ -270,7 +270,15 @@ pub(super) fn restoration(record: &RunRecord) -> Option<(State, String)> {
         return None;
     }
     Some(if restoration.verified {
-        (State::Good, format!("everything restored and verified in {}", seconds(restoration.seconds)))
+        let kept =
+            record.injections.iter().filter(|it| it.applied_s.is_some() && it.undo == "not-needed").count();
+        let what = match kept {
+            0 => "everything restored".to_owned(),
+            _ => {
+                format!("{} left as it is on purpose, everything else restored", many(kept as u64, "change"))
+            }
+        };
+        (State::Good, format!("{what} and verified in {}", seconds(restoration.seconds)))
     } else {
         let left = restoration.left.len() as u64;
         let what =

@@ -18,13 +18,20 @@ pub(super) struct Cut {
     counted: bool,
 }
 
+/// An edit of a head that was decided with the request; whether there is something to edit shows in the head itself.
+#[derive(Debug)]
+pub(super) struct Edit {
+    pub(super) live: Arc<Live>,
+    pub(super) chosen: bool,
+}
+
 /// What the faults have decided about a request.
 #[derive(Default)]
 pub(super) struct Decision {
     pub(super) hold: Option<(Duration, Arc<Live>)>,
     pub(super) abort: Option<(u16, Arc<Live>)>,
-    pub(super) request_edits: Vec<Arc<Live>>,
-    pub(super) response_edits: Vec<Arc<Live>>,
+    pub(super) request_edits: Vec<Edit>,
+    pub(super) response_edits: Vec<Edit>,
     pub(super) cuts: Vec<Cut>,
 }
 
@@ -43,39 +50,41 @@ impl Decision {
             if live.ended() || !matches {
                 continue;
             }
-            let chosen = chance::chosen(live.seed, number, live.fault.share());
-            if let RelayFault::HttpTruncate { bytes, .. } = &live.fault {
-                let cut = Cut { live: Arc::clone(live), left: bytes.0, chosen, counted: false };
-                decision.cuts.push(cut);
-                continue;
-            }
             if decision.abort.is_some() {
                 // An earlier fault has answered: this one never met the request.
                 continue;
             }
-            let mut stats = live.stats.edit();
-            stats.seen.eligible += 1;
-            stats.seen.hit += u64::from(chosen);
-            drop(stats);
-            if !chosen {
-                continue;
-            }
-            match &live.fault {
-                RelayFault::HttpAbort { status, .. } => decision.abort = Some((*status, Arc::clone(live))),
-                RelayFault::HttpDelay { scatter, .. } => {
-                    let so_far = decision.hold.as_ref().map_or(Duration::ZERO, |(delay, _)| *delay);
-                    decision.hold = Some((so_far + dice.delay(scatter), Arc::clone(live)));
-                }
-                RelayFault::HttpHeader { on: Head::Request, .. } => {
-                    decision.request_edits.push(Arc::clone(live));
-                }
-                RelayFault::HttpHeader { on: Head::Response, .. } => {
-                    decision.response_edits.push(Arc::clone(live));
-                }
-                _ => {}
-            }
+            live.stats.edit().seen.matched += 1;
+            let chosen = chance::chosen(live.seed, number, live.fault.share());
+            decision.take(live, chosen, dice);
         }
         decision
+    }
+
+    /// Adds what one fault does. What strikes a head or a body is counted there: it may have nothing to change.
+    fn take(&mut self, live: &Arc<Live>, chosen: bool, dice: &mut Dice) {
+        let owned = Arc::clone(live);
+        match &live.fault {
+            RelayFault::HttpTruncate { bytes, .. } => {
+                self.cuts.push(Cut { live: owned, left: bytes.0, chosen, counted: false });
+                return;
+            }
+            RelayFault::HttpHeader { on: Head::Request, .. } => {
+                self.request_edits.push(Edit { live: owned, chosen });
+                return;
+            }
+            RelayFault::HttpHeader { on: Head::Response, .. } => {
+                self.response_edits.push(Edit { live: owned, chosen });
+                return;
+            }
+            RelayFault::HttpAbort { status, .. } if chosen => self.abort = Some((*status, owned)),
+            RelayFault::HttpDelay { scatter, .. } if chosen => {
+                let so_far = self.hold.as_ref().map_or(Duration::ZERO, |(delay, _)| *delay);
+                self.hold = Some((so_far + dice.delay(scatter), owned));
+            }
+            _ => {}
+        }
+        live.stats.edit().case(chosen);
     }
 }
 
@@ -90,9 +99,7 @@ impl Cut {
             return None;
         }
         self.counted = true;
-        let mut stats = self.live.stats.edit();
-        stats.seen.eligible += 1;
-        stats.seen.hit += u64::from(self.chosen);
+        self.live.stats.edit().case(self.chosen);
         self.chosen.then_some(self.left as usize)
     }
 }

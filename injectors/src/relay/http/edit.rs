@@ -1,13 +1,13 @@
 //! Heads: read with httparse, matched, rewritten, made.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::relay::fault::{Match, RelayFault};
-use crate::relay::table::Live;
 
 use super::HEAD_MAX;
+use super::decision::Edit;
 use super::framing::{Body, Chunks};
 
 /// The most header fields of a head that is understood.
@@ -163,29 +163,59 @@ impl Fields<'_> {
     }
 }
 
-/// A head with the header fields that the faults set and without those that they remove.
-pub(super) fn edited(head: &[u8], faults: &[Arc<Live>]) -> Bytes {
+/// A head with the header fields that the faults set and without those that they remove. A fault that would change
+/// nothing in this head is not counted: it had no case.
+pub(super) fn edited(head: &[u8], edits: &[Edit]) -> Bytes {
     let mut head = head.to_vec();
-    for live in faults.iter().filter(|live| !live.ended()) {
+    for Edit { live, chosen } in edits.iter().filter(|edit| !edit.live.ended()) {
         let RelayFault::HttpHeader { set, remove, .. } = &live.fault else { continue };
-        let gone = |line: &&[u8]| {
-            let name = line.split(|b| *b == b':').next().unwrap_or_default().trim_ascii();
-            let is = |other: &String| other.as_bytes().eq_ignore_ascii_case(name);
-            set.keys().any(is) || remove.iter().any(is)
-        };
-        let mut lines = head.split_inclusive(|b| *b == b'\n');
-        let mut new = lines.next().unwrap_or_default().to_vec();
-        let end = |line: &&[u8]| line.trim_ascii().is_empty();
-        for line in lines.filter(|line| !end(line) && !gone(line)) {
-            new.extend_from_slice(line);
+        if !alters(&head, set, remove) {
+            continue;
         }
-        for (name, value) in set {
-            new.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        live.stats.edit().case(*chosen);
+        if *chosen {
+            head = rewritten(&head, set, remove);
         }
-        new.extend_from_slice(b"\r\n");
-        head = new;
     }
     head.into()
+}
+
+/// Name and value of each field of a head.
+fn lines(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let split = |line: &'_ [u8]| line.iter().position(|b| *b == b':');
+    head.split_inclusive(|b| *b == b'\n').skip(1).filter_map(move |line| {
+        let at = split(line)?;
+        Some((line[..at].trim_ascii(), line[at + 1..].trim_ascii()))
+    })
+}
+
+/// Whether a field to be removed is there, or one to be set is not, or has another value.
+fn alters(head: &[u8], set: &BTreeMap<String, String>, remove: &[String]) -> bool {
+    let values = |wanted: &String| -> Vec<&[u8]> {
+        let named = |(name, _): &(&[u8], &[u8])| name.eq_ignore_ascii_case(wanted.as_bytes());
+        lines(head).filter(named).map(|(_, value)| value).collect()
+    };
+    remove.iter().any(|name| !values(name).is_empty())
+        || set.iter().any(|(name, value)| values(name) != [value.trim().as_bytes()])
+}
+
+fn rewritten(head: &[u8], set: &BTreeMap<String, String>, remove: &[String]) -> Vec<u8> {
+    let gone = |line: &&[u8]| {
+        let name = line.split(|b| *b == b':').next().unwrap_or_default().trim_ascii();
+        let is = |other: &String| other.as_bytes().eq_ignore_ascii_case(name);
+        set.keys().any(is) || remove.iter().any(is)
+    };
+    let mut lines = head.split_inclusive(|b| *b == b'\n');
+    let mut new = lines.next().unwrap_or_default().to_vec();
+    let end = |line: &&[u8]| line.trim_ascii().is_empty();
+    for line in lines.filter(|line| !end(line) && !gone(line)) {
+        new.extend_from_slice(line);
+    }
+    for (name, value) in set {
+        new.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    new.extend_from_slice(b"\r\n");
+    new
 }
 
 /// The relay's own answer. Says that it is one, so that nobody hunts for it in the server.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::chance::Dice;
 use super::line::{End, Item, Line};
 use super::table::Live;
-use decision::{Cut, Decision};
+use decision::{Cut, Decision, Edit};
 use edit::{RequestHead, ResponseHead};
 use framing::{Body, Progress};
 
@@ -70,7 +70,7 @@ struct Exchange {
 #[derive(Debug)]
 enum Action {
     /// The server answers; a response is cut or edited by these.
-    Forward { cuts: Vec<Cut>, edits: Vec<Arc<Live>> },
+    Forward { cuts: Vec<Cut>, edits: Vec<Edit> },
     /// The relay answers.
     Answer { bytes: Bytes, close: bool, hold: Option<(Duration, Arc<Live>)> },
 }
@@ -289,7 +289,7 @@ impl Http {
 
     fn response(&mut self, head: &[u8], parsed: ResponseHead, down: &mut Line, now: Instant) {
         let Some(exchange) = self.exchanges.front() else { return };
-        let edits: &[Arc<Live>] = match &exchange.action {
+        let edits: &[Edit] = match &exchange.action {
             Action::Forward { edits, .. } if !parsed.interim => edits,
             _ => &[],
         };

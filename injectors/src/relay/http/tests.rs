@@ -198,6 +198,37 @@ fn header_fields_are_set_and_removed_without_touching_the_rest() {
 }
 
 #[test]
+fn only_heads_that_were_really_altered_are_counted() {
+    let counts = |fault: &str| {
+        let fault = live(fault);
+        let mut wire = Wire::new(&[&fault]);
+        let sent = wire.client(GET, 100);
+        let got = wire.server(OK, 100);
+        let seen = fault.stats.observation();
+        let changed = sent.as_bytes() != GET || got.as_bytes() != OK;
+        assert_eq!(changed, seen.hit > 0, "{sent} {got}");
+        (seen.matched, seen.eligible, seen.hit)
+    };
+    let request = |edit: &str| format!(r#"{{"kind":"http-header","on":"request",{edit}}}"#);
+    assert_eq!(counts(&request(r#""remove":["authorization"]"#)), (1, 0, 0));
+    assert_eq!(counts(&request(r#""remove":["x-kind"]"#)), (1, 1, 1));
+    assert_eq!(counts(&request(r#""set":{"x-kind":"slow"}"#)), (1, 0, 0));
+    assert_eq!(counts(&request(r#""set":{"x-kind":"fast"}"#)), (1, 1, 1));
+    assert_eq!(counts(&request(r#""share":0.0000001,"remove":["x-kind"]"#)), (1, 1, 0));
+    let response = |edit: &str| format!(r#"{{"kind":"http-header","on":"response",{edit}}}"#);
+    assert_eq!(counts(&response(r#""remove":["set-cookie"]"#)), (1, 0, 0));
+    assert_eq!(counts(&response(r#""set":{"age":"9"}"#)), (1, 1, 1));
+}
+
+#[test]
+fn a_head_that_was_never_forwarded_was_not_altered() {
+    let header = live(r#"{"kind":"http-header","on":"request","remove":["host"]}"#);
+    let mut wire = Wire::new(&[&header, &abort("")]);
+    assert_eq!(wire.client(GET, 100), "");
+    assert_eq!(header.stats.observation().hit, 0);
+}
+
+#[test]
 fn a_delayed_request_holds_back_those_behind_it_until_its_fault_ends() {
     let fault = live(r#"{"kind":"http-delay","delay":60,"match":{"method":"POST"}}"#);
     let mut wire = Wire::new(&[&fault]);
