@@ -50,7 +50,6 @@ impl View {
     }
 
     fn write(&self, text: &str) {
-        let text = self.secrets.hide(text);
         // A reader that has gone must not stop a run that holds faults.
         let mut stderr = io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
@@ -104,6 +103,7 @@ impl Drop for View {
 
 impl Observer for View {
     fn event(&mut self, at_s: f64, event: &Event) {
+        let event = &event.hidden(&self.secrets);
         if let Event::Phase { phase } = event {
             self.phase = *phase;
         }
@@ -140,7 +140,7 @@ fn load(load: &LoadSnapshot) -> String {
 
 fn second_line(phase: Phase, snapshot: &Snapshot) -> String {
     let loads: Vec<String> = snapshot.loads.iter().map(load).collect();
-    let mut line = format!("{:>6.1}s  {:<8} {}", snapshot.at_s, phase.name(), loads.join(" | "));
+    let mut line = format!("{:>6.1}s  {:<8} {}", snapshot.end_s, phase.name(), loads.join(" | "));
     for active in &snapshot.active {
         let _ = write!(line, " | {}", safe(active));
     }
@@ -150,8 +150,8 @@ fn second_line(phase: Phase, snapshot: &Snapshot) -> String {
 /// The live block: progress, loads, faults, guards. Cut to the screen's width, so that it can be wiped line by line.
 fn block(phase: Phase, snapshot: &Snapshot) -> String {
     let width = injectors::sys::host::columns(io::stderr()).unwrap_or(100).max(40);
-    let share = (snapshot.at_s / snapshot.duration_s.max(1.0)).clamp(0.0, 1.0);
-    let (cells, left) = (24, Span(span((snapshot.duration_s - snapshot.at_s).max(0.0).round())));
+    let share = (snapshot.end_s / snapshot.duration_s.max(1.0)).clamp(0.0, 1.0);
+    let (cells, left) = (24, Span(span((snapshot.duration_s - snapshot.end_s).max(0.0).round())));
     let full = (share * f64::from(cells)).round() as usize;
     let bar: String = (0..cells as usize).map(|cell| if cell < full { '█' } else { '░' }).collect();
     let mut lines = vec![format!("  {:<8} {bar} {left} left", phase.name())];

@@ -182,7 +182,7 @@ impl Dispatcher<'_> {
     }
 
     fn tell(&mut self, event: &Event) {
-        let at_s = self.course.clock.now();
+        let at_s = self.course.clock.now().max(0.0);
         self.observer.event(at_s, event);
         let Some(text) = event.text() else { return };
         // A proof is looked at every second; the record keeps the last one with the injection.

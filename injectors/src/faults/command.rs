@@ -78,9 +78,16 @@ impl Data {
 
 fn failure(argv: &[String], output: &Output) -> InjectError {
     let code = output.code.map_or("a signal".to_owned(), |code| format!("code {code}"));
-    let said: String = output.text.trim().chars().take(300).collect();
+    let said = beginning(output.text.trim(), 300);
     let said = if said.is_empty() { String::new() } else { format!(": {said}") };
     InjectError::Command(format!("`{}` ended with {code}{said}", argv.join(" ")))
+}
+
+/// As many whole words of a text as fit: half a secret would be recognised by nobody who hides secrets.
+fn beginning(text: &str, most: usize) -> String {
+    let Some((cut, _)) = text.char_indices().nth(most) else { return text.to_owned() };
+    let whole = text[..cut].rfind(char::is_whitespace).unwrap_or_default();
+    format!("{}…", text[..whole].trim_end())
 }
 
 impl Injector for Command {
@@ -155,5 +162,17 @@ impl Injector for Command {
             let data: Data = recall(ABOUT.name, undo)?;
             Ok(json!({"broken": data.broken(env).await?}))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_command_says_is_never_cut_within_a_word() {
+        assert_eq!(beginning("as it is", 300), "as it is");
+        assert_eq!(beginning("denied: s3cr3t-token", 12), "denied:…");
+        assert_eq!(beginning("s3cr3t-token", 5), "…");
     }
 }
