@@ -79,6 +79,7 @@ pub fn reveal_in(value: &mut Value, find: impl Fn(&str) -> Option<String>) -> Re
                     out.push_str(&value);
                     revealed.insert(name.to_owned(), value);
                 }
+                None if missing.iter().any(|known| known == name) => {}
                 None => missing.push(name.to_owned()),
             }
             rest = &tail[end + 1..];

@@ -37,6 +37,7 @@ pub(super) fn with_faults(command: Command) -> Command {
                     .long("for")
                     .value_name("TIME")
                     .required(true)
+                    .allow_hyphen_values(true)
                     .help("How long it lives, such as 30s; ^C ends it earlier"),
             )
             .arg(
@@ -67,14 +68,20 @@ fn option(param: &'static Param, heading: &'static str) -> Arg {
         Presence::Default(text) => format!(" [default: {text}]"),
         _ => String::new(),
     };
-    let repeat = if many { "; give it once per item" } else { "" };
+    let repeat = match param.kind {
+        ParamKind::Shares => "; written as 50%,0%",
+        ParamKind::Argv => "; once for each word: the program, then its arguments",
+        ParamKind::Map => "; once for each entry",
+        _ => "",
+    };
     Arg::new(param.name)
         .long(param.name)
         .value_name(value_name(param.kind))
         .help(format!("{}{default}{repeat}", param.help))
         .help_heading(heading)
         .required(matches!(param.presence, Presence::Required))
-        .allow_hyphen_values(many)
+        // `-1s` is no option but a value that its kind refuses with a reason.
+        .allow_hyphen_values(many || param.kind.is_quantity())
         .action(if many { ArgAction::Append } else { ArgAction::Set })
 }
 

@@ -158,7 +158,7 @@ fn usage(error: &clap::Error) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let lines: Vec<&str> =
         lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
-    let text = lines.join(" ");
+    let text = lines.join(" ").replace(" tip: ", "; tip: ");
     text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 

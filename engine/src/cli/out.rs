@@ -55,7 +55,11 @@ impl Out {
     pub fn warn(&mut self, line: &str) {
         let mut stderr = io::stderr().lock();
         let _ = if self.json {
-            writeln!(stderr, "{}", json!({"event": "trouble", "text": line}))
+            writeln!(
+                stderr,
+                "{}",
+                json!({"event": "trouble", "text": line.strip_prefix("squall: ").unwrap_or(line)})
+            )
         } else {
             writeln!(stderr, "{line}")
         };

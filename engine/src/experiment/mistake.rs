@@ -11,7 +11,7 @@ use super::yaml::{self, NodeId, Place};
 pub const MISTAKES_MAX: usize = 50;
 
 /// How much text is read again for the places of all mistakes, in bytes.
-const READ_AGAIN_MAX: usize = 3 << 19;
+const READ_AGAIN_MAX: usize = 3 << 18;
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
