@@ -54,8 +54,9 @@ Exit codes:
 
 /// Options of every verb.
 #[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Global {
-    /// Print one JSON document instead of text
+    /// Print one JSON document instead of text; what is told on the way becomes JSON lines on stderr
     #[arg(long, global = true)]
     pub json: bool,
     /// Tell nothing on the way; print only the result
