@@ -171,7 +171,7 @@ impl Story {
             match &line.entry {
                 Entry::Intend(change) => open.push(change),
                 Entry::Undone { id, .. } | Entry::Declared { id, .. } => {
-                    open.retain(|change| change.id != *id)
+                    open.retain(|change| change.id != *id);
                 }
                 _ => {}
             }

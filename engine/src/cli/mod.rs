@@ -123,17 +123,17 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
-pub fn main(args: Vec<OsString>) -> u8 {
-    if let Some(code) = hidden(&args) {
+pub fn main(args: &[OsString]) -> u8 {
+    if let Some(code) = hidden(args) {
         return code;
     }
-    let parsed = command().try_get_matches_from(&args).and_then(|matches| {
+    let parsed = command().try_get_matches_from(args).and_then(|matches| {
         let app = App::from_arg_matches(&matches)?;
         Ok((app, matches))
     });
     match parsed {
         Ok((app, matches)) => dispatch(app, &matches),
-        Err(error) if error.use_stderr() && wants_json(&args) => {
+        Err(error) if error.use_stderr() && wants_json(args) => {
             let global = Global { json: true, ..Global::default() };
             Out::new(&global).fail(exit::INVALID, &usage(&error))
         }

@@ -49,7 +49,7 @@ impl View {
         Self { style, secrets, phase: Phase::WarmUp, drawn: 0 }
     }
 
-    fn write(&self, text: &str) {
+    fn write(text: &str) {
         // A reader that has gone must not stop a run that holds faults.
         let mut stderr = io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
@@ -58,19 +58,19 @@ impl View {
     /// Removes the live block, so that a line can be written above the next one.
     fn wipe(&mut self) {
         if self.drawn > 0 {
-            self.write(&format!("\x1b[{}F\x1b[J", self.drawn));
+            Self::write(&format!("\x1b[{}F\x1b[J", self.drawn));
             self.drawn = 0;
         }
     }
 
     fn plain(&mut self, at_s: f64, event: &Event) {
         match event {
-            Event::Second(snapshot) => self.write(&format!("{}\n", second_line(self.phase, snapshot))),
+            Event::Second(snapshot) => Self::write(&format!("{}\n", second_line(self.phase, snapshot))),
             // Every second's line has the latest measure already.
             Event::Proof { .. } => {}
             other => {
                 if let Some(text) = other.text() {
-                    self.write(&format!("{at_s:>6.1}s  {}\n", safe(&text)));
+                    Self::write(&format!("{at_s:>6.1}s  {}\n", safe(&text)));
                 }
             }
         }
@@ -82,13 +82,13 @@ impl View {
                 self.wipe();
                 let block = block(self.phase, snapshot);
                 self.drawn = block.lines().count();
-                self.write(&block);
+                Self::write(&block);
             }
             Event::Proof { .. } => {}
             other => {
                 if let Some(text) = other.text() {
                     self.wipe();
-                    self.write(&format!("\x1b[2m{at_s:>6.1}s\x1b[0m  {}\n", safe(&text)));
+                    Self::write(&format!("\x1b[2m{at_s:>6.1}s\x1b[0m  {}\n", safe(&text)));
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Observer for View {
             Style::Silent => {}
             Style::Json => {
                 let line = serde_json::to_string(&Line { at_s, event }).expect("events are plain data");
-                self.write(&format!("{line}\n"));
+                Self::write(&format!("{line}\n"));
             }
             Style::Plain => self.plain(at_s, event),
             Style::Live => self.live(at_s, event),
