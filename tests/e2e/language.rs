@@ -162,7 +162,7 @@ const SLIPS: &[Slip] = &[
     slip("missing objectives", ("objectives:\n  - checkout: {availability: \">= 99%\"}\n", ""), "squall", "lacks `objectives`", "", true),
     slip("no baseline", ("at: 5s", "at: 1s"), "- at: 1s", "leaves no baseline", "or later", false),
     slip("no time to recover", ("    for: 5s", "    for: 14s"), "- at", "the load at 20s", "make the load last", false),
-    slip("a tag", ("question: Is it?", "question: !secret Is it?"), "", "", "tags", false),
+    slip("a tag", ("question: Is it?", "question: !secret Is it?"), "!secret", "tags are not part", "in quotes", false),
     slip("a bad status", ("/checkout\", ", "/checkout\", expect: {status: 9xx}, "), "9xx", "`9xx` is no status", "2xx", true),
     slip("a bad header", ("/checkout\", ", "/checkout\", headers: {\"a b\": c}, "), "\"a b\"", "no header name", "", false),
     slip("killing without a way back", ("relay-latency: {service: auth, delay: 200ms}", "process-kill: {port: 80}"), "process-kill", "say how it comes back", "", false),
