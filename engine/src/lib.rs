@@ -11,6 +11,7 @@ pub mod load;
 pub mod plan;
 pub mod probe;
 mod random;
+mod reading;
 pub mod run;
 pub mod schedule;
 pub mod slo;

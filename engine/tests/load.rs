@@ -270,6 +270,14 @@ fn a_listener_that_never_accepts_is_a_connect_timeout() {
 }
 
 #[test]
+fn a_handshake_that_nobody_answers_is_a_failure_of_tls() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut spec = spec(&format!("https://{}/", mute.local_addr().unwrap()), 50.0, 0.2);
+    spec.connect_timeout = 200 * MS;
+    assert_eq!(only_class(spec), "tls");
+}
+
+#[test]
 fn every_kind_of_bad_answer_has_its_class() {
     assert_eq!(class_of(|| Plan::reply("").then(Then::Reset)), "reset");
     assert_eq!(class_of(|| Plan::reply("").then(Then::Close)), "reset");

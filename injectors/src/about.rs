@@ -175,6 +175,14 @@ impl ParamKind {
         }
     }
 
+    /// Whether it is a number with or without a unit.
+    pub fn is_quantity(self) -> bool {
+        matches!(
+            self,
+            Self::Span | Self::Share | Self::Rate | Self::Bandwidth | Self::Size | Self::Int { .. }
+        )
+    }
+
     /// What it accepts, in a few words.
     pub fn accepts(self) -> String {
         match self {

@@ -141,7 +141,7 @@ impl Guard {
         let story = crate::journal::read(&self.folder).unwrap_or_default();
         let unheld = |change: &&Change| !self.held.iter().any(|held| held.id == change.id);
         // Its environment is the engine's, so what the journal names without a value can be revealed.
-        let reveal = |change: &Change| crate::journal::reveal(change).ok();
+        let reveal = |change: &Change| crate::journal::reveal(change).ok().map(|(change, _)| change);
         let announced: Vec<Change> =
             story.open().into_iter().rev().filter(unheld).filter_map(reveal).collect();
         self.held.extend(announced);

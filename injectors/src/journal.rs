@@ -60,6 +60,15 @@ pub enum Entry {
         /// `engine`, `guardian`, `recover`.
         by: String,
     },
+    /// It could not be taken back, and somebody has put it right without squall, or says so.
+    Declared {
+        /// Of which injection.
+        id: String,
+        /// Who said so.
+        by: String,
+        /// What squall believed to be changed still.
+        left: String,
+    },
     /// The run ended with this exit code.
     End {
         /// From the table of exit codes.
@@ -131,16 +140,18 @@ impl Journal {
     }
 }
 
-/// A change as it was before its secrets were hidden, with their values from this process's environment.
+/// A change as it was before its secrets were hidden, with their values from this process's environment; and these
+/// values, which whatever comes of the change must not show either.
 ///
 /// # Errors
 /// In words: which variables are not set.
-pub fn reveal(change: &Change) -> Result<Change, String> {
+pub fn reveal(change: &Change) -> Result<(Change, Secrets), String> {
     let mut value = serde_json::to_value(change).expect("changes are plain maps with text keys");
-    secrets::reveal_in(&mut value, |name| std::env::var(name).ok()).map_err(|missing| {
+    let revealed = secrets::reveal_in(&mut value, |name| std::env::var(name).ok()).map_err(|missing| {
         format!("the journal names {} without a value: set it in the environment", missing.join(", "))
     })?;
-    serde_json::from_value(value).map_err(|error| error.to_string())
+    let change = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    Ok((change, revealed))
 }
 
 /// What a journal tells.
@@ -159,12 +170,27 @@ impl Story {
         for line in &self.lines {
             match &line.entry {
                 Entry::Intend(change) => open.push(change),
-                Entry::Undone { id, .. } => open.retain(|change| change.id != *id),
+                Entry::Undone { id, .. } | Entry::Declared { id, .. } => {
+                    open.retain(|change| change.id != *id);
+                }
                 _ => {}
             }
         }
         open.reverse();
         open
+    }
+
+    /// Whether the run ended by itself instead of being cut off.
+    pub fn ended(&self) -> bool {
+        self.lines.iter().any(|line| matches!(line.entry, Entry::End { .. }))
+    }
+
+    /// Why the latest undo of an injection failed.
+    pub fn failure(&self, injection: &str) -> Option<&str> {
+        self.lines.iter().rev().find_map(|line| match &line.entry {
+            Entry::UndoFailed { id, error, .. } if id == injection => Some(error.as_str()),
+            _ => None,
+        })
     }
 
     /// The run's id and the experiment's name, from the first entry.
@@ -185,6 +211,7 @@ pub fn read(folder: &Path) -> Result<Story, JournalError> {
     let fail = |source| JournalError::Io { path: path.clone(), source };
     match std::fs::metadata(&path) {
         Ok(meta) if meta.len() > SIZE_MAX => return Err(JournalError::TooLarge(path)),
+        Ok(meta) if !meta.is_file() => return Err(fail(io::Error::other("it is no regular file"))),
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Story::default()),
         Err(e) => return Err(fail(e)),
@@ -254,6 +281,10 @@ mod tests {
         assert_eq!(open(folder.path()), ["b", "a"]);
         journal.append(undone("b")).unwrap();
         assert_eq!(open(folder.path()), ["a"]);
+        assert_eq!(read(folder.path()).unwrap().failure("b"), Some("x"));
+        let (by, left) = ("somebody".to_owned(), "s".to_owned());
+        journal.append(Entry::Declared { id: "a".to_owned(), by, left }).unwrap();
+        assert!(open(folder.path()).is_empty(), "what somebody has put right is settled");
     }
 
     #[test]

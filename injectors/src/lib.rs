@@ -35,7 +35,7 @@ use std::time::Duration;
 
 pub use about::{About, Args};
 pub use change::{Change, InjectError, Proof, ProofStatus, Undone};
-pub use target::{Inventory, Target};
+pub use target::{Inventory, Target, TargetKind};
 
 /// A boxed future, so that injectors can live in one slice.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -85,6 +85,15 @@ pub trait Injector: std::fmt::Debug + Sync {
     /// One sentence per mistake.
     fn check(&self, _args: &Args, _target: &Target) -> Result<(), Vec<String>> {
         Ok(())
+    }
+
+    /// What the undo will do, in words, as far as it is known before the world has been looked at: part of the plan.
+    fn undoes(&self, _args: &Args, target: &Target) -> String {
+        match self.about().target {
+            TargetKind::Relay => format!("remove this fault from the relay before {target}"),
+            TargetKind::Pop => format!("give {target} back the weight that it had"),
+            TargetKind::Process | TargetKind::Nothing => self.about().undo.to_owned(),
+        }
     }
 
     /// Reads the world and returns the change; writes nothing.

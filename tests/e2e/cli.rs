@@ -65,9 +65,49 @@ fn what_is_no_command_is_invalid_input() {
         assert_eq!(done.code, 2, "{call:?}: {done:?}");
         assert!(!done.err.is_empty(), "{call:?} says nothing");
         assert!(!done.err.contains("panicked"), "{call:?}: {}", done.err);
+        // The same is a document for whoever asks for one.
+        let done = home.squall(&[*call, &["--json"]].concat()).code(2);
+        let document: Value =
+            serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{call:?}: {error}: {}", done.out));
+        assert_eq!((&document["ok"], &document["exit"]), (&Value::Bool(false), &Value::from(2)), "{call:?}");
+        let told = document["error"]
+            .as_str()
+            .map_or(document["files"].is_array(), |error| !error.is_empty() && !error.contains('\n'));
+        assert!(told, "{call:?} does not say what is wrong: {document}");
+        let events = done.err.lines().all(|line| serde_json::from_str::<Unique>(line).is_ok());
+        assert!(events, "{call:?}: {}", done.err);
     }
     assert!(home.run_folders().is_empty());
     home.assert_nothing_left();
+}
+
+#[test]
+fn a_value_that_begins_with_a_dash_is_told_why_it_is_wrong() {
+    let home = Home::new();
+    for (option, value) in [("--for", "-1s"), ("--delay", "-5ms"), ("--share", "-1%")] {
+        let mut call = vec!["inject", "relay-latency", "--instance", "auth-1"];
+        for (name, good) in [("--for", "1s"), ("--delay", "5ms"), ("--share", "5%")] {
+            call.extend([name, if name == option { value } else { good }]);
+        }
+        let done = home.squall(&call).code(2);
+        assert!(done.err.contains(option) && done.err.contains("must not be negative"), "{}", done.err);
+    }
+    // A list may be written as in a file: what is missing then is only the lab.
+    let drain = ["inject", "pop-drain", "--pop", "fra", "--soak", "1s", "--for", "1s", "--steps"];
+    for steps in ["[50%, 0%]", "50%,0%"] {
+        let done = home.squall(&[&drain[..], &[steps]].concat()).code(3);
+        assert!(done.err.contains("no lab stands"), "{steps}: {}", done.err);
+    }
+}
+
+#[test]
+fn a_report_says_what_is_wrong_with_its_run_and_its_format() {
+    let home = Home::new();
+    let done = home.squall(&["report", "/"]).code(2);
+    assert!(done.err.contains("/ is no run"), "{}", done.err);
+    let done = home.squall(&["report", "-f", "html", "--json"]).code(2);
+    assert!(done.err.contains("leave out --json or --format"), "{}", done.err);
+    home.squall(&["report", "/dev/zero"]).code(2);
 }
 
 #[test]
@@ -248,6 +288,64 @@ fn results_go_where_they_are_wanted() {
     home.assert_nothing_left();
 }
 
+/// A JSON document in which no key stands twice.
+struct Unique;
+
+impl<'de> serde::Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(UniqueKeys)
+    }
+}
+
+struct UniqueKeys;
+
+impl<'de> serde::de::Visitor<'de> for UniqueKeys {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a document")
+    }
+
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Unique, A::Error> {
+        while items.next_element::<Unique>()?.is_some() {}
+        Ok(Unique)
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut entries: A) -> Result<Unique, A::Error> {
+        let mut seen = std::collections::BTreeSet::new();
+        while let Some((key, Unique)) = entries.next_entry::<String, Unique>()? {
+            if !seen.insert(key.clone()) {
+                return Err(serde::de::Error::custom(format!("`{key}` stands here twice")));
+            }
+        }
+        Ok(Unique)
+    }
+}
+
 #[test]
 fn events_are_one_document_per_line() {
     let _turn = turns(2);
@@ -256,16 +354,13 @@ fn events_are_one_document_per_line() {
     let done = home.clearly(|| home.squall(&["run", file.to_str().unwrap(), "--json"])).code(0);
     let summary: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((&summary["ok"], &summary["exit"]), (&Value::Bool(true), &Value::from(0)), "{summary}");
-    let events: Vec<Value> = done
-        .err
-        .lines()
-        .filter(|line| line.starts_with('{'))
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let events: Vec<Value> = done.err.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for kind in ["started", "phase", "second", "injected", "proof", "undone"] {
         assert!(events.iter().any(|event| event["event"] == kind), "no event `{kind}`");
     }
-    let others: Vec<&str> = done.err.lines().filter(|line| !line.starts_with('{')).collect();
-    assert!(others.iter().all(|line| line.starts_with("report: ")), "{others:?}");
+    for line in done.err.lines() {
+        let unique: Result<Unique, _> = serde_json::from_str(line);
+        unique.unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
     home.assert_nothing_left();
 }

@@ -162,7 +162,7 @@ const SLIPS: &[Slip] = &[
     slip("missing objectives", ("objectives:\n  - checkout: {availability: \">= 99%\"}\n", ""), "squall", "lacks `objectives`", "", true),
     slip("no baseline", ("at: 5s", "at: 1s"), "- at: 1s", "leaves no baseline", "or later", false),
     slip("no time to recover", ("    for: 5s", "    for: 14s"), "- at", "the load at 20s", "make the load last", false),
-    slip("a tag", ("question: Is it?", "question: !secret Is it?"), "", "", "tags", false),
+    slip("a tag", ("question: Is it?", "question: !secret Is it?"), "!secret", "tags are not part", "in quotes", false),
     slip("a bad status", ("/checkout\", ", "/checkout\", expect: {status: 9xx}, "), "9xx", "`9xx` is no status", "2xx", true),
     slip("a bad header", ("/checkout\", ", "/checkout\", headers: {\"a b\": c}, "), "\"a b\"", "no header name", "", false),
     slip("killing without a way back", ("relay-latency: {service: auth, delay: 200ms}", "process-kill: {port: 80}"), "process-kill", "say how it comes back", "", false),
@@ -310,6 +310,15 @@ fn harmful() -> Vec<(&'static str, String)> {
         ("ten megabytes of list", format!("{BASE}owner: [{}]\n", "1,".repeat(5 << 20))),
         ("deep lists", "[".repeat(200_000)),
         ("deep maps", "{a: ".repeat(50_000)),
+        ("deep maps with quoted brackets", "{\"}\": ".repeat(40_000)),
+        ("deep lists with brackets in comments", "[#]]\n".repeat(40_000)),
+        (
+            "deep maps behind an unclear quote",
+            "a, \"b: [\", ]\n".to_owned() + &", \", [[[[[ \", ]]]]]\n".repeat(10_000),
+        ),
+        ("thousands of aliases", (0..9000).map(|n| format!("a{n}: &a{n} x\nb{n}: *a{n}\n")).collect()),
+        ("thousands of mistakes", (0..9000).map(|n| format!("k{n}: [1, 2]\n")).collect()),
+        ("one long line", format!("a: {}", "x ".repeat(120_000))),
         ("deep dashes", "- ".repeat(100_000)),
         ("deep questions", "? ".repeat(100_000)),
         ("deep blocks", (0..2000).map(|n| format!("{}a:\n", " ".repeat(n))).collect()),
@@ -374,6 +383,88 @@ fn a_file_that_is_no_text_or_is_not_there_is_refused() {
         assert!(done.err.contains(path), "{}", done.err);
     }
     assert!(home.run_folders().is_empty());
+}
+
+#[test]
+fn an_encoding_other_than_utf_8_is_named_and_a_byte_order_mark_is_nothing() {
+    let home = Home::new();
+    let file = home.dir().join("x.yaml");
+    let name = file.to_str().unwrap();
+    std::fs::write(&file, format!("\u{feff}{BASE}")).unwrap();
+    home.squall(&["check", name]).code(0);
+    let wide: Vec<u8> = BASE.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases = [
+        ([b"\xff\xfe".to_vec(), wide.clone()].concat(), "UTF-16"),
+        (wide, "UTF-16"),
+        (BASE.replace("Is it", "Is\0it").into_bytes(), "x.yaml:3:13"),
+        (BASE.replace("Is it", "Is \u{e9}").chars().map(|c| c as u8).collect(), "line 3, column 14"),
+        (
+            BASE.replace("Is it", "!!python/object:os.system it").into_bytes(),
+            "tags are not part of the language",
+        ),
+        (BASE.replace("Is it", "!!str it").into_bytes(), "x.yaml:3:11"),
+    ];
+    for (bytes, says) in cases {
+        std::fs::write(&file, bytes).unwrap();
+        let done = home.squall(&["check", name]).code(2);
+        assert!(done.err.contains(says), "{says}: {}", done.err);
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_read_like_one_or_given_up() {
+    let home = Home::new();
+    let pipe = |name: &str| {
+        let path = home.dir().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    };
+    let verbs = ["check", "plan", "run"];
+    let mute: Vec<_> = verbs.iter().map(|verb| (verb, pipe(verb))).collect();
+    let going: Vec<_> = mute.iter().map(|(verb, path)| home.start(&[verb, path.to_str().unwrap()])).collect();
+    for one in going {
+        let done = one.end_within(Duration::from_secs(20)).code(2);
+        assert!(done.err.contains("did not end within 10 s"), "{}", done.err);
+    }
+    let written = pipe("written");
+    let going = home.start(&["check", written.to_str().unwrap()]);
+    std::fs::write(&written, BASE).unwrap();
+    going.end().code(0);
+    let file = home.file("good.yaml", BASE);
+    let mut command = home.command();
+    command.args(["check", "-"]).stdin(std::fs::File::open(file).unwrap());
+    assert!(home.start_as(command).end().code(0).out.contains("-: ok"));
+}
+
+#[test]
+fn a_variable_that_the_file_does_not_use_is_a_mistake() {
+    let home = Home::new();
+    let (text, other) = (BASE.replace("50/s", "\"${rate:-50/s}\""), home.file("other.yaml", BASE));
+    let file = home.file("x.yaml", &text);
+    let (file, other) = (file.to_str().unwrap(), other.to_str().unwrap());
+    home.squall(&["check", file, "--set", "rate=40/s"]).code(0);
+    home.squall(&["check", file, other, "--set", "rate=40/s"]).code(0);
+    for (set, says) in [
+        ("rat=1", "did you mean `rate`?"),
+        ("=1", "no name of a variable"),
+        ("rate", "NAME=VALUE"),
+        ("TOKEN=x", "come from the environment"),
+    ] {
+        for verb in ["check", "plan", "run"] {
+            let done = home.squall(&[verb, file, "--set", set]).code(2);
+            assert!(done.err.contains(says), "{verb} --set {set}: {}", done.err);
+        }
+    }
+}
+
+#[test]
+fn objectives_that_cannot_be_decided_are_warned_of() {
+    let home = Home::new();
+    let file = home.file("x.yaml", &BASE.replace(">= 99%", ">= 100%"));
+    let done = home.squall(&["check", file.to_str().unwrap()]).code(0);
+    assert!(done.err.contains("warning: checkout: availability >= 100% can never be held"), "{}", done.err);
+    let document = home.json(&["check", file.to_str().unwrap(), "--json"]);
+    assert_eq!(document["files"][0]["warnings"].as_array().unwrap().len(), 1, "{document}");
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! and says so.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+/// What people do by hand: recovering, forgetting, injecting before a server of their own; and keeping secrets.
+mod byhand;
 /// Verbs, options and exit codes.
 mod cli;
 /// Every fault, broken off at every step: the world is as before.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Global;
-use super::out::Out;
+use super::out::{Out, plural};
 use crate::lab;
 use crate::slo::exit;
 
@@ -110,7 +110,12 @@ fn runs(store: &crate::run::Store) -> Finding {
 fn leftovers(store: &crate::run::Store) -> Finding {
     let looked = match store.leftovers() {
         Ok(left) if left.is_empty() => Ok("nothing is left of earlier runs".to_owned()),
-        Ok(left) => Err(format!("{} earlier runs left something changed; type: squall recover", left.len())),
+        Ok(left) => {
+            let runs = plural(left.len(), "earlier run");
+            Err(format!(
+                "{runs} left something changed; look: squall recover --list; restore: squall recover"
+            ))
+        }
         Err(error) => Err(error.to_string()),
     };
     finding("leftovers", looked)

@@ -1,18 +1,20 @@
 //! `squall inject`: one ad hoc fault. Its options come from the registry.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
 use injectors::about::{Param, ParamKind, Presence};
 use injectors::registry::{self, INJECTORS};
+use injectors::target::Protocol;
 use injectors::units::Span;
 use serde_json::json;
 
 use super::Global;
 use super::out::{self, Out};
 use super::view::View;
-use crate::experiment::parse_args;
+use crate::experiment::{RelayDecl, parse_args};
 use crate::run::inject::{AdHoc, hold};
 use crate::run::{CrashPoint, Signals};
 use crate::slo::exit;
@@ -37,6 +39,7 @@ pub(super) fn with_faults(command: Command) -> Command {
                     .long("for")
                     .value_name("TIME")
                     .required(true)
+                    .allow_hyphen_values(true)
                     .help("How long it lives, such as 30s; ^C ends it earlier"),
             )
             .arg(
@@ -62,19 +65,37 @@ pub(super) fn with_faults(command: Command) -> Command {
 }
 
 fn option(param: &'static Param, heading: &'static str) -> Arg {
+    if param.name == "relay" {
+        return Arg::new(param.name).long(param.name).value_name("NAME=HOST:PORT").help_heading(heading).help(
+            "a relay of its own before that server, for as long as the fault lives: it listens on a free port, \
+             which is told at the start. Relays of the lab are aimed at by service or instance",
+        );
+    }
     let many = matches!(param.kind, ParamKind::Argv | ParamKind::Shares | ParamKind::Map);
     let default = match param.presence {
         Presence::Default(text) => format!(" [default: {text}]"),
         _ => String::new(),
     };
-    let repeat = if many { "; give it once per item" } else { "" };
+    let words = match param.kind {
+        ParamKind::Choice(words) if !words.iter().all(|word| param.help.contains(word)) => {
+            format!(": {}", words.join(", "))
+        }
+        _ => String::new(),
+    };
+    let repeat = match param.kind {
+        ParamKind::Shares => "; written as 50%,0%",
+        ParamKind::Argv => "; once for each word: the program, then its arguments",
+        ParamKind::Map => "; once for each entry",
+        _ => "",
+    };
     Arg::new(param.name)
         .long(param.name)
         .value_name(value_name(param.kind))
-        .help(format!("{}{default}{repeat}", param.help))
+        .help(format!("{}{words}{repeat}{default}", param.help))
         .help_heading(heading)
         .required(matches!(param.presence, Presence::Required))
-        .allow_hyphen_values(many)
+        // `-1s` is no option but a value that its kind refuses with a reason.
+        .allow_hyphen_values(many || param.kind.is_quantity())
         .action(if many { ArgAction::Append } else { ArgAction::Set })
 }
 
@@ -92,6 +113,27 @@ fn value_name(kind: ParamKind) -> &'static str {
         ParamKind::Argv => "ARG",
         ParamKind::Map => "NAME=VALUE",
     }
+}
+
+/// The relay that stands for the time of the fault, from `NAME=HOST:PORT`; the name is left in the texts.
+fn own_relay(fault: &str, texts: &mut [String]) -> Result<RelayDecl, String> {
+    let text = texts.last_mut().ok_or("it is empty")?;
+    let Some((name, upstream)) = text.split_once('=').map(|(name, to)| (name.to_owned(), to.to_owned()))
+    else {
+        return Err(format!("write it as NAME=HOST:PORT, such as {text}=127.0.0.1:8080"));
+    };
+    let parts = upstream.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let (host, _) = parts.ok_or_else(|| format!("`{upstream}` is not of the form HOST:PORT"))?;
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    if bare != "localhost" && !bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        return Err(format!("`{bare}` is not this machine; in an experiment, `allow-hosts` can name it"));
+    }
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
+        return Err(format!("`{name}` is no name: use small letters, digits and dashes"));
+    }
+    text.clone_from(&name);
+    let protocol = if fault.starts_with("http-") { Protocol::Http } else { Protocol::Tcp };
+    Ok(RelayDecl { name, listen: "127.0.0.1:0".to_owned(), upstream, protocol })
 }
 
 pub(super) fn inject(
@@ -118,6 +160,10 @@ pub(super) fn inject(
         Some(Err(error)) => return out.fail(exit::INVALID, &format!("--for: {error}")),
         _ => return out.fail(exit::INVALID, "--for must be longer than zero"),
     };
+    let relay = match given.get_mut("relay").map(|texts| own_relay(name, texts)).transpose() {
+        Ok(relay) => relay,
+        Err(error) => return out.fail(exit::INVALID, &format!("--relay: {error}")),
+    };
     let (args, selector) = match parse_args(injector, &given) {
         Ok(parsed) => parsed,
         Err(mistakes) => return out.fail(exit::INVALID, &mistakes.join("\nsquall: ")),
@@ -129,6 +175,7 @@ pub(super) fn inject(
         injector,
         args,
         selector,
+        relay,
         length,
         seed: matches.get_one::<u64>("seed").copied().unwrap_or_else(super::source::fresh_seed),
         crash: matches.get_one::<CrashPoint>("crash-at").copied(),

@@ -22,10 +22,10 @@ enum Verb {
     /// Start a lab that stands until it is taken down
     Up {
         /// Tries beyond the first on every hop
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, value_name = "N", default_value_t = 1)]
         retries: u32,
         /// Share of requests that may be retries
-        #[arg(long, default_value = "20%")]
+        #[arg(long, value_name = "PERCENT", default_value = "20%")]
         retry_budget: Share,
         /// The edges do not cache
         #[arg(long)]

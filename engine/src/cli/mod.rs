@@ -3,6 +3,7 @@
 mod check;
 mod doctor;
 mod faults;
+mod forget;
 mod inject;
 mod lab;
 mod out;
@@ -17,6 +18,7 @@ mod view;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::run::Store;
@@ -51,9 +53,10 @@ Exit codes:
    3  refused before the start                70  a bug of ours";
 
 /// Options of every verb.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Global {
-    /// Print one JSON document instead of text
+    /// Print one JSON document instead of text; what is told on the way becomes JSON lines on stderr
     #[arg(long, global = true)]
     pub json: bool,
     /// Tell nothing on the way; print only the result
@@ -84,7 +87,7 @@ enum Verb {
     Check(check::CheckArgs),
     /// Make one fault, hold it for a time or until ^C, and put it back
     Inject(inject::InjectArgs),
-    /// Put back what a run that was cut off has left
+    /// Put back what an earlier run has left changed
     Recover(recover::RecoverArgs),
     /// Show a finished run again
     Report(report::ReportArgs),
@@ -120,8 +123,8 @@ pub fn command() -> clap::Command {
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
-pub fn main(args: Vec<OsString>) -> u8 {
-    if let Some(code) = hidden(&args) {
+pub fn main(args: &[OsString]) -> u8 {
+    if let Some(code) = hidden(args) {
         return code;
     }
     let parsed = command().try_get_matches_from(args).and_then(|matches| {
@@ -130,12 +133,34 @@ pub fn main(args: Vec<OsString>) -> u8 {
     });
     match parsed {
         Ok((app, matches)) => dispatch(app, &matches),
+        Err(error) if error.use_stderr() && wants_json(args) => {
+            let global = Global { json: true, ..Global::default() };
+            Out::new(&global).fail(exit::INVALID, &usage(&error))
+        }
         Err(error) => {
             // Help and version are no errors and go to stdout.
             let _ = error.print();
             if error.use_stderr() { exit::INVALID } else { exit::HELD }
         }
     }
+}
+
+/// Whether a command line that cannot be read asks for a document.
+fn wants_json(args: &[OsString]) -> bool {
+    args.iter().skip(1).take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// What is wrong with a command line, in one line.
+fn usage(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "something is missing on the command line; try --help".to_owned();
+    }
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let lines: Vec<&str> =
+        lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
+    let text = lines.join(" ").replace(" tip: ", "; tip: ");
+    text.strip_prefix("error: ").unwrap_or(&text).to_owned()
 }
 
 fn dispatch(app: App, matches: &ArgMatches) -> u8 {

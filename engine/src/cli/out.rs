@@ -44,16 +44,25 @@ impl Out {
         self.result(&text);
     }
 
-    /// Tells a line of the story.
+    /// Tells a line of the story. With `--json`, the document says it.
     pub fn tell(&mut self, line: &str) {
-        if !self.quiet {
+        if !self.quiet && !self.json {
             self.warn(line);
         }
     }
 
-    /// Tells a line that must be heard.
+    /// Tells a line that must be heard. With `--json`, it is an event like those of a run.
     pub fn warn(&mut self, line: &str) {
-        let _ = writeln!(io::stderr().lock(), "{line}");
+        let mut stderr = io::stderr().lock();
+        let _ = if self.json {
+            writeln!(
+                stderr,
+                "{}",
+                json!({"event": "trouble", "text": line.strip_prefix("squall: ").unwrap_or(line)})
+            )
+        } else {
+            writeln!(stderr, "{line}")
+        };
     }
 
     /// Tells of a failure: on stderr, and as the document when one is asked for. Returns the exit code.
@@ -87,6 +96,11 @@ impl Out {
 /// Whether a person watches stderr.
 pub(super) fn watched() -> bool {
     io::stderr().is_terminal()
+}
+
+/// `1 line`, `2 lines`.
+pub(super) fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A runtime for one verb. Its helper thread, which writes the journal, is kept for as long as any run may take: when it

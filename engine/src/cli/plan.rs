@@ -1,9 +1,12 @@
 //! `squall plan`.
 
 use clap::Args;
+use reports::escape::terminal as safe;
+use serde_json::json;
 
 use super::out::Out;
 use super::source::{self, SourceArgs};
+use crate::experiment::Mistakes;
 use crate::plan::describe;
 use crate::slo::exit;
 
@@ -16,21 +19,33 @@ pub(super) struct PlanArgs {
 
 pub(super) fn plan(args: &PlanArgs, out: &mut Out) -> u8 {
     let seed = args.source.seed.unwrap_or_else(source::fresh_seed);
-    match source::load(&args.source.file, &args.source.set, seed) {
-        Ok(loaded) if out.json => out.document(&loaded.plan),
-        Ok(loaded) => out.result(describe(&loaded.plan).as_bytes()),
+    let loaded = match source::load(&args.source.file, &args.source.set, seed) {
+        Ok(loaded) => loaded,
         Err(mistakes) => return invalid(out, &mistakes),
+    };
+    let secrets = &loaded.experiment.secrets;
+    if out.json {
+        let mut document = serde_json::to_value(&loaded.plan).expect("plans are plain data");
+        secrets.hide_in(&mut document);
+        out.document(&document);
+    } else {
+        let text = secrets.hide(&describe(&loaded.plan));
+        out.result(text.lines().map(|line| safe(line) + "\n").collect::<String>().as_bytes());
     }
     exit::HELD
 }
 
 /// Tells every mistake of a file.
-pub(super) fn invalid(out: &mut Out, mistakes: &crate::experiment::Mistakes) -> u8 {
-    out.warn(mistakes.render().trim_end());
+pub(super) fn invalid(out: &mut Out, mistakes: &Mistakes) -> u8 {
     if out.json {
-        out.document(
-            &serde_json::json!({"ok": false, "exit": exit::INVALID, "mistakes": mistakes.diagnostics}),
-        );
+        out.document(&json!({
+            "ok": false,
+            "exit": exit::INVALID,
+            "error": mistakes.to_string(),
+            "mistakes": mistakes.diagnostics,
+        }));
+    } else {
+        out.warn(mistakes.render().trim_end());
     }
     exit::INVALID
 }

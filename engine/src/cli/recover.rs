@@ -1,4 +1,4 @@
-//! `squall recover`: from the journal alone, put back what a run that was cut off has left.
+//! `squall recover`: from the journal alone, put back what an earlier run has left changed.
 
 use std::time::Duration;
 
@@ -6,11 +6,13 @@ use clap::Args;
 use injectors::journal::{self, Entry, Journal};
 use injectors::restore::{RestoreError, restore};
 use injectors::secrets::Secrets;
-use injectors::{Env, Inventory};
+use injectors::{Change, Env, Inventory};
+use reports::escape::terminal as safe;
 use serde_json::{Value, json};
 
 use super::Global;
-use super::out::{self, Out};
+use super::forget;
+use super::out::{self, Out, plural};
 use crate::run::Store;
 use crate::run::store::{self, Leftover};
 use crate::slo::exit;
@@ -18,12 +20,16 @@ use crate::slo::exit;
 /// What is recovered.
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
-    /// Only show what is left
+    /// Only show what is left, with the commands that restore it by hand
     #[arg(long)]
     list: bool,
     /// Only this run: its id, a unique prefix, or a path
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
+    /// Declare a change of this run put right by hand, when its undo can never succeed: its number from --list.
+    /// Nothing is undone; the journal keeps who said so
+    #[arg(long, value_name = "NUMBER", requires = "run", conflicts_with = "list")]
+    forget: Vec<String>,
 }
 
 pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 {
@@ -35,6 +41,9 @@ pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 
     if args.list {
         return list(&leftovers, out);
     }
+    if !args.forget.is_empty() {
+        return forget::forget(&leftovers, &args.forget, out);
+    }
     let Ok(runtime) = out::runtime() else { return out.fail(exit::BUG, "this system gives no event queue") };
     let mut done = Vec::new();
     let mut clean = true;
@@ -42,10 +51,10 @@ pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 
         // A guardian restores within seconds; one that is stopped or hangs must not pass for "nothing is left".
         clean = false;
         out.warn(&format!(
-            "squall: run {} ended and its guardian still holds {} changes; look again in some seconds. If they stay, the \
+            "squall: run {} ended and its guardian still holds {}; look again in some seconds. If that stays so, the \
              guardian hangs: end that `__guardian` process by its id, then squall recover --run {}",
             left.run,
-            left.open.len(),
+            plural(left.open.len(), "change"),
             left.run
         ));
     }
@@ -54,12 +63,13 @@ pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 
         clean &= restored;
         done.push(row);
     }
+    let code = if clean { exit::HELD } else { exit::NOT_RESTORED };
     if out.json {
-        out.document(&json!({"ok": clean, "runs": done}));
+        out.document(&json!({"ok": clean, "exit": code, "runs": done}));
     } else if leftovers.is_empty() && clean {
         out.tell("nothing is left to restore");
     }
-    if clean { exit::HELD } else { exit::NOT_RESTORED }
+    code
 }
 
 /// How long a guardian may be at work before it is told of.
@@ -98,12 +108,11 @@ fn list(leftovers: &[Leftover], out: &mut Out) -> u8 {
     let rows: Vec<Value> = leftovers
         .iter()
         .map(|left| {
-            let changes: Vec<Value> = left
-                .open
-                .iter()
-                .map(|change| json!({"id": change.id, "fault": change.fault, "target": change.target, "summary": change.summary, "manual": change.manual}))
-                .collect();
-            json!({"run": left.run, "experiment": left.experiment, "changes": changes, "damaged_lines": left.damaged})
+            let changes: Vec<Value> = left.open.iter().map(|change| open_change(left, change)).collect();
+            json!({
+                "run": left.run, "experiment": left.experiment, "ended": left.ended,
+                "changes": changes, "damaged_lines": left.damaged,
+            })
         })
         .collect();
     if out.json {
@@ -114,16 +123,34 @@ fn list(leftovers: &[Leftover], out: &mut Out) -> u8 {
         out.tell("nothing is left to restore");
     }
     for left in leftovers {
-        let mut text = format!("{}  {}\n", left.run, left.experiment);
+        let how = if left.ended { "ended with what it could not undo" } else { "was cut off" };
+        let mut text = format!("{}  {}  {how}\n", left.run, safe(&left.experiment));
         for change in &left.open {
-            text += &format!("  {}; by hand: {}\n", change.summary, change.manual);
+            text += &format!("  {}  {}\n", number(change), safe(&change.summary));
+            if let Some(error) = left.failure(change) {
+                text += &format!("     undo failed: {}\n", safe(error));
+            }
+            text += &format!("     by hand: {}\n", safe(&change.manual));
         }
         if left.damaged > 0 {
-            text += &format!("  {} lines of its journal cannot be read\n", left.damaged);
+            text += &format!("  {} of its journal cannot be read\n", plural(left.damaged, "line"));
         }
         out.result(text.as_bytes());
     }
     exit::HELD
+}
+
+/// The number of an injection within its run: what `--forget` takes.
+pub(super) fn number(change: &Change) -> &str {
+    change.id.rsplit_once('/').map_or(change.id.as_str(), |(_, number)| number)
+}
+
+/// An open change as data.
+pub(super) fn open_change(left: &Leftover, change: &Change) -> Value {
+    json!({
+        "id": change.id, "fault": change.fault, "target": change.target, "summary": change.summary,
+        "manual": change.manual, "undo_failed": left.failure(change),
+    })
 }
 
 /// Restores one run, the newest change first, and goes on after failures.
@@ -137,28 +164,24 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
             return (false, json!({"run": leftover.run, "error": error.to_string()}));
         }
     };
-    let mut clean = leftover.damaged == 0;
+    let mut clean = true;
     let mut rows = Vec::new();
     for change in &leftover.open {
+        out.tell(&format!("restoring: {} on {}", safe(&change.fault), safe(&change.target)));
         let by = "recover".to_owned();
-        let restored = match journal::reveal(change) {
-            Ok(change) => restore(&env, &change).await,
-            Err(why) => Err(RestoreError::Failed(why)),
-        };
-        let entry = match restored {
+        let entry = match undo(&env, change).await {
             Ok(outcome) => {
-                out.tell(&format!("{} on {} {}", change.fault, change.target, outcome.words()));
+                out.tell(&format!("{} on {} {}", safe(&change.fault), safe(&change.target), outcome.words()));
                 rows.push(json!({"id": change.id, "restored": true, "outcome": outcome}));
                 Entry::Undone { id: change.id.clone(), outcome, by }
             }
             Err(error) => {
                 clean = false;
-                out.warn(&format!(
-                    "squall: failed to restore {} on {}: {error}\n  by hand: {}",
-                    change.fault, change.target, change.manual
-                ));
-                rows.push(json!({"id": change.id, "restored": false, "error": error.to_string(), "manual": change.manual}));
-                Entry::UndoFailed { id: change.id.clone(), error: error.to_string(), by }
+                out.warn(&failed(leftover, change, &error));
+                rows.push(
+                    json!({"id": change.id, "restored": false, "error": error, "manual": change.manual}),
+                );
+                Entry::UndoFailed { id: change.id.clone(), error, by }
             }
         };
         if let Err(error) = journal.append(entry) {
@@ -167,16 +190,49 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
         }
     }
     if leftover.damaged > 0 {
-        let aside = leftover.folder.join("journal.damaged");
-        let moved = std::fs::rename(leftover.folder.join(journal::FILE), &aside);
-        let said = moved.map_or_else(
-            |error| error.to_string(),
-            |()| format!("the journal is kept as {}", aside.display()),
-        );
-        out.warn(&format!(
-            "squall: {} lines of the journal of run {} cannot be read; what they announced may still be changed: look at its targets. {said}",
-            leftover.damaged, leftover.run
-        ));
+        damaged(leftover, clean, out);
+        clean = false;
     }
     (clean, json!({"run": leftover.run, "changes": rows, "damaged_lines": leftover.damaged}))
+}
+
+/// Undoes a change; what went wrong is told without the secrets that the undo needed.
+async fn undo(env: &Env, change: &Change) -> Result<injectors::Undone, String> {
+    let (change, secrets) = journal::reveal(change)?;
+    restore(env, &change).await.map_err(|error: RestoreError| secrets.hide(&error.to_string()))
+}
+
+/// What a failed undo means for whoever has typed `recover`.
+fn failed(leftover: &Leftover, change: &Change, error: &str) -> String {
+    let again = if leftover.failure(change).is_some() { ", as before" } else { "" };
+    format!(
+        "squall: failed to restore {} on {}{again}: {}\n  by hand: {}\n  if no undo can succeed any more (its target is gone for \
+         good, say): put it right by hand, then squall recover --run {} --forget {}",
+        safe(&change.fault),
+        safe(&change.target),
+        safe(error),
+        safe(&change.manual),
+        leftover.run,
+        number(change)
+    )
+}
+
+/// Tells of unreadable lines. Once nothing readable is open any more, the journal is put aside, so that it is told once.
+fn damaged(leftover: &Leftover, settled: bool, out: &mut Out) {
+    let said = if settled {
+        let aside = leftover.folder.join("journal.damaged");
+        let moved = std::fs::rename(leftover.folder.join(journal::FILE), &aside);
+        moved.map_or_else(
+            |error| error.to_string(),
+            |()| format!("The journal is kept as {}", aside.display()),
+        )
+    } else {
+        "The journal stays until everything else is restored".to_owned()
+    };
+    out.warn(&format!(
+        "squall: {} of the journal of run {} cannot be read; what was announced there may still be changed: look at its \
+         targets. {said}",
+        plural(leftover.damaged, "line"),
+        leftover.run
+    ));
 }

@@ -1,6 +1,7 @@
 //! `squall report`: the record again, judged again.
 
 use clap::Args;
+use reports::escape::terminal as safe;
 use reports::{Format, render};
 use serde_json::json;
 
@@ -15,9 +16,9 @@ pub(super) struct ReportArgs {
     /// A run: its id, a unique prefix, a path, or latest
     #[arg(value_name = "RUN", default_value = "latest")]
     run: String,
-    /// How it is shown: terminal, html, markdown, junit or json
-    #[arg(long, short, value_name = "FORMAT", default_value = "terminal")]
-    format: Format,
+    /// How it is shown: terminal (the default), html, markdown, junit or json
+    #[arg(long, short, value_name = "FORMAT")]
+    format: Option<Format>,
     /// List the runs that there are
     #[arg(long)]
     list: bool,
@@ -28,6 +29,13 @@ pub(super) struct ReportArgs {
 
 pub(super) fn report(global: &Global, args: &ReportArgs, out: &mut Out) -> u8 {
     let store = global.store();
+    let format = match (args.format, out.json) {
+        (None | Some(Format::Json), true) => Format::Json,
+        (Some(_), true) => {
+            return out.fail(exit::INVALID, "--json is a format of its own: leave out --json or --format");
+        }
+        (format, false) => format.unwrap_or(Format::Terminal),
+    };
     if args.list {
         return list(&store, out);
     }
@@ -39,13 +47,24 @@ pub(super) fn report(global: &Global, args: &ReportArgs, out: &mut Out) -> u8 {
     let again = slo::judge(&record);
     if again != record.judgement {
         let (then, now) = (record.judgement.verdict.name(), again.verdict.name());
-        out.warn(&format!(
-            "squall: this version judges differently: {then} then, {now} now (squall {} wrote it)",
-            record.squall
-        ));
+        let verdicts = if then == now {
+            format!("the verdict stays {now}, but its reasons or figures differ")
+        } else {
+            format!("{then} then, {now} now")
+        };
+        let why = if record.squall == env!("CARGO_PKG_VERSION") {
+            "the judgement in this record does not follow from its facts; it has been edited since, or another build \
+             wrote it"
+                .to_owned()
+        } else {
+            format!(
+                "this version judges differently than squall {}, which wrote the record",
+                safe(&record.squall)
+            )
+        };
+        out.warn(&format!("squall: {why}: {verdicts}"));
     }
     record.judgement = again;
-    let format = if out.json { Format::Json } else { args.format };
     match render(&record, format, out.colour()) {
         Ok(bytes) => out.result(&bytes),
         Err(error) => return out.fail(exit::INVALID, &error.to_string()),
@@ -60,9 +79,11 @@ fn list(store: &store::Store, out: &mut Out) -> u8 {
         let row = match store.read(&id) {
             Ok(record) => json!({
                 "run": id, "experiment": record.experiment.name,
-                "verdict": record.judgement.verdict, "exit": record.judgement.exit,
+                "verdict": record.judgement.verdict, "exit": record.judgement.exit, "going_on": false,
             }),
-            Err(_) => json!({"run": id, "experiment": null, "verdict": null, "exit": null}),
+            Err(_) => json!({
+                "run": id, "experiment": null, "verdict": null, "exit": null, "going_on": store::alive(&folder),
+            }),
         };
         rows.push(row);
     }
@@ -74,9 +95,10 @@ fn list(store: &store::Store, out: &mut Out) -> u8 {
         out.tell(&format!("no runs in {}", store.root().display()));
     }
     for row in rows {
-        let verdict = row["verdict"].as_str().unwrap_or("cut off");
-        let name = row["experiment"].as_str().unwrap_or("-");
-        out.result(format!("{}  {verdict:<8} {name}\n", row["run"].as_str().unwrap_or_default()).as_bytes());
+        let none = if row["going_on"] == true { "running" } else { "no record" };
+        let verdict = row["verdict"].as_str().unwrap_or(none);
+        let name = safe(row["experiment"].as_str().unwrap_or("-"));
+        out.result(format!("{}  {verdict:<9} {name}\n", row["run"].as_str().unwrap_or_default()).as_bytes());
     }
     exit::HELD
 }

@@ -49,8 +49,7 @@ impl View {
         Self { style, secrets, phase: Phase::WarmUp, drawn: 0 }
     }
 
-    fn write(&self, text: &str) {
-        let text = self.secrets.hide(text);
+    fn write(text: &str) {
         // A reader that has gone must not stop a run that holds faults.
         let mut stderr = io::stderr().lock();
         let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
@@ -59,19 +58,19 @@ impl View {
     /// Removes the live block, so that a line can be written above the next one.
     fn wipe(&mut self) {
         if self.drawn > 0 {
-            self.write(&format!("\x1b[{}F\x1b[J", self.drawn));
+            Self::write(&format!("\x1b[{}F\x1b[J", self.drawn));
             self.drawn = 0;
         }
     }
 
     fn plain(&mut self, at_s: f64, event: &Event) {
         match event {
-            Event::Second(snapshot) => self.write(&format!("{}\n", second_line(self.phase, snapshot))),
+            Event::Second(snapshot) => Self::write(&format!("{}\n", second_line(self.phase, snapshot))),
             // Every second's line has the latest measure already.
             Event::Proof { .. } => {}
             other => {
                 if let Some(text) = other.text() {
-                    self.write(&format!("{at_s:>6.1}s  {}\n", safe(&text)));
+                    Self::write(&format!("{at_s:>6.1}s  {}\n", safe(&text)));
                 }
             }
         }
@@ -83,13 +82,13 @@ impl View {
                 self.wipe();
                 let block = block(self.phase, snapshot);
                 self.drawn = block.lines().count();
-                self.write(&block);
+                Self::write(&block);
             }
             Event::Proof { .. } => {}
             other => {
                 if let Some(text) = other.text() {
                     self.wipe();
-                    self.write(&format!("\x1b[2m{at_s:>6.1}s\x1b[0m  {}\n", safe(&text)));
+                    Self::write(&format!("\x1b[2m{at_s:>6.1}s\x1b[0m  {}\n", safe(&text)));
                 }
             }
         }
@@ -104,6 +103,7 @@ impl Drop for View {
 
 impl Observer for View {
     fn event(&mut self, at_s: f64, event: &Event) {
+        let event = &event.hidden(&self.secrets);
         if let Event::Phase { phase } = event {
             self.phase = *phase;
         }
@@ -111,7 +111,7 @@ impl Observer for View {
             Style::Silent => {}
             Style::Json => {
                 let line = serde_json::to_string(&Line { at_s, event }).expect("events are plain data");
-                self.write(&format!("{line}\n"));
+                Self::write(&format!("{line}\n"));
             }
             Style::Plain => self.plain(at_s, event),
             Style::Live => self.live(at_s, event),
@@ -140,7 +140,7 @@ fn load(load: &LoadSnapshot) -> String {
 
 fn second_line(phase: Phase, snapshot: &Snapshot) -> String {
     let loads: Vec<String> = snapshot.loads.iter().map(load).collect();
-    let mut line = format!("{:>6.1}s  {:<8} {}", snapshot.at_s, phase.name(), loads.join(" | "));
+    let mut line = format!("{:>6.1}s  {:<8} {}", snapshot.end_s, phase.name(), loads.join(" | "));
     for active in &snapshot.active {
         let _ = write!(line, " | {}", safe(active));
     }
@@ -150,8 +150,8 @@ fn second_line(phase: Phase, snapshot: &Snapshot) -> String {
 /// The live block: progress, loads, faults, guards. Cut to the screen's width, so that it can be wiped line by line.
 fn block(phase: Phase, snapshot: &Snapshot) -> String {
     let width = injectors::sys::host::columns(io::stderr()).unwrap_or(100).max(40);
-    let share = (snapshot.at_s / snapshot.duration_s.max(1.0)).clamp(0.0, 1.0);
-    let (cells, left) = (24, Span(span((snapshot.duration_s - snapshot.at_s).max(0.0).round())));
+    let share = (snapshot.end_s / snapshot.duration_s.max(1.0)).clamp(0.0, 1.0);
+    let (cells, left) = (24, Span(span((snapshot.duration_s - snapshot.end_s).max(0.0).round())));
     let full = (share * f64::from(cells)).round() as usize;
     let bar: String = (0..cells as usize).map(|cell| if cell < full { '█' } else { '░' }).collect();
     let mut lines = vec![format!("  {:<8} {bar} {left} left", phase.name())];

@@ -364,6 +364,8 @@ fn from_texts(param: &Param, texts: &[String]) -> Result<Value, String> {
         ParamKind::Shares => {
             let shares: Result<Vec<Share>, _> = texts
                 .iter()
+                // As in a file, `[50%, 0%]`, or without the brackets.
+                .map(|text| text.trim().strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text))
                 .flat_map(|text| text.split(','))
                 .map(|text| text.trim().parse::<Share>())
                 .collect();

@@ -2,12 +2,16 @@
 
 use std::fmt::Write as _;
 
+use injectors::secrets::Secrets;
 use serde::Serialize;
 
 use super::yaml::{self, NodeId, Place};
 
 /// The most mistakes that are shown; a file with more is not an experiment.
 pub const MISTAKES_MAX: usize = 50;
+
+/// How much text is read again for the places of all mistakes, in bytes.
+const READ_AGAIN_MAX: usize = 3 << 18;
 
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +22,15 @@ pub struct Mistake {
     pub message: String,
     /// The way out: what is allowed, or what was probably meant.
     pub help: Option<String>,
+}
+
+impl Mistake {
+    /// The same with every secret replaced by its name: a message quotes the value that it finds fault with.
+    #[must_use]
+    pub fn hidden(self, secrets: &Secrets) -> Self {
+        let help = self.help.map(|help| secrets.hide(&help));
+        Self { message: secrets.hide(&self.message), help, ..self }
+    }
 }
 
 /// A mistake with its place, ready to be printed.
@@ -40,10 +53,12 @@ pub struct Diagnostic {
 
 /// Every mistake of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} {} in {file}", diagnostics.len(), if diagnostics.len() == 1 { "mistake" } else { "mistakes" })]
+#[error("{total} {} in {file}", if *total == 1 { "mistake" } else { "mistakes" })]
 pub struct Mistakes {
     /// The file.
     pub file: String,
+    /// How many there are, also those that are not shown.
+    pub total: usize,
     /// Sorted by place.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -51,8 +66,10 @@ pub struct Mistakes {
 impl Mistakes {
     /// Finds the places of mistakes in a text.
     pub fn locate(file: &str, text: &str, mut mistakes: Vec<Mistake>) -> Self {
-        let left_out = mistakes.len().saturating_sub(MISTAKES_MAX);
-        mistakes.truncate(MISTAKES_MAX);
+        let total = mistakes.len();
+        // Each place costs another reading of the text.
+        mistakes.truncate((READ_AGAIN_MAX / text.len().max(1)).clamp(5, MISTAKES_MAX));
+        let left_out = total - mistakes.len();
         let mut diagnostics: Vec<Diagnostic> = mistakes
             .into_iter()
             .map(|mistake| {
@@ -66,11 +83,11 @@ impl Mistakes {
                 file,
                 text,
                 None,
-                format!("{left_out} more mistakes are not shown"),
+                format!("{left_out} more of its mistakes are not shown"),
                 None,
             ));
         }
-        Self { file: file.to_owned(), diagnostics }
+        Self { file: file.to_owned(), total, diagnostics }
     }
 
     /// One mistake of the file as a whole, or at a known place.
@@ -81,7 +98,8 @@ impl Mistakes {
         message: String,
         help: Option<String>,
     ) -> Self {
-        Self { file: file.to_owned(), diagnostics: vec![diagnostic(file, text, place, message, help)] }
+        let diagnostics = vec![diagnostic(file, text, place, message, help)];
+        Self { file: file.to_owned(), total: 1, diagnostics }
     }
 
     /// As a compiler prints them: place, message, the line, a caret, the way out.

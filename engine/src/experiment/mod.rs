@@ -9,6 +9,7 @@ mod load;
 pub mod mistake;
 mod parse;
 mod reader;
+mod scan;
 pub mod schema;
 pub mod topology;
 pub mod vars;

@@ -52,10 +52,8 @@ pub fn parse(input: &Input, sources: &dyn Sources) -> Result<Experiment, Mistake
 /// The text is no YAML at all.
 pub fn parse_all(input: &Input, sources: &dyn Sources) -> Result<Parsed, Mistakes> {
     let file = input.file.display().to_string();
-    let root = yaml::read(&input.text).map_err(|error| {
-        let help = error.message.contains("tag").then(|| "tags such as `!x` have no meaning here".to_owned());
-        Mistakes::single(&file, &input.text, error.place, error.message, help)
-    })?;
+    let root = yaml::read(&input.text)
+        .map_err(|error| Mistakes::single(&file, &input.text, error.place, error.message, error.help))?;
     let vars = match vars(&root, input) {
         Ok(vars) => vars,
         Err((node, message)) => {
@@ -65,9 +63,10 @@ pub fn parse_all(input: &Input, sources: &dyn Sources) -> Result<Parsed, Mistake
     };
     let reader = Reader::new(&vars);
     let mut experiment = read(&reader, &root, sources);
-    let mistakes = reader.into_mistakes();
+    let secrets = Secrets::new(vars.used.borrow().clone());
+    let mistakes = reader.into_mistakes().into_iter().map(|mistake| mistake.hidden(&secrets)).collect();
     if let Some(experiment) = &mut experiment {
-        experiment.secrets = Secrets::new(vars.used.take());
+        experiment.secrets = secrets;
     }
     Ok(Parsed { experiment, mistakes })
 }

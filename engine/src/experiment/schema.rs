@@ -46,7 +46,7 @@ fn top_level() -> Value {
         "experiment": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,79}$", "description": "its name"},
         "question": {"type": "string", "description": "the question that it asks, in words"},
         "owner": text("who owns it"),
-        "vars": {"type": "object", "description": "values for ${name}", "additionalProperties": reference("text")},
+        "vars": {"type": "object", "description": "values for ${name}; --set overrides them. They and defaults such as ${TOKEN:-x} are part of the record: what is secret comes from the environment or from --set", "additionalProperties": reference("text")},
         "lab": {"description": "the built-in lab to run on", "anyOf": [
             {"const": "edge"},
             one_key(json!({"edge": map(json!({

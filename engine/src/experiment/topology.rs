@@ -98,7 +98,7 @@ pub fn of_lab() -> Topology {
 /// # Errors
 /// Every mistake in it.
 pub fn parse(file: &str, text: &str) -> Result<Topology, Mistakes> {
-    let root = yaml::read(text).map_err(|e| Mistakes::single(file, text, e.place, e.message, None))?;
+    let root = yaml::read(text).map_err(|e| Mistakes::single(file, text, e.place, e.message, e.help))?;
     let vars = Vars::default();
     let reader = Reader::new(&vars);
     let topology = read(&reader, &root);

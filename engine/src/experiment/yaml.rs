@@ -9,16 +9,14 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::scan;
+
 /// The largest file that is read, in bytes.
 pub const TEXT_MAX: usize = 256 * 1024;
 /// The most nodes that a document may have once its aliases are followed.
 const NODES_MAX: u32 = 50_000;
 /// The deepest nesting.
 const DEPTH_MAX: u32 = 24;
-/// The most brackets that may be open at a time, quoted ones included. The parser's time grows with the square of
-/// them, and it comes before [`DEPTH_MAX`].
-const OPEN_MAX: usize = 1000;
-
 /// Number of a node in reading order.
 pub type NodeId = u32;
 
@@ -71,6 +69,8 @@ pub struct Place {
 pub struct YamlError {
     /// In words.
     pub message: String,
+    /// The way out, if there is one.
+    pub help: Option<String>,
     /// Where, if it is known.
     pub place: Option<Place>,
 }
@@ -82,11 +82,10 @@ pub struct YamlError {
 pub fn read(text: &str) -> Result<Node, YamlError> {
     if text.len() > TEXT_MAX {
         let message = format!("the file has {} bytes; the most that is read is {TEXT_MAX}", text.len());
-        return Err(YamlError { message, place: None });
+        return Err(YamlError { message, help: None, place: None });
     }
-    if let Some(place) = too_many_open(text) {
-        let message = format!("more than {OPEN_MAX} brackets are open here");
-        return Err(YamlError { message, place: Some(place) });
+    if let Err(refusal) = scan::look(text) {
+        return Err(YamlError { message: refusal.message, help: refusal.help, place: Some(refusal.place) });
     }
     let walk = Walk { next: Cell::new(0), stop_at: None };
     let seed = Seed { walk: &walk, depth: 0 };
@@ -100,25 +99,8 @@ pub fn read(text: &str) -> Result<Node, YamlError> {
     if let Some(at) = message.rfind(" at line ") {
         message.truncate(at);
     }
-    Err(YamlError { message, place })
-}
-
-/// Where the brackets that are open become too many.
-fn too_many_open(text: &str) -> Option<Place> {
-    let mut open = 0usize;
-    for (line, content) in text.lines().enumerate() {
-        for (column, c) in content.chars().enumerate() {
-            match c {
-                '[' | '{' => open += 1,
-                ']' | '}' => open = open.saturating_sub(1),
-                _ => {}
-            }
-            if open > OPEN_MAX {
-                return Some(Place { line: line + 1, column: column + 1 });
-            }
-        }
-    }
-    None
+    let help = message.contains("tag").then(|| "tags such as `!x` have no meaning here".to_owned());
+    Err(YamlError { message, help, place })
 }
 
 /// Where the node with this number stands in a text that [`read`] accepts.

@@ -10,13 +10,13 @@ use injectors::sys::host::Errno;
 pub enum ErrorClass {
     /// The connection was refused, or the network said that the address cannot be reached.
     Refused,
-    /// No connection (TCP and TLS) within the time allowed for connecting.
+    /// No TCP connection within the time allowed for connecting.
     ConnectTimeout,
     /// The connection ended before the answer was complete.
     Reset,
     /// No complete answer within the deadline, which counts from the intended time.
     Deadline,
-    /// The TLS handshake failed.
+    /// The TLS handshake failed, or did not end within the time allowed for connecting.
     Tls,
     /// An answer with an unexpected status code.
     Status,

@@ -2,6 +2,7 @@
 //!
 //! Per request: one write, one read, no allocation, no timer. The deadline is the sweep's business (`Lane::sweep`).
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -136,9 +137,13 @@ async fn connect<T: Transport>(
     slot.expired.set(false);
     slot.limit.set(limit);
     let counted = Counted::new(&lane.shared);
-    let mut attempt = pin!(open(lane, transport));
+    let reached = Cell::new(false);
+    let mut attempt = pin!(open(lane, transport, &reached));
     let opened = poll_fn(|cx| match attempt.as_mut().poll(cx) {
-        Poll::Pending if slot.expired.take() => Poll::Ready(Err(overdue_class(deadline, limit))),
+        Poll::Pending if slot.expired.take() => Poll::Ready(Err(match overdue_class(deadline, limit) {
+            ErrorClass::ConnectTimeout if reached.get() => ErrorClass::Tls,
+            class => class,
+        })),
         poll => poll,
     })
     .await;
@@ -154,14 +159,19 @@ async fn connect<T: Transport>(
     })
 }
 
-/// Tries the addresses in turn, beginning with the next one of the rotation.
-async fn open<T: Transport>(lane: &Lane, transport: &T) -> Result<T::Stream, ErrorClass> {
+/// Tries the addresses in turn, beginning with the next one of the rotation; tells when one is reached.
+async fn open<T: Transport>(
+    lane: &Lane,
+    transport: &T,
+    reached: &Cell<bool>,
+) -> Result<T::Stream, ErrorClass> {
     let addresses = &lane.load.origins[lane.origin].addresses;
     let first = lane.rotation.replace(lane.rotation.get().wrapping_add(1));
     let mut failure = ErrorClass::Local;
     for i in 0..addresses.len() {
         match TcpStream::connect(addresses[first.wrapping_add(i) % addresses.len()]).await {
             Ok(tcp) => {
+                reached.set(true);
                 // Only a matter of speed.
                 let _ = tcp.set_nodelay(true);
                 return transport.secure(tcp).await.map_err(|e| ErrorClass::of_handshake(&e));

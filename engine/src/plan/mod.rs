@@ -3,6 +3,7 @@
 //! Pure: the same experiment and seed give the same plan. Process ids and addresses are not in it; a run reads them
 //! when it prepares.
 
+mod blast;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::experiment::{Experiment, FaultUse, Load, Step};
 use crate::random::Random;
 use crate::slo::STEADY_SECONDS;
 
+pub use blast::Blast;
 pub use text::{bare_url, clause, describe};
 
 /// A resolved experiment.
@@ -39,7 +41,7 @@ pub struct Plan {
     pub load: Vec<PlannedLoad>,
     /// What is broken, by time.
     pub injections: Vec<PlannedInjection>,
-    /// How much of each service is hit at one time.
+    /// How much is hit at one time, and who needs it.
     pub blast_radius: Vec<Blast>,
     /// What must hold.
     pub objectives: Vec<String>,
@@ -88,7 +90,7 @@ pub struct PlannedInjection {
     /// The operation in words.
     #[serde(rename = "do")]
     pub does: String,
-    /// Its reversal in words.
+    /// Its reversal, as far as it is known beforehand.
     pub undo: String,
     /// What proves it.
     pub proof: String,
@@ -102,19 +104,6 @@ pub struct PlannedInjection {
 /// The number with this index of a seed.
 pub fn draw(seed: u64, index: u64) -> u64 {
     Random::new(seed, index).next()
-}
-
-/// How much of a service is hit at one time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Blast {
-    /// The service.
-    pub service: String,
-    /// Instances that are hit at the same time, at most.
-    pub hit: usize,
-    /// Instances that it has.
-    pub of: usize,
-    /// Journeys that need it.
-    pub journeys: Vec<String>,
 }
 
 /// Resolves an experiment.
@@ -189,8 +178,11 @@ fn planned(
         at_s: step.at.as_secs_f64(),
         for_s: step.length.as_secs_f64(),
         fault: about.name.to_owned(),
-        does: format!("{} on {target}{with}", about.name),
-        undo: about.undo.to_owned(),
+        does: match target {
+            Target::Nothing => format!("{}{with}", about.name),
+            _ => format!("{} on {target}{with}", about.name),
+        },
+        undo: used.injector.undoes(&used.args, &target),
         proof: about.proof.to_owned(),
         claims: vec![select::claim(used.injector, &used.args, &target)],
         effect: about.effect,
@@ -227,7 +219,7 @@ fn assemble(experiment: &Experiment, seed: u64, injections: Vec<PlannedInjection
         seed,
         duration_s: experiment.duration().as_secs_f64(),
         load: load.collect(),
-        blast_radius: blast(experiment, &injections),
+        blast_radius: blast::radius(experiment, &injections),
         objectives: experiment
             .objectives
             .iter()
@@ -260,46 +252,24 @@ fn expected(load: &Load, from: f64, to: f64) -> f64 {
     load.arrivals.expected(to) - load.arrivals.expected(from)
 }
 
-fn blast(experiment: &Experiment, injections: &[PlannedInjection]) -> Vec<Blast> {
-    let Some(topology) = &experiment.topology else { return Vec::new() };
-    let mut blasts = Vec::new();
-    for service in &topology.services {
-        let at = |time: f64| {
-            let live = injections.iter().filter(|i| i.service.as_ref() == Some(&service.name));
-            let mut hit: Vec<String> = live
-                .filter(|i| i.at_s <= time && time < i.at_s + i.for_s)
-                .map(|i| i.target.to_string())
-                .collect();
-            hit.sort();
-            hit.dedup();
-            hit.len()
-        };
-        let hit = injections.iter().map(|i| at(i.at_s)).max().unwrap_or_default();
-        if hit > 0 {
-            let needed = topology.journeys.iter().filter(|journey| journey.through.contains(&service.name));
-            let journeys = needed.map(|journey| journey.name.clone()).collect();
-            blasts.push(Blast { service: service.name.clone(), hit, of: service.instances.len(), journeys });
-        }
-    }
-    blasts
-}
-
 /// What the plan can already tell: clauses that so few requests cannot decide.
 fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
     let mut notes = Vec::new();
     for objective in &experiment.objectives {
         let Some(load) = experiment.load.iter().find(|load| load.name == objective.journey) else { continue };
+        let need = needed(objective);
+        if need.is_infinite() {
+            notes.push(format!(
+                "{}: {} can never be held, only missed or unknown: no number of requests proves that none fails; write \
+                 `>= 99.9%`, say",
+                objective.journey,
+                text::clause(objective)
+            ));
+            continue;
+        }
         for span in phases.iter().filter(|span| objective.phases.contains(&span.phase)) {
             let have = expected(load, span.start_s, span.end_s);
-            let need = needed(objective);
-            if need.is_infinite() {
-                let (journey, clause, phase) =
-                    (&objective.journey, text::clause(objective), span.phase.name());
-                notes.push(format!(
-                    "{journey}: {clause} in {phase} can be missed but never held: no number of requests proves it; \
-                     write the share that users can do without"
-                ));
-            } else if have < need {
+            if have < need {
                 notes.push(format!(
                     "{}: {} in {} needs about {} requests to be decided, and only {} are expected: it may end as unknown",
                     objective.journey,

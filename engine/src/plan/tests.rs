@@ -95,11 +95,52 @@ fn the_blast_radius_counts_what_is_hit_at_one_time() {
     let one_by_one = step(10, 5, "{process-kill: {instance: catalog-1}}")
         + &step(20, 5, "{process-kill: {instance: catalog-2}}");
     let plan = resolve(&experiment(&one_by_one), 1).unwrap();
-    assert_eq!((plan.blast_radius[0].hit, plan.blast_radius[0].of), (1, 2));
+    assert_eq!((plan.blast_radius[0].hit, plan.blast_radius[0].of), (1, Some(2)));
     let plan =
         resolve(&experiment(&step(10, 5, "{process-kill: {service: catalog, pick: all}}")), 1).unwrap();
-    assert_eq!((plan.blast_radius[0].hit, plan.blast_radius[0].of), (2, 2));
-    assert!(plan.blast_radius[0].journeys.contains(&"checkout".to_owned()));
+    assert_eq!((plan.blast_radius[0].hit, plan.blast_radius[0].of), (2, Some(2)));
+    assert!(plan.blast_radius[0].journeys.as_ref().unwrap().contains(&"checkout".to_owned()));
+}
+
+#[test]
+fn an_objective_of_everything_is_said_to_be_undecidable_once() {
+    let mut experiment = experiment(&step(10, 5, "{process-kill: {service: auth}}"));
+    experiment.objectives[0].limit = 1.0;
+    let notes = resolve(&experiment, 1).unwrap().notes;
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("can never be held") && notes[0].contains("99.9%"), "{notes:?}");
+}
+
+#[test]
+fn whatever_is_hit_is_in_the_blast_radius() {
+    for (fault, says) in [
+        ("{pop-drain: {pop: fra, steps: [0%], soak: 1s}}", "1 of 3 PoPs; needed by "),
+        ("{process-pause: {port: 8080}}", "listener on port 8080; nothing here tells who needs it"),
+        ("{command: {do: [a], undo: [b], effect: [c]}}", "whatever `a` of injection #1 breaks; nothing"),
+    ] {
+        let text = describe(&resolve(&experiment(&step(10, 5, fault)), 1).unwrap());
+        let (_, radius) = text.split_once("\nblast radius\n").unwrap_or_else(|| panic!("{text}"));
+        assert!(radius.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn each_injection_says_what_undoes_it_and_each_kind_of_fault_is_explained_once() {
+    let faults = "{process-kill: {service: edge, pick: all}}, {process-pause: {port: 80}}, \
+                  {relay-latency: {service: auth, delay: 5ms}}, {command: {do: [a], undo: [b, c], effect: [d]}}, \
+                  {pop-drain: {pop: fra, steps: [0%], soak: 1s}}";
+    let text = describe(&resolve(&experiment(&step(10, 5, faults)), 1).unwrap());
+    for says in [
+        "undo:   the lab's supervisor starts edge-fra again",
+        "undo:   SIGCONT to listener on port 80",
+        "undo:   remove this fault from the relay before auth-1",
+        "undo:   run `b c`",
+        "undo:   give PoP fra back",
+    ] {
+        assert!(text.contains(says), "{says}: {text}");
+    }
+    let proof = injectors::registry::find("process-kill").unwrap().about().proof;
+    assert_eq!(text.matches(proof).count(), 1, "{text}");
 }
 
 #[test]
@@ -111,7 +152,7 @@ fn a_plan_says_what_so_few_requests_cannot_decide_and_hides_query_values() {
     let mut whole = experiment(&step(10, 5, "{process-kill: {service: auth}}"));
     whole.objectives[0].limit = 1.0;
     let plan_of_whole = resolve(&whole, 1).unwrap();
-    assert!(plan_of_whole.notes[0].contains("can be missed but never held"), "{:?}", plan_of_whole.notes);
+    assert!(plan_of_whole.notes[0].contains("can never be held"), "{:?}", plan_of_whole.notes);
     let text = describe(&plan);
     assert!(text.contains("/checkout") && !text.contains("token"), "{text}");
 }

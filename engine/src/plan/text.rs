@@ -76,25 +76,49 @@ pub fn describe(plan: &Plan) -> String {
         let _ =
             writeln!(out, "  {:>8} … {end:<8} #{} {}", at(injection.at_s), injection.number, injection.does);
         let _ = writeln!(out, "    undo:   {}", injection.undo);
-        let _ = writeln!(out, "    proof:  {}", injection.proof);
         let _ = writeln!(out, "    claims: {}", injection.claims.join(", "));
     }
-    if !plan.blast_radius.is_empty() {
-        let _ = writeln!(out, "\nblast radius");
-        for blast in &plan.blast_radius {
-            let journeys =
-                if blast.journeys.is_empty() { "no journey".to_owned() } else { blast.journeys.join(", ") };
-            let _ = writeln!(
-                out,
-                "  {} of {} instances of {}; needed by {journeys}",
-                blast.hit, blast.of, blast.service
-            );
-        }
-    }
+    faults(&mut out, plan);
+    blast_radius(&mut out, plan);
     list(&mut out, "objectives", &plan.objectives);
     list(&mut out, "guards", &plan.guards);
     list(&mut out, "notes", &plan.notes);
     out
+}
+
+/// What proof and undo mean, once for each kind of fault.
+fn faults(out: &mut String, plan: &Plan) {
+    let mut told: Vec<&str> = Vec::new();
+    for injection in &plan.injections {
+        let about = injection.injector.about();
+        if told.contains(&about.name) {
+            continue;
+        }
+        let title = if told.is_empty() { "\nfaults\n" } else { "" };
+        let _ = writeln!(out, "{title}  {}", about.name);
+        let _ = writeln!(out, "    proof:  {}", about.proof);
+        let _ = writeln!(out, "    undone: {}", about.undo);
+        told.push(about.name);
+    }
+}
+
+fn blast_radius(out: &mut String, plan: &Plan) {
+    if plan.blast_radius.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\nblast radius");
+    for blast in &plan.blast_radius {
+        let how_many = match blast.of {
+            Some(of) if !blast.what.starts_with("relay ") => format!("{} of {of} {}", blast.hit, blast.what),
+            _ => blast.what.clone(),
+        };
+        let needed = match &blast.journeys {
+            Some(journeys) if journeys.is_empty() => "needed by no journey".to_owned(),
+            Some(journeys) => format!("needed by {}", journeys.join(", ")),
+            None => "nothing here tells who needs it".to_owned(),
+        };
+        let _ = writeln!(out, "  {how_many}; {needed}");
+    }
 }
 
 fn list(out: &mut String, title: &str, lines: &[String]) {

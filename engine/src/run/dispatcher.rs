@@ -194,7 +194,7 @@ impl Course {
 
     /// Passes an event on and keeps it for the record.
     fn told(&mut self, event: &Event, observer: &mut dyn Observer) {
-        let at_s = self.clock.now();
+        let at_s = self.clock.now().max(0.0);
         observer.event(at_s, event);
         let Some(text) = event.text() else { return };
         // A proof is looked at every second; the record keeps the last one with the injection.

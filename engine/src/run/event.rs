@@ -1,5 +1,6 @@
 //! What a run tells while it goes on. Displays and the record's event list are fed from here, and only from here.
 
+use injectors::secrets::Secrets;
 use reports::record::Phase;
 use serde::Serialize;
 
@@ -96,6 +97,33 @@ impl Event {
         }
     }
 
+    /// The event with every secret replaced by its name, before anything is cut, escaped or drawn.
+    #[must_use]
+    pub fn hidden(&self, secrets: &Secrets) -> Self {
+        let mut event = self.clone();
+        for text in event.texts() {
+            *text = secrets.hide(text);
+        }
+        event
+    }
+
+    /// Every text that could hold something from outside.
+    fn texts(&mut self) -> Vec<&mut String> {
+        match self {
+            Self::Started { folder, experiment, question, .. } => vec![folder, experiment, question],
+            Self::Note { text } | Self::Trouble { text } | Self::Undone { text, .. } => vec![text],
+            Self::Phase { .. } => Vec::new(),
+            Self::Second(Snapshot { loads, active, guards, .. }) => {
+                let names = loads.iter_mut().map(|load| &mut load.name);
+                names.chain(active).chain(guards.iter_mut().map(|(text, _)| text)).collect()
+            }
+            Self::Injected { summary, .. } => vec![summary],
+            Self::Proof { what, measured, .. } => vec![what, measured],
+            Self::ProbeMissed { name, why } => vec![name, why],
+            Self::Aborting { by, why } => vec![by, why],
+        }
+    }
+
     /// One line in words; none for what happens every second.
     pub fn text(&self) -> Option<String> {
         match self {
@@ -120,8 +148,8 @@ pub(super) fn proof(what: &str, status: &str, measured: &str) -> String {
 /// One second of a run, for displays.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Snapshot {
-    /// Its end, since the start of the load.
-    pub at_s: f64,
+    /// Its end, since the start of the load; `at_s` of an event is when it was told.
+    pub end_s: f64,
     /// Length of the load.
     pub duration_s: f64,
     /// By journey.

@@ -14,9 +14,10 @@ use tokio::task::JoinSet;
 use super::event::{Event, Observer};
 use super::guardian::Guardian;
 use super::injection::{self, Haste, Log, Report, Shared};
+use super::relays::Relays;
 use super::{CrashPoint, Signals, Store, refuse_leftovers};
 use crate::clock::Clock;
-use crate::experiment::{Experiment, FaultUse, Selector, Step, topology};
+use crate::experiment::{Experiment, FaultUse, RelayDecl, Selector, Step, topology};
 use crate::lab;
 use crate::plan::{self, PlannedInjection};
 use crate::slo::exit;
@@ -30,6 +31,8 @@ pub struct AdHoc {
     pub args: Args,
     /// What it is aimed at.
     pub selector: Selector,
+    /// The relay that it is aimed at, which lives as long as the fault.
+    pub relay: Option<RelayDecl>,
     /// How long.
     pub length: Duration,
     /// Decides targets and every random choice.
@@ -58,11 +61,18 @@ pub async fn hold(
     let standing = lab::standing();
     let planned = resolve(&ad_hoc, standing.is_some())?;
     refuse_leftovers(&ad_hoc.store).map_err(|error| refused(&error))?;
-    let inventory = match standing {
+    let mut inventory = match standing {
         Some(standing) => standing.refresh().await.map_err(|error| refused(&error))?.inventory,
         None => injectors::Inventory::default(),
     };
     let (id, folder, lock) = ad_hoc.store.create().map_err(|error| refused(&error))?;
+    let relays = own_relay(&ad_hoc, &id, observer).await.map_err(|error| refused(&error));
+    if relays.is_err() {
+        // Nothing happened: no folder needs to tell of it.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    let relays = relays?;
+    inventory.relays.extend(relays.iter().flat_map(|relays| relays.carried.iter().cloned()));
     let deadline = ad_hoc.length + Duration::from_secs(60);
     let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline, &Secrets::default())
         .await
@@ -104,6 +114,9 @@ pub async fn hold(
             shared.guardian.end().await;
         }
     }
+    if let Some(relays) = relays {
+        relays.end().await;
+    }
     let code = code(&records, failed);
     drop(lock);
     if code != exit::NOT_RESTORED {
@@ -111,6 +124,18 @@ pub async fn hold(
         let _ = std::fs::remove_dir_all(folder);
     }
     Ok((code, records))
+}
+
+/// Starts the relay that the fault is aimed at, and tells where it listens.
+async fn own_relay(ad_hoc: &AdHoc, run: &str, observer: &mut dyn Observer) -> Result<Option<Relays>, String> {
+    let Some(declared) = &ad_hoc.relay else { return Ok(None) };
+    let relays = Relays::start(&ad_hoc.exe, run, std::slice::from_ref(declared)).await?;
+    for relay in &relays.carried {
+        let text =
+            format!("relay {} listens on {} and leads to {}", relay.name, relay.listen, declared.upstream);
+        observer.event(0.0, &Event::Note { text });
+    }
+    Ok(Some(relays))
 }
 
 async fn watch_over(
@@ -184,10 +209,7 @@ fn code(records: &[InjectionRecord], failed: bool) -> u8 {
 fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refused> {
     let topology = standing.then(topology::of_lab);
     let aimed_at_lab = matches!(ad_hoc.selector, Selector::Service { .. } | Selector::Instance(_))
-        || matches!(
-            &ad_hoc.selector,
-            Selector::Exactly(injectors::Target::Pop(_) | injectors::Target::Relay(_))
-        );
+        || matches!(&ad_hoc.selector, Selector::Exactly(injectors::Target::Pop(_)));
     if aimed_at_lab && topology.is_none() {
         let text = "refused: no lab stands in which to look for it; start one: squall lab up".to_owned();
         return Err((exit::REFUSED, text));
@@ -204,7 +226,8 @@ fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refu
             target_node: 0,
         }],
     };
-    let experiment = Experiment::ad_hoc(step, topology);
+    let mut experiment = Experiment::ad_hoc(step, topology);
+    experiment.relays.extend(ad_hoc.relay.clone());
     let resolved = plan::resolve(&experiment, ad_hoc.seed);
     resolved.map(|plan| plan.injections).map_err(|mistakes| {
         let texts: Vec<String> = mistakes

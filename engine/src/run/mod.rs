@@ -51,7 +51,8 @@ pub struct Options {
 pub enum Refusal {
     /// An earlier run left something changed.
     #[error(
-        "run {run} of {experiment} was cut off and left {count} {} behind; restore first: squall recover --run {run}",
+        "run {run} of {experiment} {} {count} {}; restore first: squall recover --run {run}",
+        if *ended { "ended with what it could not undo:" } else { "was cut off and left behind" },
         if *count == 1 { "change" } else { "changes" }
     )]
     Leftovers {
@@ -59,6 +60,8 @@ pub enum Refusal {
         run: String,
         /// Its experiment.
         experiment: String,
+        /// It ended by itself instead of being cut off.
+        ended: bool,
         /// How many changes.
         count: usize,
     },
@@ -138,6 +141,7 @@ pub fn refuse_leftovers(store: &Store) -> Result<(), Refusal> {
         Some(left) => Err(Refusal::Leftovers {
             run: left.run,
             experiment: left.experiment,
+            ended: left.ended,
             count: left.open.len().max(1),
         }),
     }

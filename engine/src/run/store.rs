@@ -1,5 +1,6 @@
 //! Where runs are kept: one folder each, named by its ULID, with journal, record and the experiment's text.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 use injectors::{Change, guardian, journal};
 use reports::RunRecord;
 use ulid::Ulid;
+
+use crate::reading;
 
 /// The record's file name.
 pub const RECORD: &str = "record.json";
@@ -17,7 +20,7 @@ pub const LOCK: &str = "engine.lock";
 /// Finished runs beyond this are removed, the oldest first.
 const KEEP: usize = 200;
 /// A record beyond this is not read.
-const RECORD_MAX: u64 = 256 << 20;
+const RECORD_MAX: usize = 256 << 20;
 
 /// Why runs could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +42,17 @@ pub enum StoreError {
         "{0} does not belong to this user alone: its journal is not trusted; if it is yours, make it so (chown, chmod go-w)"
     )]
     Foreign(PathBuf),
+    /// A path leads to no run.
+    #[error(
+        "{0} is no run: it has neither a record nor a journal; `squall report --list` shows what there is"
+    )]
+    NoRun(PathBuf),
+    /// The run writes its record at its end.
+    #[error("run {0} is still going on: it writes its record at its end")]
+    GoingOn(String),
     /// The run wrote no record.
     #[error(
-        "run {0} is still going on, or was cut off before it wrote a record; `squall recover --list` shows what it left"
+        "run {0} has no record: it was cut off, or it was an `inject`; `squall recover --list` shows whether it left something"
     )]
     CutOff(String),
     /// Several runs fit the name.
@@ -71,7 +82,7 @@ pub struct Store {
     root: PathBuf,
 }
 
-/// A run that was cut off with something still changed.
+/// A run that is over, with something still changed.
 #[derive(Debug, Clone)]
 pub struct Leftover {
     /// The run's folder.
@@ -80,10 +91,21 @@ pub struct Leftover {
     pub run: String,
     /// The experiment's name.
     pub experiment: String,
+    /// It ended by itself, with changes that it could not undo; otherwise it was cut off.
+    pub ended: bool,
     /// What is still changed, the newest first.
     pub open: Vec<Change>,
+    /// Why the latest undo of each of them failed, if one was tried: by id.
+    failures: BTreeMap<String, String>,
     /// Unreadable lines of its journal.
     pub damaged: usize,
+}
+
+impl Leftover {
+    /// Why the latest undo of a change failed, if one was tried.
+    pub fn failure(&self, change: &Change) -> Option<&str> {
+        self.failures.get(&change.id).map(String::as_str)
+    }
 }
 
 impl Store {
@@ -222,12 +244,14 @@ impl Store {
         let path = if path.is_dir() { path.join(RECORD) } else { path };
         let fail = |source| StoreError::Io { path: path.clone(), source };
         if !path.exists() {
-            return Err(StoreError::CutOff(name.to_owned()));
+            let folder = path.parent().unwrap_or(&path);
+            return Err(match folder.join(journal::FILE).exists() {
+                _ if alive(folder) => StoreError::GoingOn(name.to_owned()),
+                true => StoreError::CutOff(name.to_owned()),
+                false => StoreError::NoRun(folder.to_owned()),
+            });
         }
-        if std::fs::metadata(&path).map_err(fail)?.len() > RECORD_MAX {
-            return Err(StoreError::Format { path, why: format!("larger than {RECORD_MAX} bytes") });
-        }
-        let bytes = std::fs::read(&path).map_err(fail)?;
+        let bytes = reading::bytes(&path, RECORD_MAX).map_err(fail)?;
         let wrong = |why: String| StoreError::Format { path: path.clone(), why };
         let value: serde_json::Value =
             serde_json::from_slice(&bytes).map_err(|e| wrong(format!("no JSON: {e}")))?;
@@ -283,7 +307,12 @@ pub fn alive(folder: &Path) -> bool {
 
 /// Whether a living process holds this lock.
 fn held(folder: &Path, name: &str) -> bool {
-    let Ok(file) = File::open(folder.join(name)) else { return false };
+    let path = folder.join(name);
+    // A pipe that somebody put there would keep whoever opens it.
+    if !std::fs::metadata(&path).is_ok_and(|meta| meta.is_file()) {
+        return false;
+    }
+    let Ok(file) = File::open(path) else { return false };
     matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
 }
 
@@ -304,7 +333,10 @@ pub fn leftover(folder: &Path) -> Result<Option<Leftover>, StoreError> {
     let (run, experiment) = story
         .title()
         .map_or((name.clone(), "?".to_owned()), |(run, experiment)| (run.to_owned(), experiment.to_owned()));
-    Ok(Some(Leftover { folder: folder.to_owned(), run, experiment, open, damaged: story.damaged }))
+    let failure = |change: &Change| Some((change.id.clone(), story.failure(&change.id)?.to_owned()));
+    let failures = open.iter().filter_map(failure).collect();
+    let (ended, damaged) = (story.ended(), story.damaged);
+    Ok(Some(Leftover { folder: folder.to_owned(), run, experiment, ended, open, failures, damaged }))
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ pub(super) fn snapshot(
         }
     });
     Snapshot {
-        at_s: tick.second as f64 + 1.0,
+        end_s: tick.second as f64 + 1.0,
         duration_s,
         loads: loads.collect(),
         lag_p99_s: tick.lag_p99_s.unwrap_or_default(),

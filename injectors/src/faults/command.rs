@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{failure, recall, record};
-use crate::about::{About, Effect, Param, ParamKind, Presence};
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::sys::proc::Output;
-use crate::target::TargetKind;
+use crate::target::{Target, TargetKind};
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
 
 /// Runs the user's commands.
@@ -79,6 +79,11 @@ impl Data {
 impl Injector for Command {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn undoes(&self, args: &Args, _target: &Target) -> String {
+        let argv = |name: &str| args.argv(name).unwrap_or_default().join(" ");
+        format!("run `{}`, until `{}` no longer exits with 0", argv("undo"), argv("effect"))
     }
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {

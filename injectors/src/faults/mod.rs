@@ -57,7 +57,11 @@ pub(crate) fn failure(argv: &[String], output: &Output) -> InjectError {
     let code = output.code.map_or("a signal".to_owned(), |code| format!("code {code}"));
     let lines: Vec<&str> = output.text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let all: Vec<char> = lines.join(" | ").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let said: String = all[all.len().saturating_sub(SAID_MAX)..].iter().collect();
+    // Whole words only: half a secret would be recognised by nobody who hides secrets.
+    let cut = all.len().saturating_sub(SAID_MAX);
+    let begin =
+        if cut == 0 { Some(0) } else { all[cut..].iter().position(|c| *c == ' ').map(|at| cut + at + 1) };
+    let said: String = all[begin.unwrap_or(all.len())..].iter().collect();
     let said = match (said.is_empty(), all.len() > SAID_MAX) {
         (true, _) => String::new(),
         (false, true) => format!(": …{said}"),
@@ -88,5 +92,7 @@ mod tests {
         );
         let long = said(&format!("{}the end", "é\n".repeat(4000)));
         assert!(long.ends_with("| the end") && long.chars().count() < 350, "{long}");
+        let secret = said(&format!("{} word", "s3cr3t-token".repeat(30)));
+        assert!(secret.ends_with("code 3: …word"), "half a word could be half a secret: {secret}");
     }
 }

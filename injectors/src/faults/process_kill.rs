@@ -212,6 +212,18 @@ impl Injector for ProcessKill {
         Back::of(args, target).map(drop).map_err(|mistake| vec![mistake])
     }
 
+    fn undoes(&self, args: &Args, target: &Target) -> String {
+        match Back::of(args, target) {
+            Ok(Back::Supervisor) => format!("the lab's supervisor starts {target} again"),
+            Ok(Back::Restart(argv)) => format!("run `{}` if {target} is not there", argv.join(" ")),
+            Ok(Back::ByItself(seconds)) => {
+                format!("nothing but to see that {target} is there again, within {seconds} s")
+            }
+            Ok(Back::Never) => "nothing: it stays down".to_owned(),
+            Err(_) => ABOUT.undo.to_owned(),
+        }
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let (anchor, found) = processes::find(env, &request.target)?;

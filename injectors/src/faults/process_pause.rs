@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 
 use super::processes::{self, Anchor};
 use super::{recall, record};
-use crate::about::{About, Effect};
+use crate::about::{About, Args, Effect};
 use crate::sys::proc::SignalName;
-use crate::target::{ProcessId, TargetKind};
+use crate::target::{ProcessId, Target, TargetKind};
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
 
 /// Stops processes without ending them: a hang that health checks by connection do not see.
@@ -48,6 +48,10 @@ fn signal(env: &Env, id: ProcessId, name: SignalName) -> Result<bool, InjectErro
 impl Injector for ProcessPause {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn undoes(&self, _args: &Args, target: &Target) -> String {
+        format!("SIGCONT to {target}: to each process that was stopped, unless it has ended since")
     }
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {

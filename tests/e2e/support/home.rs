@@ -170,6 +170,11 @@ impl Going {
         });
     }
 
+    /// What it has told so far.
+    pub(crate) fn story(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.err).unwrap()).into_owned()
+    }
+
     /// Waits for its end.
     pub(crate) fn end(self) -> Done {
         self.end_within(DEADLINE)
