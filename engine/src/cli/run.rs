@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use reports::record::Verdict;
 use reports::{Format, RunRecord, render};
 use serde_json::json;
 
@@ -35,6 +34,12 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
         Ok(loaded) => loaded,
         Err(mistakes) => return super::plan::invalid(out, &mistakes),
     };
+    // Where nothing can be written must be known before anything is broken.
+    let asked = [&args.junit, &args.markdown, &global.output].into_iter().flatten();
+    if let Some(error) = asked.into_iter().find_map(|path| store::writable(path).err()) {
+        return out
+            .fail(exit::INVALID, &format!("the report cannot be written: {error}; nothing was touched"));
+    }
     let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
         return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
     };
@@ -71,25 +76,37 @@ fn options(global: &Global, args: &RunArgs, loaded: &Loaded, exe: PathBuf, seed:
 /// Writes record and reports, prints the summary, and returns the exit code.
 fn deliver(args: &RunArgs, finished: &Finished, out: &mut Out) -> u8 {
     let record = &finished.record;
-    let code = record.judgement.exit;
     let html = finished.folder.join(store::REPORT);
     let mut wanted = vec![(finished.folder.join(store::RECORD), Format::Json), (html.clone(), Format::Html)];
     wanted.extend(args.junit.clone().map(|path| (path, Format::Junit)));
     wanted.extend(args.markdown.clone().map(|path| (path, Format::Markdown)));
+    let mut lost = Vec::new();
+    // Somebody may have removed it meanwhile. If it cannot be made, writing fails and says so.
+    let _ = store::private_folder(&finished.folder);
     for (path, format) in wanted {
         if let Err(error) = write(record, format, &path) {
             out.warn(&format!("squall: failed to write {}: {error}", path.display()));
+            lost.push(path);
         }
     }
-    let result = if out.json {
-        let mut text = serde_json::to_vec_pretty(&summary(finished, &html)).expect("a summary is plain data");
-        text.push(b'\n');
-        text
-    } else {
-        render(record, Format::Terminal, out.colour()).unwrap_or_else(|error| error.to_string().into_bytes())
+    let code = match record.judgement.exit {
+        // Nobody could judge it again, or whoever asked for a report waits for it in vain.
+        exit::HELD if !lost.is_empty() => exit::INCONCLUSIVE,
+        code => code,
     };
-    out.result(&result);
-    out.tell(&format!("report: {}", html.display()));
+    let report = (!lost.contains(&html)).then_some(html);
+    if out.json {
+        out.document(&summary(finished, code, report.as_deref(), &lost));
+    } else {
+        let text = render(record, Format::Terminal, out.colour());
+        out.result(&text.unwrap_or_else(|error| error.to_string().into_bytes()));
+    }
+    if let Some(report) = report {
+        out.tell(&format!("report: {}", report.display()));
+    }
+    if code != record.judgement.exit {
+        out.warn("squall: it held, but not everything could be written: that counts as inconclusive");
+    }
     if code == exit::NOT_RESTORED {
         out.warn(&format!("squall: restore what is left: squall recover --run {}", record.run));
     }
@@ -101,16 +118,17 @@ fn write(record: &RunRecord, format: Format, path: &Path) -> Result<(), String> 
     store::write(path, &bytes).map_err(|error| error.to_string())
 }
 
-fn summary(finished: &Finished, html: &Path) -> serde_json::Value {
+fn summary(finished: &Finished, code: u8, report: Option<&Path>, lost: &[PathBuf]) -> serde_json::Value {
     let record = &finished.record;
     json!({
-        "ok": record.judgement.verdict == Verdict::Held,
+        "ok": code == exit::HELD,
         "run": record.run,
         "experiment": record.experiment.name,
         "seed": record.seed,
         "folder": finished.folder,
-        "report": html,
-        "exit": record.judgement.exit,
+        "report": report,
+        "not_written": lost,
+        "exit": code,
         "judgement": record.judgement,
         "injections": record.injections,
         "generator": record.generator,

@@ -135,13 +135,13 @@ pub(super) async fn dispatch(
     }
     let outcome = load.finish().await;
     course.close_phase();
-    let shared = settle(shared, folder, &mut course, observer).await;
-    let record = build::record(experiment, &plan, options, run, world, course, outcome);
-    if let Some(shared) = shared {
-        // An end that the disk does not hold changes nothing: everything is undone, and the journal says so.
-        let _ = shared.journal.append(Entry::End { exit: record.judgement.exit }).await;
-        shared.guardian.end().await;
+    let settled = injection::settle(shared, folder, &mut course.injections).await;
+    for event in &settled.undone {
+        course.told(event, observer);
+        course.restored_at = Some(clock.now());
     }
+    let record = build::record(experiment, &plan, options, run, world, course, outcome);
+    settled.end(record.judgement.exit).await;
     Ok(record)
 }
 
@@ -154,25 +154,6 @@ async fn prepare_load(
     let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
     let lowered = prepared.fit(limit, FILES_RESERVED)?;
     Ok((prepared, lowered))
-}
-
-/// Leaves to the guardian what could not be undone. Returns what the injections shared if the guardian is still ours; no
-/// injection is under way then.
-async fn settle(
-    shared: Arc<Shared>,
-    folder: &Path,
-    course: &mut Course,
-    observer: &mut dyn Observer,
-) -> Option<Shared> {
-    let shared = Arc::try_unwrap(shared).ok()?;
-    if !course.injections.iter().any(|record| record.undo == "failed") {
-        return Some(shared);
-    }
-    for event in injection::leave_to_guardian(shared, folder, &mut course.injections).await {
-        course.told(&event, observer);
-        course.restored_at = Some(course.clock.now());
-    }
-    None
 }
 
 impl Course {

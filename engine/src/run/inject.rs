@@ -103,21 +103,13 @@ pub async fn hold(
         injections.spawn(injection::live(Arc::clone(&shared), one, told.clone()));
     }
     let (mut records, failed) = watch_over(&shared, injections, heard, &haste, &mut signals, observer).await;
-    if let Ok(shared) = Arc::try_unwrap(shared) {
-        if records.iter().any(|record| record.undo == "failed") {
-            for event in injection::leave_to_guardian(shared, &folder, &mut records).await {
-                observer.event(clock.now(), &event);
-            }
-        } else {
-            // An end that the disk does not hold changes nothing: there is nothing left to undo.
-            let _ = shared.journal.append(Entry::End { exit: code(&records, failed) }).await;
-            shared.guardian.end().await;
-        }
-    }
+    let settled = injection::settle(shared, &folder, &mut records).await;
+    settled.undone.iter().for_each(|event| observer.event(clock.now(), event));
+    let code = code(&records, failed);
+    settled.end(code).await;
     if let Some(relays) = relays {
         relays.end().await;
     }
-    let code = code(&records, failed);
     drop(lock);
     if code != exit::NOT_RESTORED {
         // An ad hoc fault leaves no record; its journal has done its work.

@@ -370,14 +370,39 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     }
 }
 
-/// What the engine could not undo, the guardian tries: it is another process, and the load has ended by now. Returns
-/// what it could undo; the records say so too.
-pub(super) async fn leave_to_guardian(
-    shared: Shared,
-    folder: &Path,
-    records: &mut [InjectionRecord],
-) -> Vec<Event> {
-    let Shared { guardian, clock, .. } = shared;
+/// What remains of a run when its injections are over.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// The journal, unless an injection is still under way.
+    pub(super) journal: Option<Log>,
+    /// The guardian, unless it has taken over.
+    pub(super) guardian: Option<Guardian>,
+    /// What the guardian has undone.
+    pub(super) undone: Vec<Event>,
+}
+
+impl Settled {
+    /// Ends the journal and the guardian.
+    pub(super) async fn end(self, exit: u8) {
+        if let Some(journal) = self.journal {
+            // An end that the disk does not hold changes nothing: what is left to undo is in the journal.
+            let _ = journal.append(Entry::End { exit }).await;
+        }
+        if let Some(guardian) = self.guardian {
+            guardian.end().await;
+        }
+    }
+}
+
+/// Leaves to the guardian what the engine could not undo: it is another process, and the load has ended by now. The
+/// records say what it could.
+pub(super) async fn settle(shared: Arc<Shared>, folder: &Path, records: &mut [InjectionRecord]) -> Settled {
+    let Ok(Shared { journal, guardian, clock, .. }) = Arc::try_unwrap(shared) else {
+        return Settled::default();
+    };
+    if !records.iter().any(|record| record.undo == "failed") {
+        return Settled { journal: Some(journal), guardian: Some(guardian), undone: Vec::new() };
+    }
     let began = clock.now();
     guardian.take_over().await;
     let story = journal::read(folder).unwrap_or_default();
@@ -391,5 +416,6 @@ pub(super) async fn leave_to_guardian(
         let text = format!("the guardian has undone {} on {}", record.fault, record.target);
         Event::Undone { id: record.id.clone(), took_s: now - began, text }
     };
-    records.iter_mut().filter(|record| record.undo == "failed" && undone(&record.id)).map(tell).collect()
+    let restored = records.iter_mut().filter(|record| record.undo == "failed" && undone(&record.id));
+    Settled { journal: Some(journal), guardian: None, undone: restored.map(tell).collect() }
 }

@@ -133,16 +133,10 @@ impl Store {
     /// # Errors
     /// The folder cannot be written.
     pub fn create(&self) -> Result<(String, PathBuf, File), StoreError> {
-        use std::os::unix::fs::DirBuilderExt;
         self.prune();
         let id = Ulid::from_datetime(std::time::UNIX_EPOCH + crate::clock::unix()).to_string();
         let folder = self.root.join(&id);
-        // Journals and records can tell more of a system than its neighbours on this host should know.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
-            .map_err(|source| StoreError::Io { path: folder.clone(), source })?;
+        private_folder(&folder)?;
         let lock = guardian::lock(&folder.join(LOCK)).ok_or_else(|| {
             let source = io::Error::other("the new folder cannot be locked");
             StoreError::Io { path: folder.clone(), source }
@@ -275,6 +269,17 @@ fn own(folder: &Path) -> bool {
     private(folder) && private(&folder.join(journal::FILE))
 }
 
+/// Makes a run's folder, unless it is there. Journals and records can tell more of a system than its neighbours on this
+/// host should know, so it is for this user alone.
+///
+/// # Errors
+/// It cannot be made.
+pub fn private_folder(folder: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|source| StoreError::Io { path: folder.to_owned(), source })
+}
+
 /// Writes a file whole or not at all. What is no regular file, such as a pipe or `/dev/null`, is written into instead.
 ///
 /// # Errors
@@ -288,8 +293,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let opened = std::fs::OpenOptions::new().write(true).open(&target);
         return opened.and_then(|mut file| file.write_all(bytes)).map_err(fail);
     }
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let partial = target.with_file_name(format!(".{name}.{}", std::process::id()));
+    let partial = partial(&target);
     let written = File::create(&partial)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&partial, &target));
@@ -298,6 +302,29 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let _ = std::fs::remove_file(&partial);
         fail(source)
     })
+}
+
+/// Whether [`write()`] could write this file now; leaves nothing behind.
+///
+/// # Errors
+/// It could not.
+pub fn writable(path: &Path) -> Result<(), StoreError> {
+    let fail = |source| StoreError::Io { path: path.to_owned(), source };
+    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match std::fs::metadata(&target) {
+        Ok(meta) if meta.is_dir() => return Err(fail(io::ErrorKind::IsADirectory.into())),
+        // Opening a pipe would wait for its reader.
+        Ok(meta) if !meta.is_file() => return Ok(()),
+        _ => {}
+    }
+    let partial = partial(&target);
+    File::create(&partial).and_then(|_| std::fs::remove_file(&partial)).map_err(fail)
+}
+
+/// Where a file is written before it takes its name.
+fn partial(target: &Path) -> PathBuf {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    target.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
 /// Whether an engine or a guardian is at work in this folder.

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::{MILD, experiment};
+use serde_json::{Value, json};
+
+use super::{MILD, PATIENCE, experiment};
 use crate::schema::misfits;
 use crate::support::text::xml;
-use crate::support::{Home, turns};
+use crate::support::{Home, quick, turns};
 
 /// The text without the lines that tell where the report lies.
 fn without_paths(text: &str) -> String {
@@ -99,5 +101,50 @@ fn secrets_appear_nowhere() {
     holding(&home.runs(), &secrets, &mut found);
     assert_eq!(found, Vec::<String>::new());
     assert!(home.record()["experiment"]["text"].as_str().unwrap().contains("${HEADER}"));
+    home.assert_nothing_left();
+}
+
+#[test]
+fn where_a_report_cannot_be_written_nothing_is_begun() {
+    let home = Home::new();
+    let file = home.file("run.yaml", &experiment(MILD, ""));
+    for option in ["--junit", "--markdown", "-o"] {
+        let done = home.squall(&["run", file.to_str().unwrap(), option, "/nowhere/report"]).code(2);
+        assert!(
+            done.err.contains("/nowhere/report") && done.err.contains("nothing was touched"),
+            "{}",
+            done.err
+        );
+        let folder = home.squall(&["run", file.to_str().unwrap(), option, "/tmp"]).code(2);
+        assert!(folder.err.contains("/tmp: is a directory"), "{}", folder.err);
+    }
+    assert!(home.run_folders().is_empty());
+}
+
+#[test]
+fn a_record_survives_the_removal_of_its_folder_and_a_lost_report_is_no_pass() {
+    if quick("removed folders") {
+        return;
+    }
+    let _turn = turns(1);
+    let home = Home::new();
+    let file = home.file("run.yaml", &experiment(MILD, ""));
+    let place = home.dir().join("ci");
+    std::fs::create_dir(&place).unwrap();
+    let junit = place.join("squall.xml");
+    let mut going =
+        home.start(&["run", file.to_str().unwrap(), "--json", "--junit", junit.to_str().unwrap()]);
+    going.says("http-header on auth-1", PATIENCE);
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::remove_dir_all(home.only_run()).unwrap();
+    let done = going.end();
+    assert_ne!(done.code, 0, "{done:?}");
+    assert!(done.err.contains("failed to write"), "{}", done.err);
+    let document: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(document["not_written"], json!([junit]), "{document}");
+    assert_eq!(document["ok"], false);
+    assert_eq!(home.record()["restoration"]["verified"], true);
+    home.squall(&["report", "latest"])
+        .code(i32::try_from(home.record()["judgement"]["exit"].as_i64().unwrap()).unwrap());
     home.assert_nothing_left();
 }
