@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod host;
+pub mod netem;
 pub mod proc;
 pub(crate) mod socket;
 pub mod timer;
