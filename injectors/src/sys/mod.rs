@@ -1,5 +1,6 @@
 //! The operating system: the only files of the whole workspace that name rustix.
 
+pub mod aim;
 pub mod control;
 pub mod host;
 pub mod netem;
