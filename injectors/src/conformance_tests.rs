@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::about::{ParamKind, Presence, Value as Arg};
+use crate::fake_network_tests::INTERFACE;
 use crate::fake_tests::{Failure, INSTANCE, PORT, World};
 use crate::restore::restore;
+use crate::traffic::Traffic;
 use crate::{
     Args, Change, Env, InjectError, Injector, Inventory, ProofStatus, Request, Target, Undone, registry,
 };
@@ -27,6 +29,8 @@ enum Aim {
     Instance,
     Port,
     Pop,
+    Packets,
+    BothWays,
     Nothing,
 }
 
@@ -47,6 +51,11 @@ const ROWS: &[Row] = &[
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
     row("http-truncate", &[("bytes", "1B"), ("share", "50%")], Aim::Instance),
+    row("network-duplicate", &[("share", "5%")], Aim::Packets),
+    row("network-loss", &[("share", "5%")], Aim::Packets),
+    row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
+    row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
+    row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
     state("process-kill", &[], Aim::Instance),
     state("process-kill", RESTART, Aim::Port),
@@ -62,6 +71,12 @@ const ROWS: &[Row] = &[
     row("relay-slice", &[("size", "10B"), ("delay", "1ms")], Aim::Instance),
     row("relay-slow-close", &[("delay", "50ms")], Aim::Instance),
 ];
+
+fn packets(direction: &str) -> Target {
+    let given = [("interface", INTERFACE), ("direction", direction)];
+    let given = given.map(|(name, text)| (name, text.to_owned())).into();
+    Target::Traffic(Traffic::read(&given).unwrap())
+}
 
 impl Row {
     fn injector(&self) -> &'static dyn Injector {
@@ -85,6 +100,8 @@ impl Row {
             Aim::Instance => Target::Instance { service: "auth".to_owned(), instance: INSTANCE.to_owned() },
             Aim::Port => Target::Port(PORT),
             Aim::Pop => Target::Pop("fra".to_owned()),
+            Aim::Packets => packets("out"),
+            Aim::BothWays => packets("both"),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }
@@ -255,4 +272,67 @@ async fn a_restart_that_fails_says_why() {
     assert_eq!(error, "`nginx` ended with code 7: bind: address in use");
     world.state().unstartable = false;
     assert_eq!(row.undo(&env, &change).await, Undone::Reverted);
+}
+
+#[tokio::test]
+async fn two_network_faults_of_one_aim_are_taken_away_in_any_order_and_each_leaves_the_other() {
+    let row = |fault: &str| ROWS.iter().find(|row| row.fault == fault).unwrap();
+    for late_first in [false, true] {
+        let world = World::new();
+        let before = world.look();
+        let env = world.env(Inventory::default());
+        let mut alive = Vec::new();
+        for (number, row) in [row("network-loss"), row("network-duplicate")].into_iter().enumerate() {
+            let request = Request { id: format!("run/{number}"), ..row.request() };
+            let change = row.injector().prepare(&env, &request).await.unwrap();
+            row.apply(&env, &change).await.unwrap();
+            alive.push(change);
+        }
+        if late_first {
+            alive.reverse();
+        }
+        for change in &alive {
+            assert_eq!(restore(&env, change).await.unwrap(), Undone::Reverted, "{}", change.fault);
+            assert_eq!(restore(&env, change).await.unwrap(), Undone::NothingToDo, "{}", change.fault);
+        }
+        assert_eq!(world.look(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_second_network_fault_of_a_family_or_of_another_aim_is_refused() {
+    let world = World::new();
+    let env = world.env(Inventory::default());
+    let row = |fault: &str| ROWS.iter().find(|row| row.fault == fault).unwrap();
+    let (loss, copies) = (row("network-loss"), row("network-duplicate"));
+    let change = loss.injector().prepare(&env, &loss.request()).await.unwrap();
+    loss.apply(&env, &change).await.unwrap();
+    let again = Request { id: "other/1".to_owned(), ..loss.request() };
+    let error = loss.injector().prepare(&env, &again).await.unwrap_err().to_string();
+    assert!(error.contains("already have the loss of run/1"), "{error}");
+    let given = [("interface", INTERFACE), ("to", "10.0.0.2")].map(|(name, text)| (name, text.to_owned()));
+    let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+    let crossing = Request { id: "other/1".to_owned(), target, ..copies.request() };
+    let error = copies.injector().prepare(&env, &crossing).await.unwrap_err().to_string();
+    assert!(error.contains("could mean one packet"), "{error}");
+}
+
+#[tokio::test]
+async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes() {
+    for first in [0, 1] {
+        let world = World::new();
+        let before = world.look();
+        let env = world.env(Inventory::default());
+        let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
+        let mut alive = Vec::new();
+        for (number, way) in ["out", "in"].into_iter().enumerate() {
+            let request = Request { id: format!("run/{number}"), target: packets(way), ..loss.request() };
+            let change = loss.injector().prepare(&env, &request).await.unwrap();
+            loss.apply(&env, &change).await.unwrap();
+            alive.push(change);
+        }
+        restore(&env, &alive[first]).await.unwrap();
+        restore(&env, &alive[1 - first]).await.unwrap();
+        assert_eq!(world.look(), before);
+    }
 }

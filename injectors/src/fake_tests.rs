@@ -1,5 +1,5 @@
-//! A small world behind the ports `Procs` and `Control`: processes, a lab, a relay, a balancer, and a thing that
-//! commands can break. It does what it is told, and one call of a chosen number can fail.
+//! A small world behind the ports `Procs`, `Control` and `Network`: processes, a lab, a relay, a balancer, an interface,
+//! and a thing that commands can break. It does what it is told, and one call of a chosen number can fail.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -49,6 +49,7 @@ pub(crate) struct State {
     table: Table,
     drains: BTreeMap<String, f64>,
     broken: bool,
+    network: crate::fake_network_tests::Links,
     /// Whether programs that are started say why they cannot.
     pub(crate) unstartable: bool,
     /// Processes that a signal has reached.
@@ -71,6 +72,7 @@ impl World {
             table: Table::new(routes),
             drains: BTreeMap::new(),
             broken: false,
+            network: crate::fake_network_tests::Links::new(),
             unstartable: false,
             signalled: Vec::new(),
             calls: 0,
@@ -88,7 +90,8 @@ impl World {
 
     /// The ports to this world. Without an inventory, only what needs none works.
     pub(crate) fn env(&self, inventory: Inventory) -> Env {
-        Env { inventory, procs: Arc::new(self.clone()), control: Arc::new(self.clone()) }
+        let world = || Arc::new(self.clone());
+        Env { inventory, procs: world(), control: world(), network: world() }
     }
 
     pub(crate) fn inventory(&self) -> Inventory {
@@ -126,6 +129,7 @@ impl World {
             "faults": faults,
             "drains": state.drains,
             "broken": state.broken,
+            "network": state.network.look(),
         })
     }
 
@@ -174,6 +178,14 @@ impl World {
             Some((number, Failure::Unheard)) if number == state.calls => act(&mut state).and(Err(failed)),
             _ => act(&mut state),
         }
+    }
+
+    /// One call to the kernel about its network.
+    pub(crate) fn net<T>(
+        &self,
+        act: impl FnOnce(&mut crate::fake_network_tests::Links) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.call(io::Error::other("as told"), |state| act(&mut state.network))
     }
 
     fn os<T>(&self, act: impl FnOnce(&mut State) -> T) -> io::Result<T> {

@@ -17,6 +17,8 @@ pub mod change;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
+mod fake_network_tests;
+#[cfg(test)]
 mod fake_tests;
 pub mod faults;
 pub mod guardian;
@@ -27,6 +29,7 @@ pub mod restore;
 pub mod secrets;
 pub mod sys;
 pub mod target;
+pub mod traffic;
 pub mod units;
 
 use std::pin::Pin;
@@ -52,12 +55,19 @@ pub struct Env {
     pub procs: Arc<dyn sys::proc::Procs>,
     /// Control sockets of relays, supervisors and balancers.
     pub control: Arc<dyn sys::control::Control>,
+    /// Network namespaces of this host.
+    pub network: Arc<dyn sys::netlink::Network>,
 }
 
 impl Env {
     /// The real host, with what there is to act on.
     pub fn host(inventory: Inventory) -> Self {
-        Self { inventory, procs: Arc::new(sys::proc::Host), control: Arc::new(sys::control::Sockets) }
+        Self {
+            inventory,
+            procs: Arc::new(sys::proc::Host),
+            control: Arc::new(sys::control::Sockets),
+            network: Arc::new(sys::netlink::host::Kernel),
+        }
     }
 }
 
@@ -92,7 +102,7 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process | TargetKind::Nothing => self.about().undo.to_owned(),
+            TargetKind::Process | TargetKind::Traffic | TargetKind::Nothing => self.about().undo.to_owned(),
         }
     }
 

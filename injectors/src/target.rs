@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
+use crate::traffic::{self, Traffic};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum TargetKind {
     Relay,
     /// A point of presence behind a load balancer.
     Pop,
+    /// Packets of an interface.
+    Traffic,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -104,6 +107,7 @@ impl TargetKind {
             Self::Process => PROCESS,
             Self::Relay => RELAY,
             Self::Pop => POP,
+            Self::Traffic => traffic::SELECTORS,
             Self::Nothing => &[],
         }
     }
@@ -137,6 +141,8 @@ pub enum Target {
     Relay(String),
     /// A point of presence.
     Pop(String),
+    /// Packets of an interface.
+    Traffic(Traffic),
     /// See [`TargetKind::Nothing`].
     Nothing,
     /// The same, called by the program that breaks it.
@@ -181,6 +187,7 @@ impl fmt::Display for Target {
             }
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
+            Self::Traffic(traffic) => traffic.fmt(f),
             Self::Nothing => f.write_str("-"),
             Self::Program(name) => f.write_str(name),
         }

@@ -351,7 +351,7 @@ fn judge(pop: &str, seen: &Seen) -> Proof {
 }
 
 /// The 99 % Wilson interval of a proportion.
-fn wilson(hits: u64, total: u64) -> (f64, f64) {
+pub(crate) fn wilson(hits: u64, total: u64) -> (f64, f64) {
     let (n, z2) = (total as f64, Z_99 * Z_99);
     let share = hits as f64 / n;
     let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);

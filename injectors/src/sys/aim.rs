@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub const PARTS_MAX: usize = 256;
 
 /// A network: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Network {
     /// Any address in it.
     pub address: IpAddr,
@@ -26,7 +26,7 @@ pub struct Network {
 }
 
 /// A protocol above IP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.

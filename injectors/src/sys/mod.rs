@@ -1,9 +1,10 @@
-//! The operating system: the only files of the whole workspace that name rustix.
+//! The operating system: the only files of the whole workspace that name rustix and rtnetlink.
 
 pub mod aim;
 pub mod control;
 pub mod host;
 pub mod netem;
+pub mod netlink;
 pub mod proc;
 pub(crate) mod socket;
 pub mod timer;

@@ -10,6 +10,8 @@ mod tables;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use tables::Shape;
 
 /// Length of one scheduler tick.
@@ -40,7 +42,7 @@ mod loss_model {
 }
 
 /// A share of packets, and how much each draw depends on the one before; both from 0 to 1.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chance {
     /// The share.
     pub share: f64,
@@ -49,7 +51,7 @@ pub struct Chance {
 }
 
 /// How long packets are held.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Delay {
     /// The mean.
     pub delay: Duration,
@@ -62,7 +64,7 @@ pub struct Delay {
 }
 
 /// How packets are lost. Probabilities are per packet, from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Loss {
     /// Each by itself, or nearly so.
     Random(Chance),
@@ -93,7 +95,7 @@ pub enum Loss {
 }
 
 /// Which packets overtake the others, while those are held back.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Reorder {
     /// How many of those that may.
     pub chance: Chance,
@@ -102,7 +104,7 @@ pub struct Reorder {
 }
 
 /// How fast packets leave.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
     /// Bytes per second.
     pub bytes: u64,
@@ -152,8 +154,18 @@ impl Default for Netem {
 pub struct Unreadable;
 
 impl Netem {
-    /// The payload of `TCA_OPTIONS`.
+    /// The payload of `TCA_OPTIONS` for a new netem.
     pub fn encode(&self) -> Vec<u8> {
+        self.write(false)
+    }
+
+    /// The payload of `TCA_OPTIONS` for one that is there: the kernel keeps what is not mentioned, so that what is not
+    /// done is mentioned as well. The table of a distribution stays unless this has another.
+    pub fn encode_over(&self) -> Vec<u8> {
+        self.write(true)
+    }
+
+    fn write(&self, over: bool) -> Vec<u8> {
         let delay = self.delay.unwrap_or_default();
         let random = match self.loss {
             Some(Loss::Random(chance)) => chance,
@@ -171,19 +183,20 @@ impl Netem {
         ];
         out.extend(words(&head));
         let correlations = [delay.correlation, random.correlation, duplicate.correlation];
-        if correlations.iter().any(|correlation| *correlation > 0.0) {
+        if over || correlations.iter().any(|correlation| *correlation > 0.0) {
             attribute(&mut out, attribute::CORRELATION, &words(&correlations.map(fraction)));
         }
-        if let Some(Reorder { chance, .. }) = self.reorder {
+        let none = over.then(Chance::default);
+        if let Some(chance) = self.reorder.map(|reorder| reorder.chance).or(none) {
             attribute(&mut out, attribute::REORDER, &chance.encode());
         }
-        if let Some(chance) = self.corrupt {
+        if let Some(chance) = self.corrupt.or(none) {
             attribute(&mut out, attribute::CORRUPT, &chance.encode());
         }
         if let Some(model) = self.loss.and_then(Loss::encode_model) {
             attribute(&mut out, attribute::LOSS | NESTED, &model);
         }
-        if let Some(rate) = self.rate {
+        if let Some(rate) = self.rate.or(over.then_some(Rate { bytes: 0, overhead: 0 })) {
             rate.encode(&mut out);
         }
         self.encode_rest(&delay, &mut out);
@@ -316,7 +329,8 @@ impl Rate {
     }
 }
 
-fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Appends one netlink attribute.
+pub(crate) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(value.len() + 4).expect("no attribute of netem is longer than its table");
     out.extend(length.to_ne_bytes());
     out.extend(kind.to_ne_bytes());
@@ -325,7 +339,7 @@ fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// Kind and value of each attribute; an error ends them.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Unreadable>> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, &[u8]), Unreadable>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;

@@ -14,6 +14,8 @@ const SCALE: f64 = 8192.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
+    /// Evenly within the jitter: what the kernel does without a table.
+    Uniform,
     /// The bell curve.
     Normal,
     /// Long-tailed: many a little shorter, few much longer.
@@ -26,6 +28,7 @@ impl Shape {
     /// The kernel's table.
     pub fn table(self) -> Vec<i16> {
         let value = match self {
+            Self::Uniform => |index| ((2 * index + 1) as f64 / SIZE as f64 - 1.0) * SCALE,
             Self::Normal => normal,
             Self::Pareto => pareto,
             Self::ParetoNormal => |index| 0.25 * normal(index) + 0.75 * pareto(index),

@@ -1,0 +1,149 @@
+//! The network of the fake world: one namespace with one interface, which behaves as the kernel does where it matters.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::Pending;
+use crate::fake_tests::World;
+use crate::sys::aim::Way;
+use crate::sys::netlink::{Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step};
+
+/// The only interface.
+pub(crate) const INTERFACE: &str = "eth0";
+const INTERFACE_INDEX: u32 = 2;
+
+/// Interfaces with all that hangs on them.
+#[derive(Debug)]
+pub(crate) struct Links {
+    links: Vec<Link>,
+    qdiscs: Vec<(u32, Qdisc)>,
+    filters: Vec<(Place, u32)>,
+    born: u32,
+}
+
+impl Links {
+    pub(crate) fn new() -> Self {
+        let link = Link { index: INTERFACE_INDEX, name: INTERFACE.to_owned(), ..Link::default() };
+        let root = Qdisc { kind: "fq_codel".to_owned(), parent: ROOT, ..Qdisc::default() };
+        Self {
+            links: vec![link],
+            qdiscs: vec![(INTERFACE_INDEX, root)],
+            filters: Vec::new(),
+            born: INTERFACE_INDEX,
+        }
+    }
+
+    pub(crate) fn look(&self) -> Value {
+        let links: Vec<String> =
+            self.links.iter().map(|link| format!("{} {}", link.name, link.alias)).collect();
+        let qdiscs: Vec<String> =
+            self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
+        let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
+        json!({"links": links, "qdiscs": qdiscs, "filters": filters})
+    }
+
+    fn find(&mut self, index: u32) -> io::Result<&mut Link> {
+        self.links.iter_mut().find(|link| link.index == index).ok_or_else(|| io::Error::from_raw_os_error(19))
+    }
+
+    fn change(&mut self, step: &Step) -> io::Result<()> {
+        match step {
+            Step::AddDevice { name } => {
+                assert!(self.links.iter().all(|link| link.name != *name), "{name} twice");
+                self.born += 1;
+                self.links.push(Link { index: self.born, name: name.clone(), ..Link::default() });
+            }
+            Step::DeleteDevice { index } => {
+                let points = |(_, device): &(Place, u32)| device == index;
+                assert!(!self.filters.iter().any(points), "a filter without its device swallows packets");
+                self.links.retain(|link| link.index != *index);
+                self.qdiscs.retain(|(link, _)| link != index);
+            }
+            Step::Label { index, text } => self.find(*index)?.alias.clone_from(text),
+            Step::Shape { index, kind, options } => {
+                self.find(*index)?;
+                self.qdiscs.retain(|(link, _)| link != index);
+                let qdisc = Qdisc {
+                    kind: (*kind).to_owned(),
+                    parent: ROOT,
+                    options: options.clone(),
+                    ..Qdisc::default()
+                };
+                self.qdiscs.push((*index, qdisc));
+            }
+            Step::AddHooks { index } => {
+                self.find(*index)?;
+                self.qdiscs.push((*index, Qdisc { kind: HOOKS.to_owned(), ..Qdisc::default() }));
+            }
+            Step::DeleteHooks { index } => {
+                assert!(
+                    self.filters.iter().all(|(place, _)| place.index != *index),
+                    "filters of others go with them"
+                );
+                self.qdiscs.retain(|(link, qdisc)| link != index || qdisc.kind != HOOKS);
+            }
+            Step::AddFilter { at, device, .. } => {
+                self.find(*device)?;
+                self.filters.push((*at, *device));
+            }
+            Step::DeleteFilter { at } => self.filters.retain(|(place, _)| place != at),
+        }
+        Ok(())
+    }
+
+    fn filters(&self, index: u32, way: Way) -> Vec<Filter> {
+        let own = self.filters.iter().filter(|(place, _)| place.index == index && place.way == way);
+        let filter = |place: &Place| Filter {
+            kind: "bpf".to_owned(),
+            pref: place.pref,
+            handle: place.handle,
+            packets: 0,
+        };
+        own.map(|(place, _)| filter(place)).collect()
+    }
+}
+
+impl Network for World {
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.net(|_| Ok(Space { path: path.to_owned(), inode: 1 }))
+    }
+
+    fn enter<'a>(&'a self, _space: &'a Space) -> Pending<'a, io::Result<Option<Box<dyn Session>>>> {
+        let entered = self.net(|_| Ok(Some(Box::new(self.clone()) as Box<dyn Session>)));
+        Box::pin(std::future::ready(entered))
+    }
+
+    fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        let features = ["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: None });
+        Box::pin(std::future::ready(self.net(|_| Ok(features.to_vec()))))
+    }
+}
+
+impl Session for World {
+    fn links(&self) -> Pending<'_, io::Result<Vec<Link>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.links.clone()))))
+    }
+
+    fn route(&self, _to: IpAddr) -> Pending<'_, io::Result<u32>> {
+        Box::pin(std::future::ready(self.net(|_| Ok(INTERFACE_INDEX))))
+    }
+
+    fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {
+        let own = |net: &mut Links| {
+            let own = net.qdiscs.iter().filter(|(link, _)| *link == index);
+            Ok(own.map(|(_, qdisc)| qdisc.clone()).collect())
+        };
+        Box::pin(std::future::ready(self.net(own)))
+    }
+
+    fn filters(&self, index: u32, way: Way) -> Pending<'_, io::Result<Vec<Filter>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.filters(index, way)))))
+    }
+
+    fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
+        Box::pin(std::future::ready(self.net(|net| net.change(step))))
+    }
+}

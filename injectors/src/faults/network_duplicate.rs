@@ -1,0 +1,63 @@
+//! `network-duplicate`: packets arrive twice.
+
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::change::Proof;
+use crate::sys::netem::Chance;
+use crate::target::TargetKind;
+
+use super::shape::Shaping;
+use super::shape::evidence::{Evidence, judge_share};
+use super::shape::part::Part;
+
+/// Duplication: packets arrive twice.
+#[derive(Debug)]
+pub struct NetworkDuplicate;
+
+static ABOUT: About = About {
+    name: "network-duplicate",
+    summary: "Sends a share of the chosen packets of an interface twice, in the kernel",
+    description: "Each packet is sent twice by chance. TCP drops the second one; UDP, and so DNS and QUIC, hands it to \
+                  whoever listens. Everything else on the interface is untouched, and so are SSH and what `protect` \
+                  names. The interface's own queueing stays as it is.",
+    target: TargetKind::Traffic,
+    params: &[Param {
+        name: "share",
+        kind: ParamKind::Share,
+        presence: Presence::Required,
+        help: "how many packets are sent twice",
+    }],
+    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    effect: Effect::Degradation,
+    proof: "Packets that left netem against those that it was handed. Confirmed if the share lies in the 99% interval \
+            of what was counted; unproven if no packet met it.",
+    undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
+    example: "- network-duplicate: {to: 10.0.0.2, share: 5%}",
+};
+
+impl Shaping for NetworkDuplicate {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn part(&self, args: &Args) -> Result<Part, String> {
+        match args.share("share").unwrap_or_default() {
+            share if share > 0.0 => Ok(Part::Duplicate(Chance { share, correlation: 0.0 })),
+            _ => Err("share must be more than 0%".to_owned()),
+        }
+    }
+
+    fn judge(&self, part: &Part, evidence: &Evidence) -> Proof {
+        let Part::Duplicate(chance) = part else { return Proof::unproven("copies", "not a duplication") };
+        let requested = format!("{:.2}% of packets twice", chance.share * 100.0);
+        if evidence.netem.is_some_and(|netem| netem.loss.is_some()) {
+            return Proof::unproven(requested, "its packets are lost as well, and netem counts both as one");
+        }
+        let counts = &evidence.counts;
+        let copies = (counts.left + counts.waiting + counts.drops).saturating_sub(counts.handed);
+        judge_share(requested, "sent twice", chance.share, copies, counts.handed)
+    }
+
+    fn instead(&self) -> &'static str {
+        "repeat requests in the load; no relay can duplicate packets"
+    }
+}

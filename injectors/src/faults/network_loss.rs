@@ -1,0 +1,172 @@
+//! `network-loss`: packets are lost.
+
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::change::Proof;
+use crate::sys::netem::{Chance, Loss};
+use crate::target::TargetKind;
+
+use super::shape::Shaping;
+use super::shape::evidence::{Evidence, judge_share};
+use super::shape::part::Part;
+
+/// Loss: packets do not arrive.
+#[derive(Debug)]
+pub struct NetworkLoss;
+
+const fn share(name: &'static str, help: &'static str) -> Param {
+    Param { name, kind: ParamKind::Share, presence: Presence::Optional, help }
+}
+
+static ABOUT: About = About {
+    name: "network-loss",
+    summary: "Loses a share of the chosen packets of an interface, at random or in bursts, in the kernel",
+    description: "With `share`, each packet is lost by chance. With `model: gilbert-elliott`, losses come in bursts: \
+                  `to-bad` and `to-good` are the chances per packet to go from the good to the bad state and back, \
+                  `in-bad` (100% if left out) and `in-good` (0%) the loss in each. With `model: four-state`, `p13` \
+                  begins a burst of losses, `p31` ends it, `p32` and `p23` go between losses and receptions in a burst, \
+                  `p14` loses one packet alone. A sender on this host may feel its own loss at once instead of by \
+                  timeout. Everything else on the interface is untouched, and so are SSH and what `protect` names. \
+                  The interface's own queueing stays as it is.",
+    target: TargetKind::Traffic,
+    params: &[
+        share("share", "how many packets are lost; required unless a model is written"),
+        Param {
+            name: "model",
+            kind: ParamKind::Choice(&["gilbert-elliott", "four-state"]),
+            presence: Presence::Optional,
+            help: "losses in bursts: gilbert-elliott or four-state, in place of share",
+        },
+        share("to-bad", "gilbert-elliott: from good to bad, per packet"),
+        share("to-good", "gilbert-elliott: from bad to good, per packet"),
+        share("in-bad", "gilbert-elliott: loss in the bad state; all if left out"),
+        share("in-good", "gilbert-elliott: loss in the good state; none if left out"),
+        share("p13", "four-state: a burst of losses begins"),
+        share("p31", "four-state: a burst of losses ends"),
+        share("p32", "four-state: a packet in a burst is received"),
+        share("p23", "four-state: losses go on after it"),
+        share("p14", "four-state: one packet alone is lost"),
+    ],
+    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    effect: Effect::Degradation,
+    proof: "What netem dropped against what it was handed. Confirmed if the share that the model means lies in the 99% \
+            interval of the share that was counted; unproven if no packet met it.",
+    undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
+    example: "- network-loss: {to: 10.0.0.2, share: 2%}",
+};
+
+const GILBERT: [&str; 4] = ["to-bad", "to-good", "in-bad", "in-good"];
+const STATES: [&str; 5] = ["p13", "p31", "p32", "p23", "p14"];
+
+impl Shaping for NetworkLoss {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn part(&self, args: &Args) -> Result<Part, String> {
+        let get = |name: &str| args.share(name);
+        let need = |name: &str| get(name).ok_or_else(|| format!("this model needs `{name}`"));
+        let model = args.text("model");
+        let strangers = |own: &[&'static str]| {
+            let all = GILBERT.iter().chain(&STATES).chain(&["share"]);
+            all.copied().find(|name| get(name).is_some() && !own.contains(name))
+        };
+        let (own, loss): (&[&'static str], Loss) = match model {
+            None => {
+                let share = get("share").ok_or("it needs `share`, or a `model`")?;
+                (&["share"], Loss::Random(Chance { share, correlation: 0.0 }))
+            }
+            Some("gilbert-elliott") => {
+                let (to_bad, to_good) = (need("to-bad")?, need("to-good")?);
+                let (in_bad, in_good) = (get("in-bad").unwrap_or(1.0), get("in-good").unwrap_or(0.0));
+                (&GILBERT, Loss::GilbertElliott { to_bad, to_good, in_bad, in_good })
+            }
+            Some(_) => {
+                let (p13, p31) = (need("p13")?, need("p31")?);
+                let rest = |name: &str| get(name).unwrap_or(0.0);
+                let loss = Loss::FourState { p13, p31, p32: rest("p32"), p23: rest("p23"), p14: rest("p14") };
+                (&STATES, loss)
+            }
+        };
+        if let Some(stranger) = strangers(own) {
+            return Err(format!("`{stranger}` does not go with {}", model.unwrap_or("a plain share")));
+        }
+        if mean(&loss) <= 0.0 {
+            return Err("it would lose nothing".to_owned());
+        }
+        Ok(Part::Loss(loss))
+    }
+
+    fn judge(&self, part: &Part, evidence: &Evidence) -> Proof {
+        let Part::Loss(loss) = part else { return Proof::unproven("loss", "not a loss") };
+        let wanted = mean(loss);
+        let counts = &evidence.counts;
+        let requested = format!("{:.2}% of packets", wanted * 100.0);
+        if evidence.netem.is_some_and(|netem| netem.duplicate.is_some()) {
+            return Proof::unproven(
+                requested,
+                "its packets are duplicated as well, and netem counts both as one",
+            );
+        }
+        let all = counts.drops + counts.sent + counts.waiting;
+        // Losses in bursts depend on each other: as many independent draws as there are bursts.
+        let draws = (all as f64 / run(loss)).floor() as u64;
+        let hits =
+            if all == 0 { 0 } else { (counts.drops as f64 * draws as f64 / all as f64).round() as u64 };
+        let proof = judge_share(requested, "lost", wanted, hits, draws);
+        Proof {
+            measured: match all {
+                0 => proof.measured,
+                _ => format!(
+                    "{:.2}% of {all} packets lost: {}",
+                    counts.drops as f64 / all as f64 * 100.0,
+                    interval(&proof.measured)
+                ),
+            },
+            samples: all,
+            ..proof
+        }
+    }
+
+    fn instead(&self) -> &'static str {
+        "use relay-reset or relay-blackhole, which hurt connections"
+    }
+}
+
+/// The interval at the end of a measured share.
+fn interval(measured: &str) -> &str {
+    measured.rsplit_once('(').map_or(measured, |(_, rest)| rest.trim_end_matches(')'))
+}
+
+/// The share that a model loses in the long run.
+fn mean(loss: &Loss) -> f64 {
+    match *loss {
+        Loss::Random(chance) => chance.share,
+        Loss::GilbertElliott { to_bad, to_good, in_bad, in_good } => {
+            let bad = if to_bad > 0.0 { to_bad / (to_bad + to_good) } else { 0.0 };
+            bad * in_bad + (1.0 - bad) * in_good
+        }
+        Loss::FourState { p13, p31, p32, p23, p14 } => {
+            // Balance of the flows between the states; state 4 is left after one packet.
+            let lost_alone = p14;
+            let burst = if p13 > 0.0 { p13 / p31.max(f64::MIN_POSITIVE) } else { 0.0 };
+            let pause = if p32 > 0.0 { burst * p32 / p23.max(f64::MIN_POSITIVE) } else { 0.0 };
+            (burst + lost_alone) / (1.0 + burst + pause + lost_alone)
+        }
+    }
+}
+
+/// How many packets one independent draw decides.
+fn run(loss: &Loss) -> f64 {
+    match *loss {
+        Loss::Random(_) => 1.0,
+        Loss::GilbertElliott { to_bad, to_good, .. } => {
+            let stay = (1.0 - to_bad - to_good).clamp(-1.0, 0.999);
+            ((1.0 + stay) / (1.0 - stay)).max(1.0)
+        }
+        Loss::FourState { p13, p31, p32, p23, .. } => {
+            let slowest =
+                [p13 + p31, if p32 > 0.0 { p32 + p23 } else { 1.0 }].into_iter().fold(1.0, f64::min);
+            (2.0 / slowest.max(0.001)).max(1.0)
+        }
+    }
+}

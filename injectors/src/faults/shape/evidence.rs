@@ -1,0 +1,175 @@
+//! What the kernel has counted of the packets that a network fault met, and what follows from it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use super::part;
+use super::tree::Seen;
+use crate::change::{Proof, ProofStatus};
+use crate::faults::pop_drain::wilson;
+use crate::sys::netem::Netem;
+
+/// Counts since a tree was made, or between two looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Packets that the filter has handed to our device, large ones as what a card would cut them into.
+    pub(crate) handed: u64,
+    /// Packets that have left the qdisc, large ones as what a card would cut them into.
+    pub(crate) left: u64,
+    /// Packets that have left the qdisc, as they are.
+    pub(crate) sent: u64,
+    /// Bytes that have left the qdisc.
+    pub(crate) bytes: u64,
+    /// Packets that the qdisc has dropped.
+    pub(crate) drops: u64,
+    /// Packets that wait in it now.
+    pub(crate) waiting: u64,
+}
+
+/// What was seen of one injection.
+#[derive(Debug)]
+pub(crate) struct Evidence {
+    /// Since it began.
+    pub(crate) counts: Counts,
+    /// Bytes per second while packets waited, and how many times a packet's mean length passed meanwhile; none if none
+    /// waited long enough.
+    pub(crate) flow: Option<Flow>,
+    /// What the qdisc does in all, if it is a netem.
+    pub(crate) netem: Option<Netem>,
+}
+
+/// How fast bytes left while others waited.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Flow {
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Packets.
+    pub(crate) packets: u64,
+    /// Seconds.
+    pub(crate) seconds: f64,
+}
+
+impl Counts {
+    /// What a tree has counted so far.
+    pub(super) fn of(seen: &Seen) -> Self {
+        let root = seen.root.as_ref();
+        Self {
+            handed: seen.filter.as_ref().map_or(0, |filter| filter.packets),
+            left: root.map_or(0, |root| root.packets),
+            sent: seen.device.as_ref().map_or(0, |device| device.packets.0),
+            bytes: root.map_or(0, |root| root.bytes),
+            drops: root.map_or(0, |root| root.drops),
+            waiting: root.map_or(0, |root| root.waiting),
+        }
+    }
+
+    /// What has been added since; what waits is what waits now.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            handed: self.handed.saturating_sub(before.handed),
+            left: self.left.saturating_sub(before.left),
+            sent: self.sent.saturating_sub(before.sent),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            drops: self.drops.saturating_sub(before.drops),
+            waiting: self.waiting,
+        }
+    }
+
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            handed: self.handed + other.handed,
+            left: self.left + other.left,
+            sent: self.sent + other.sent,
+            bytes: self.bytes + other.bytes,
+            drops: self.drops + other.drops,
+            waiting: self.waiting + other.waiting,
+        }
+    }
+}
+
+/// What a netem does, if the root is one.
+pub(super) fn netem(seen: &Seen) -> Option<Netem> {
+    seen.root.as_ref().and_then(|root| part::read(root).ok())
+}
+
+/// Judges a share of packets: confirmed if what was asked for lies in the interval of what was counted, and the
+/// interval leaves out nothing at all.
+pub(crate) fn judge_share(requested: String, what: &str, wanted: f64, hits: u64, of: u64) -> Proof {
+    if of == 0 {
+        return Proof::unproven(requested, "no packet met it");
+    }
+    let hits = hits.min(of);
+    let (low, high) = wilson(hits, of);
+    let status = match (low <= wanted && wanted <= high, hits) {
+        // So few packets that none of them was to be expected.
+        (true, 0) => ProofStatus::Unproven,
+        (true, _) => ProofStatus::Confirmed,
+        (false, _) => ProofStatus::Mismatch,
+    };
+    let percent = |share: f64| format!("{:.2}%", share * 100.0);
+    Proof {
+        status,
+        requested,
+        measured: format!(
+            "{} of {of} packets {what} ({} to {})",
+            percent(hits as f64 / of as f64),
+            percent(low),
+            percent(high)
+        ),
+        tolerance: "the 99% interval of the share".to_owned(),
+        samples: of,
+    }
+}
+
+/// Judges a rate: confirmed if bytes left that fast while others waited.
+pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) -> Proof {
+    let Some(flow) = evidence.flow else {
+        let why = match evidence.counts.handed {
+            0 => "no packet met it".to_owned(),
+            handed => format!("{handed} packets passed, but never so many that some had to wait for long"),
+        };
+        return Proof::unproven(requested, why);
+    };
+    let measured = flow.bytes as f64 / flow.seconds;
+    // Where the two looks fall between packets is chance: up to one packet at each end.
+    let grain = 2.0 * flow.bytes as f64 / (flow.packets.max(1) as f64) / flow.seconds;
+    let tolerance = 0.03 * wanted + grain;
+    let near = (measured - wanted).abs() <= tolerance;
+    let bits = |bytes: f64| format!("{:.3} Mbit/s", bytes * 8.0 / 1e6);
+    Proof {
+        status: if near { ProofStatus::Confirmed } else { ProofStatus::Mismatch },
+        requested,
+        measured: format!("{} while packets waited, over {:.1} s", bits(measured), flow.seconds),
+        tolerance: format!("3% and one packet at each end: {}", bits(tolerance)),
+        samples: flow.packets,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_confirmed_within_its_interval_and_never_by_nothing() {
+        let status = |hits, of| judge_share("5%".to_owned(), "lost", 0.05, hits, of).status;
+        assert_eq!(status(0, 0), ProofStatus::Unproven);
+        assert_eq!(status(0, 10), ProofStatus::Unproven);
+        assert_eq!(status(50, 1000), ProofStatus::Confirmed);
+        assert_eq!(status(75, 1000), ProofStatus::Mismatch);
+        assert_eq!(status(0, 1000), ProofStatus::Mismatch);
+    }
+
+    #[test]
+    fn a_rate_is_confirmed_only_while_packets_waited() {
+        let evidence = |bytes| Evidence {
+            counts: Counts { handed: 10, ..Counts::default() },
+            flow: Some(Flow { bytes, packets: 1000, seconds: 1.0 }),
+            netem: None,
+        };
+        let status = |bytes| judge_rate("1MB/s".to_owned(), 1e6, &evidence(bytes)).status;
+        assert_eq!(status(1_010_000), ProofStatus::Confirmed);
+        assert_eq!(status(900_000), ProofStatus::Mismatch);
+        let idle = Evidence { flow: None, ..evidence(0) };
+        assert_eq!(judge_rate(String::new(), 1e6, &idle).status, ProofStatus::Unproven);
+    }
+}

@@ -1,0 +1,342 @@
+//! The real kernel, by rtnetlink.
+
+use std::fs::File;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use rtnetlink::packet_core::{
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload, Nla,
+};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::RouteNetlinkMessage as Message;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
+
+use super::{
+    Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step, probe, space, wire,
+};
+use crate::Pending;
+use crate::sys::aim::Way;
+
+/// How long the kernel may take to answer one request.
+const DEADLINE: Duration = Duration::from_secs(3);
+/// The most messages of one answer.
+const ANSWER_MAX: usize = 65_536;
+/// `TCA_OPTIONS`.
+const OPTIONS: u16 = 2;
+/// Every protocol, in network order: `ETH_P_ALL`.
+const ALL: u32 = 0x0003_u16.to_be() as u32;
+/// Where the hooks hang: their handle, their place, and what leaves and arrives.
+const HOOKS_HANDLE: u32 = 0xffff_0000;
+const HOOKS_PARENT: u32 = 0xffff_fff1;
+const LEAVING: u32 = 0xffff_fff3;
+const ARRIVING: u32 = 0xffff_fff2;
+
+/// The kernel of this host.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel;
+
+impl Network for Kernel {
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        space::space(path)
+    }
+
+    fn enter<'a>(&'a self, space: &'a Space) -> Pending<'a, io::Result<Option<Box<dyn Session>>>> {
+        Box::pin(async move {
+            let Some(file) = space::open(space)? else { return Ok(None) };
+            let lock = space::lock(file.try_clone()?).await?;
+            let opened = connect(Some(file), Some(lock)).await?;
+            Ok(Some(Box::new(opened) as Box<dyn Session>))
+        })
+    }
+
+    fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        Box::pin(async {
+            // Nobody else knows of the new namespace, and it ends with its socket.
+            let opened = connect(None, None).await?;
+            Ok(probe::features(&opened).await)
+        })
+    }
+}
+
+/// A socket in a namespace, or in a new one.
+async fn connect(file: Option<File>, lock: Option<File>) -> io::Result<Opened> {
+    let (connection, handle, _) = space::inside(file, rtnetlink::new_connection).await?;
+    let task = tokio::spawn(connection);
+    Ok(Opened { handle, task, _lock: lock })
+}
+
+/// One namespace. The lock is given back when this is dropped.
+#[derive(Debug)]
+struct Opened {
+    handle: rtnetlink::Handle,
+    task: tokio::task::JoinHandle<()>,
+    _lock: Option<File>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Opened {
+    /// Sends one request and gathers the answer.
+    async fn ask(&self, message: Message, flags: u16) -> io::Result<Vec<Message>> {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        let mut answers = Vec::new();
+        let talk = async {
+            let mut handle = self.handle.clone();
+            let mut answer = handle.request(request).map_err(io::Error::other)?;
+            while let Some(part) = answer.next().await {
+                match part.payload {
+                    NetlinkPayload::InnerMessage(message) => answers.push(message),
+                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                    _ => {}
+                }
+                if answers.len() > ANSWER_MAX {
+                    return Err(io::Error::other("the kernel's answer does not end"));
+                }
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(DEADLINE, talk).await {
+            Ok(done) => done.map(|()| answers),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel does not answer")),
+        }
+    }
+
+    async fn tell(&self, message: Message, flags: u16) -> io::Result<()> {
+        self.ask(message, NLM_F_ACK | flags).await.map(drop)
+    }
+
+    async fn make(&self, step: &Step) -> io::Result<()> {
+        const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+        match step {
+            Step::AddDevice { name } => {
+                let mut device = rtnetlink::LinkIfb::new(name).build();
+                (device.header.flags, device.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
+                self.tell(Message::NewLink(device), NEW).await
+            }
+            Step::DeleteDevice { index } => gone(self.tell(Message::DelLink(device(*index)), 0).await),
+            Step::Label { index, text } => {
+                let mut device = device(*index);
+                device.attributes.push(LinkAttribute::IfAlias(text.clone()));
+                self.tell(Message::SetLink(device), 0).await
+            }
+            Step::Shape { index, kind, options } => {
+                let root = control(*index, 0x0001_0000, ROOT, kind, Some(options.clone()));
+                self.tell(Message::NewQueueDiscipline(root), NLM_F_CREATE | NLM_F_REPLACE).await
+            }
+            Step::AddHooks { index } => {
+                let hooks = control(*index, HOOKS_HANDLE, HOOKS_PARENT, HOOKS, None);
+                self.tell(Message::NewQueueDiscipline(hooks), NEW).await
+            }
+            Step::DeleteHooks { index } => {
+                let hooks = control(*index, HOOKS_HANDLE, HOOKS_PARENT, HOOKS, None);
+                gone(self.tell(Message::DelQueueDiscipline(hooks), 0).await)
+            }
+            Step::AddFilter { at, program, device } => {
+                let filter = filter(at, Some(wire::redirecting(program, *device)));
+                self.tell(Message::NewTrafficFilter(filter), NEW).await
+            }
+            Step::DeleteFilter { at } => {
+                gone(self.tell(Message::DelTrafficFilter(filter(at, None)), 0).await)
+            }
+        }
+    }
+}
+
+/// What was not there is as good as taken away.
+fn gone(outcome: io::Result<()>) -> io::Result<()> {
+    use rustix::io::Errno;
+    match outcome {
+        Err(error)
+            if [Errno::NOENT, Errno::NODEV]
+                .iter()
+                .any(|gone| error.raw_os_error() == Some(gone.raw_os_error())) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn device(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn control(index: u32, handle: u32, parent: u32, kind: &str, options: Option<Vec<u8>>) -> TcMessage {
+    let mut message = TcMessage::with_index(index.cast_signed());
+    message.header.handle = TcHandle::from(handle);
+    message.header.parent = TcHandle::from(parent);
+    message.attributes.push(TcAttribute::Kind(kind.to_owned()));
+    message.attributes.extend(options.map(|bytes| TcAttribute::Other(DefaultNla::new(OPTIONS, bytes))));
+    message
+}
+
+fn filter(at: &Place, options: Option<Vec<u8>>) -> TcMessage {
+    let mut message = control(at.index, at.handle, hook(at.way), "bpf", options);
+    message.header.info = u32::from(at.pref) << 16 | ALL;
+    message
+}
+
+fn hook(way: Way) -> u32 {
+    if way == Way::Out { LEAVING } else { ARRIVING }
+}
+
+impl Session for Opened {
+    fn links(&self) -> Pending<'_, io::Result<Vec<Link>>> {
+        Box::pin(async {
+            let answers = self.ask(Message::GetLink(LinkMessage::default()), NLM_F_DUMP).await?;
+            let links = answers.into_iter().filter_map(|answer| match answer {
+                Message::NewLink(message) => Some(link(message)),
+                _ => None,
+            });
+            Ok(links.collect())
+        })
+    }
+
+    fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
+        Box::pin(async move {
+            let mut message = RouteMessage::default();
+            let (family, bits, address) = match to {
+                IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+                IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+            };
+            message.header.address_family = family;
+            message.header.destination_prefix_length = bits;
+            message.attributes.push(RouteAttribute::Destination(address));
+            let answers = self.ask(Message::GetRoute(message), 0).await?;
+            let leaves = answers.into_iter().find_map(|answer| match answer {
+                Message::NewRoute(route) => route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
+                    _ => None,
+                }),
+                _ => None,
+            });
+            leaves.ok_or_else(|| io::Error::other("its route names no interface"))
+        })
+    }
+
+    fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {
+        Box::pin(async move {
+            let all = TcMessage::with_index(index.cast_signed());
+            let answers = self.ask(Message::GetQueueDiscipline(all), NLM_F_DUMP).await?;
+            // Some kernels tell those of every interface, whatever was asked.
+            let own = answers.into_iter().filter_map(|answer| match answer {
+                Message::NewQueueDiscipline(one) if one.header.index == index.cast_signed() => {
+                    Some(qdisc(one))
+                }
+                _ => None,
+            });
+            Ok(own.collect())
+        })
+    }
+
+    fn filters(&self, index: u32, way: Way) -> Pending<'_, io::Result<Vec<Filter>>> {
+        Box::pin(async move {
+            let mut all = TcMessage::with_index(index.cast_signed());
+            all.header.parent = TcHandle::from(hook(way));
+            let answers = self.ask(Message::GetTrafficFilter(all), NLM_F_DUMP).await?;
+            let own = answers.into_iter().filter_map(|answer| match answer {
+                Message::NewTrafficFilter(one) => Some(Filter {
+                    kind: kind(&one.attributes),
+                    pref: (one.header.info >> 16) as u16,
+                    handle: one.header.handle.into(),
+                    packets: wire::handed_on(&options(&one.attributes)),
+                }),
+                _ => None,
+            });
+            Ok(own.collect())
+        })
+    }
+
+    fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
+        Box::pin(self.make(step))
+    }
+}
+
+fn link(message: LinkMessage) -> Link {
+    let mut link = Link { index: message.header.index, ..Link::default() };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Stats64(stats) => {
+                link.packets = (stats.rx_packets, stats.tx_packets);
+                link.bytes = (stats.rx_bytes, stats.tx_bytes);
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn kind(attributes: &[TcAttribute]) -> String {
+    let kind = attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Kind(kind) => Some(kind.clone()),
+        _ => None,
+    });
+    kind.unwrap_or_default()
+}
+
+/// The bytes of the options, whatever rtnetlink makes of them.
+fn options(attributes: &[TcAttribute]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for attribute in attributes {
+        let TcAttribute::Options(options) = attribute else { continue };
+        for option in options {
+            // What it does not know is whole; what it knows has been taken apart.
+            if !matches!(option, TcOption::Other(other) if other.kind() == OPTIONS) {
+                let mut bytes = vec![0; option.buffer_len()];
+                option.emit(&mut bytes);
+                out.extend(bytes);
+                continue;
+            }
+            let mut bytes = vec![0; option.value_len()];
+            option.emit_value(&mut bytes);
+            out.extend(bytes);
+        }
+    }
+    out
+}
+
+fn qdisc(message: TcMessage) -> Qdisc {
+    let mut qdisc = Qdisc {
+        kind: kind(&message.attributes),
+        handle: message.header.handle.into(),
+        parent: message.header.parent.into(),
+        options: options(&message.attributes),
+        ..Qdisc::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            TcAttribute::Stats2(stats) => {
+                for part in stats {
+                    match part {
+                        TcStats2::Basic(basic) => {
+                            qdisc.bytes = basic.bytes;
+                            qdisc.packets = u64::from(basic.packets);
+                        }
+                        TcStats2::Queue(queue) => {
+                            qdisc.drops = u64::from(queue.drops);
+                            qdisc.waiting = u64::from(queue.qlen);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    qdisc
+}

@@ -1,0 +1,184 @@
+//! The kernel's network configuration, by netlink: the only files that name rtnetlink.
+//!
+//! [`Network`] is the port through which injectors see and change it; [`host::Kernel`] is the real one. A [`Session`]
+//! is one namespace, locked against every other squall process as long as it lives, so that what is read in it still
+//! holds when it is changed. Every request has a deadline, every answer a bound.
+
+pub mod host;
+mod label;
+mod probe;
+mod space;
+pub mod wire;
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Pending;
+use crate::sys::aim::{Instruction, Way};
+
+pub use label::Label;
+pub use probe::Feature;
+
+/// One network namespace: where it was found, and which one it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// Its file when it was found.
+    pub path: PathBuf,
+    /// The number by which the kernel tells it from all others that live.
+    pub inode: u64,
+}
+
+/// One interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Its number: never given again while the namespace lives, unless all numbers have been used.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The free text that anybody may attach to it.
+    pub alias: String,
+    /// Packets that it has taken in and given out.
+    pub packets: (u64, u64),
+    /// Bytes that it has taken in and given out.
+    pub bytes: (u64, u64),
+}
+
+/// One queueing discipline.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Qdisc {
+    /// Such as `netem`.
+    pub kind: String,
+    /// Its handle.
+    pub handle: u32,
+    /// Where it hangs.
+    pub parent: u32,
+    /// Its options, as the kernel tells them.
+    pub options: Vec<u8>,
+    /// Packets that it has dropped.
+    pub drops: u64,
+    /// Packets that wait in it.
+    pub waiting: u64,
+    /// Packets that have left it. A large one that a card would cut counts as many.
+    pub packets: u64,
+    /// Bytes that have left it.
+    pub bytes: u64,
+}
+
+/// One filter of a hook.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Such as `bpf`.
+    pub kind: String,
+    /// Its place in the order.
+    pub pref: u16,
+    /// Its number among those of its place; 0 for the place itself.
+    pub handle: u32,
+    /// Packets that it has handed on. A large one that a card would cut counts as many.
+    pub packets: u64,
+}
+
+/// One change of the configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Makes an intermediate device, and takes it up.
+    AddDevice {
+        /// Its name.
+        name: String,
+    },
+    /// Removes a device.
+    DeleteDevice {
+        /// Which.
+        index: u32,
+    },
+    /// Attaches a text to a device.
+    Label {
+        /// Which.
+        index: u32,
+        /// The text.
+        text: String,
+    },
+    /// Gives a device its root qdisc, or other options to the one that it has, which keeps its packets.
+    Shape {
+        /// Which device.
+        index: u32,
+        /// The qdisc's kind.
+        kind: &'static str,
+        /// Its options.
+        options: Vec<u8>,
+    },
+    /// Adds the hooks of an interface, unless it has them.
+    AddHooks {
+        /// Which interface.
+        index: u32,
+    },
+    /// Removes the hooks of an interface, and all filters on them.
+    DeleteHooks {
+        /// Which interface.
+        index: u32,
+    },
+    /// Hands the packets that a program picks to another device.
+    AddFilter {
+        /// Where.
+        at: Place,
+        /// What the program says of a packet.
+        program: Vec<Instruction>,
+        /// Where to.
+        device: u32,
+    },
+    /// Removes that filter.
+    DeleteFilter {
+        /// Where.
+        at: Place,
+    },
+}
+
+/// Where a filter is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The interface.
+    pub index: u32,
+    /// The hook.
+    pub way: Way,
+    /// The place in the order.
+    pub pref: u16,
+    /// The number there.
+    pub handle: u32,
+}
+
+/// The kind of the qdisc that gives an interface its hooks.
+pub const HOOKS: &str = "clsact";
+/// The parent of a device's root qdisc.
+pub const ROOT: u32 = u32::MAX;
+
+/// The port to the kernel's network configuration.
+pub trait Network: std::fmt::Debug + Send + Sync {
+    /// The namespace whose file this is.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Opens a namespace, even if its file is gone but something still lives in it; none if nothing does.
+    fn enter<'a>(&'a self, space: &'a Space) -> Pending<'a, io::Result<Option<Box<dyn Session>>>>;
+
+    /// What the kernel can do, tried in a namespace of its own that ends with the trial.
+    fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>>;
+}
+
+/// One namespace, locked.
+pub trait Session: std::fmt::Debug + Send + Sync {
+    /// Every interface.
+    fn links(&self) -> Pending<'_, io::Result<Vec<Link>>>;
+
+    /// The number of the interface by which packets to this address leave.
+    fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>>;
+
+    /// The qdiscs of an interface.
+    fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>>;
+
+    /// The filters of one hook of an interface; none if it has no hooks.
+    fn filters(&self, index: u32, way: Way) -> Pending<'_, io::Result<Vec<Filter>>>;
+
+    /// Makes one change. Taking away what is not there is no error.
+    fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>>;
+}

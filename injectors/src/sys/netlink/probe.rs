@@ -1,0 +1,50 @@
+//! What the kernel can do: each feature is tried for real in a namespace that nobody else sees and that ends with it.
+
+use std::time::Duration;
+
+use super::wire::Bucket;
+use super::{Place, Session, Step};
+use crate::sys::aim::{Aim, Way};
+use crate::sys::netem::Netem;
+
+/// One feature of the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// As the kernel calls it.
+    pub name: &'static str,
+    /// Why it does not work; none if it does.
+    pub lack: Option<String>,
+}
+
+const DEVICE: &str = "sqprobe";
+
+/// Tries everything that network faults need.
+pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
+    let mut found = Vec::new();
+    let mut note = |name, tried: &std::io::Result<()>| {
+        found.push(Feature { name, lack: tried.as_ref().err().map(ToString::to_string) });
+    };
+    note("ifb", &session.change(&Step::AddDevice { name: DEVICE.to_owned() }).await);
+    let links = session.links().await.unwrap_or_default();
+    let index = |name: &str| links.iter().find(|link| link.name == name).map_or(0, |link| link.index);
+    let (device, loopback) = (index(DEVICE), index("lo"));
+    // Qdiscs are tried on the loopback, which is always there.
+    let shape = |kind, options| Step::Shape { index: loopback, kind, options };
+    let netem = session.change(&shape("netem", Netem::default().encode())).await;
+    note("netem", &netem);
+    let bucket = Bucket { bytes: 125_000, burst: 3000, wait: Duration::from_millis(100) };
+    if netem.is_err() {
+        // On top of a netem of the same place, another kind would be refused for its own reasons.
+        note("tbf", &session.change(&shape("tbf", bucket.encode())).await);
+    } else {
+        note(
+            "tbf",
+            &session.change(&Step::Shape { index: device, kind: "tbf", options: bucket.encode() }).await,
+        );
+    }
+    note("clsact", &session.change(&Step::AddHooks { index: loopback }).await);
+    let at = Place { index: loopback, way: Way::Out, pref: 1, handle: 1 };
+    let program = Aim::default().program(Way::Out);
+    note("cls_bpf and act_mirred", &session.change(&Step::AddFilter { at, program, device }).await);
+    found
+}

@@ -1,0 +1,365 @@
+//! Traffic as a target: which packets of which interface are hit. Pure; the interface is looked up when a run prepares.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::about::{Param, ParamKind, Presence};
+use crate::sys::aim::{Aim, Exempt, Network, PARTS_MAX, Protocol, Way};
+
+/// The port of SSH: whoever came by it must be able to leave by it.
+const SSH: u16 = 22;
+
+/// Packets that are hit, wherever they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The namespace.
+    pub space: Whose,
+    /// The interface; the one that leads to [`Traffic::to`], if absent.
+    pub interface: Option<String>,
+    /// Which way they go.
+    pub direction: Direction,
+    /// Networks of the other side; any, if empty.
+    pub to: Vec<Network>,
+    /// Ports of the other side; any, if empty.
+    pub ports: Vec<Ports>,
+    /// Ports of this side; any, if empty.
+    pub local_ports: Vec<Ports>,
+    /// The protocol.
+    pub protocol: Option<Protocol>,
+    /// Networks of other sides that are never hit.
+    pub protect: Vec<Network>,
+}
+
+/// Whose network it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whose {
+    /// The one in which squall runs.
+    Own,
+    /// A named namespace, as `ip netns` lists them.
+    Named(String),
+    /// That of a process.
+    Process(u32),
+}
+
+/// Which way packets go, as the owner of the interface sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To others.
+    Out,
+    /// From others.
+    In,
+    /// Both.
+    Both,
+}
+
+/// Ports from one to another, ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ports {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+const fn text(name: &'static str, help: &'static str) -> Param {
+    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
+}
+
+/// The parameters that say which packets are meant.
+pub const SELECTORS: &[Param] = &[
+    text("interface", "interface whose packets are hit; found from the route if only to is written"),
+    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32"),
+    Param {
+        name: "direction",
+        kind: ParamKind::Choice(&["out", "in", "both"]),
+        presence: Presence::Default("out"),
+        help: "out (what leaves by the interface), in (what arrives) or both",
+    },
+    text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
+    text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
+    Param {
+        name: "protocol",
+        kind: ParamKind::Choice(&["tcp", "udp", "icmp"]),
+        presence: Presence::Optional,
+        help: "tcp, udp (and so QUIC) or icmp; without one, all of IP",
+    },
+    text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall"),
+    Param {
+        name: "pid",
+        kind: ParamKind::Int { min: 1, max: 4_194_304 },
+        presence: Presence::Optional,
+        help: "the network namespace of this process, such as one of a container",
+    },
+    text(
+        "protect",
+        "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
+    ),
+];
+
+/// The parameter that is wrong, if it is one, and what is wrong with it.
+pub type Mistake = (Option<&'static str>, String);
+
+impl Traffic {
+    /// Reads the parameters of [`SELECTORS`].
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
+        let get = |name: &str| given.get(name).map(String::as_str);
+        let space = match (get("netns"), get("pid")) {
+            (None, None) => Whose::Own,
+            (Some(name), None) if is_name(name) => Whose::Named(name.to_owned()),
+            (Some(_), None) => {
+                return Err((Some("netns"), "a namespace is named without slashes".to_owned()));
+            }
+            (None, Some(pid)) => match pid.parse() {
+                Ok(pid) => Whose::Process(pid),
+                Err(_) => return Err((Some("pid"), format!("`{pid}` is no process id"))),
+            },
+            (Some(_), Some(_)) => return Err((Some("pid"), "write either netns or pid".to_owned())),
+        };
+        let interface = get("interface").map(str::to_owned);
+        if interface.as_deref().is_some_and(|name| !is_name(name) || name.len() > 15) {
+            return Err((
+                Some("interface"),
+                "an interface has a name of 1 to 15 bytes without slashes".to_owned(),
+            ));
+        }
+        let traffic = Self {
+            space,
+            interface,
+            direction: match get("direction") {
+                None | Some("out") => Direction::Out,
+                Some("in") => Direction::In,
+                Some("both") => Direction::Both,
+                Some(other) => {
+                    return Err((Some("direction"), format!("`{other}` is not one of out, in, both")));
+                }
+            },
+            to: list("to", get("to"), str::parse)?,
+            ports: list("ports", get("ports"), ports)?,
+            local_ports: list("local-ports", get("local-ports"), ports)?,
+            protocol: match get("protocol") {
+                None => None,
+                Some("tcp") => Some(Protocol::Tcp),
+                Some("udp") => Some(Protocol::Udp),
+                Some("icmp") => Some(Protocol::Icmp),
+                Some(other) => {
+                    return Err((Some("protocol"), format!("`{other}` is not one of tcp, udp, icmp")));
+                }
+            },
+            protect: list("protect", get("protect"), str::parse)?,
+        };
+        traffic.check()
+    }
+
+    fn check(self) -> Result<Self, Mistake> {
+        let ported = !self.ports.is_empty() || !self.local_ports.is_empty();
+        if self.interface.is_none() && self.to.is_empty() {
+            return Err((None, "it is aimed at nothing: write `interface`, `to` or both".to_owned()));
+        }
+        if ported && self.protocol == Some(Protocol::Icmp) {
+            return Err((Some("protocol"), "icmp has no ports".to_owned()));
+        }
+        let parts = self.aim().parts();
+        if parts > PARTS_MAX {
+            return Err((
+                None,
+                format!("{parts} networks, ports and exemptions do not fit into one filter of {PARTS_MAX}"),
+            ));
+        }
+        Ok(self)
+    }
+
+    /// The packets, without their way. SSH and what is protected are never among them.
+    pub fn aim(&self) -> Aim {
+        let range = |ports: &Ports| ports.first..=ports.last;
+        let ssh = Exempt { peer: None, port: Some(SSH) };
+        let protected = self.protect.iter().map(|network| Exempt { peer: Some(*network), port: None });
+        Aim {
+            peers: self.to.clone(),
+            locals: Vec::new(),
+            protocol: self.protocol,
+            peer_ports: self.ports.iter().map(range).collect(),
+            local_ports: self.local_ports.iter().map(range).collect(),
+            exempt: std::iter::once(ssh).chain(protected).collect(),
+        }
+    }
+
+    /// The ways of its packets.
+    pub fn ways(&self) -> &'static [Way] {
+        match self.direction {
+            Direction::Out => &[Way::Out],
+            Direction::In => &[Way::In],
+            Direction::Both => &[Way::Out, Way::In],
+        }
+    }
+
+    /// What it occupies of an interface, as far as a plan can tell: one word for each way.
+    pub fn slots(&self) -> Vec<String> {
+        let whole = Self { direction: Direction::Out, ..self.clone() };
+        self.ways().iter().map(|way| format!("{whole} {way:?}").to_lowercase()).collect()
+    }
+
+    /// Whether another aim shares an interface and a way with this one, as far as a plan can tell, without being the same.
+    pub fn crosses(&self, other: &Self) -> bool {
+        let apart = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
+        self.space == other.space
+            && !apart(&self.interface, &other.interface)
+            && self.ways().iter().any(|way| other.ways().contains(way))
+            && (self.aim() != other.aim() || self.interface != other.interface)
+    }
+}
+
+impl Whose {
+    /// Files of the namespace, the likeliest first.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Own => vec!["/proc/self/ns/net".into()],
+            Self::Named(name) => ["/run/netns", "/var/run/netns"]
+                .iter()
+                .map(|folder| PathBuf::from(folder).join(name))
+                .collect(),
+            Self::Process(pid) => vec![format!("/proc/{pid}/ns/net").into()],
+        }
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty()
+        && !matches!(text, "." | "..")
+        && !text.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control())
+}
+
+fn list<T: Ord>(
+    name: &'static str,
+    text: Option<&str>,
+    item: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Mistake> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let items: Result<Vec<T>, String> = text.split(',').map(|one| item(one.trim())).collect();
+    let mut items = items.map_err(|error| (Some(name), error))?;
+    // The same aim, however it is written, is the same aim.
+    items.sort();
+    items.dedup();
+    Ok(items)
+}
+
+fn ports(text: &str) -> Result<Ports, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse(), last.trim().parse()) {
+        (Ok(first), Ok(last)) if 0 < first && first <= last => Ok(Ports { first, last }),
+        _ => Err(format!("`{text}` is neither a port such as 443 nor a range such as 8000-8100")),
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.interface.as_deref().unwrap_or("the interface"))?;
+        match &self.space {
+            Whose::Own => {}
+            Whose::Named(name) => write!(f, " in netns {name}")?,
+            Whose::Process(pid) => write!(f, " of process {pid}")?,
+        }
+        match self.direction {
+            Direction::Out => {}
+            Direction::In => f.write_str(", inbound")?,
+            Direction::Both => f.write_str(", both ways")?,
+        }
+        words(f, " to ", &self.to)?;
+        words(f, " port ", &self.ports)?;
+        words(f, " local port ", &self.local_ports)?;
+        match self.protocol {
+            None => {}
+            Some(Protocol::Tcp) => f.write_str(" tcp")?,
+            Some(Protocol::Udp) => f.write_str(" udp")?,
+            Some(Protocol::Icmp) => f.write_str(" icmp")?,
+        }
+        words(f, " sparing ", &self.protect)
+    }
+}
+
+fn words<T: fmt::Display>(f: &mut fmt::Formatter<'_>, first: &str, items: &[T]) -> fmt::Result {
+    let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
+    if texts.is_empty() { Ok(()) } else { write!(f, "{first}{}", texts.join(",")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[(&'static str, &str)]) -> Result<Traffic, Mistake> {
+        Traffic::read(&given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect())
+    }
+
+    #[test]
+    fn an_aim_reads_as_it_was_written_and_order_does_not_matter() {
+        let given =
+            [("netns", "a"), ("to", "10.0.0.3, 10.0.0.2"), ("ports", "8000-8100,443"), ("protocol", "tcp")];
+        let traffic = read(&given).unwrap();
+        assert_eq!(
+            traffic.to_string(),
+            "the interface in netns a to 10.0.0.2,10.0.0.3 port 443,8000-8100 tcp"
+        );
+        let other = read(&[
+            ("netns", "a"),
+            ("to", "10.0.0.2,10.0.0.3"),
+            ("ports", "443,8000-8100"),
+            ("protocol", "tcp"),
+        ]);
+        assert_eq!(traffic, other.unwrap());
+        assert_eq!(traffic.ways(), [Way::Out]);
+        assert_eq!(traffic.slots().len(), 1);
+        let both = read(&[("interface", "eth0"), ("direction", "both")]).unwrap();
+        assert_eq!((both.to_string().as_str(), both.slots().len()), ("eth0, both ways", 2));
+        let out = read(&[("interface", "eth0")]).unwrap();
+        assert!(both.slots().contains(&out.slots()[0]), "one way is a part of both");
+    }
+
+    #[test]
+    fn ssh_and_what_is_protected_are_exempt_from_every_aim() {
+        let aim = read(&[("interface", "eth0"), ("protect", "10.9.0.0/16")]).unwrap().aim();
+        assert_eq!(aim.exempt[0], Exempt { peer: None, port: Some(22) });
+        assert_eq!(aim.exempt[1], Exempt { peer: Some("10.9.0.0/16".parse().unwrap()), port: None });
+    }
+
+    #[test]
+    fn what_cannot_be_an_aim_is_refused_by_the_name_of_its_parameter() {
+        let wrong = |given: &[(&'static str, &str)]| read(given).unwrap_err().0;
+        assert_eq!(wrong(&[]), None);
+        assert_eq!(wrong(&[("netns", "../x"), ("to", "10.0.0.1")]), Some("netns"));
+        assert_eq!(wrong(&[("netns", "a"), ("pid", "3"), ("to", "10.0.0.1")]), Some("pid"));
+        assert_eq!(wrong(&[("interface", "a-name-far-too-long")]), Some("interface"));
+        assert_eq!(wrong(&[("to", "10.0.0.1/8")]), Some("to"));
+        assert_eq!(wrong(&[("to", "example.org")]), Some("to"));
+        assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "9-1")]), Some("ports"));
+        assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "1"), ("protocol", "icmp")]), Some("protocol"));
+    }
+
+    #[test]
+    fn unequal_aims_cross_where_they_share_an_interface_and_a_way() {
+        let a = read(&[("interface", "eth0"), ("to", "10.0.0.1")]).unwrap();
+        let crosses = |given: &[(&'static str, &str)]| a.crosses(&read(given).unwrap());
+        assert!(!a.crosses(&a));
+        assert!(crosses(&[("interface", "eth0")]));
+        assert!(crosses(&[("to", "10.0.0.1")]), "it may be the same interface");
+        assert!(!crosses(&[("interface", "eth0"), ("direction", "in")]));
+        assert!(!crosses(&[("interface", "eth1"), ("to", "10.0.0.1")]));
+        assert!(!crosses(&[("interface", "eth0"), ("netns", "a")]));
+    }
+}
