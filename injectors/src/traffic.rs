@@ -176,6 +176,17 @@ impl Traffic {
         Ok(self)
     }
 
+    /// The same, but for these networks of other sides.
+    ///
+    /// # Errors
+    /// They are too many for one filter.
+    pub fn sparing(mut self, networks: &[Network]) -> Result<Self, Mistake> {
+        self.protect.extend(networks);
+        self.protect.sort();
+        self.protect.dedup();
+        self.check()
+    }
+
     /// The packets, without their way. SSH and what is protected are never among them.
     pub fn aim(&self) -> Aim {
         let range = |ports: &Ports| ports.first..=ports.last;

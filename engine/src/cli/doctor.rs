@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use injectors::registry::INJECTORS;
 use injectors::sys::host as system;
+use injectors::sys::netlink::Network as _;
 use injectors::sys::proc::{Host, Procs};
 use serde::Serialize;
 use serde_json::json;
@@ -34,13 +35,14 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
         ports(),
         standing(),
     ];
+    let network = network();
     let well = findings.iter().all(|finding| finding.ok);
     let faults: Vec<_> = INJECTORS
         .iter()
         .map(|injector| json!({"fault": injector.about().name, "needs": injector.about().needs}))
         .collect();
     if out.json {
-        out.document(&json!({"ok": well, "findings": findings, "faults": faults}));
+        out.document(&json!({"ok": well, "findings": findings, "network": network, "faults": faults}));
     } else {
         let mut text = String::new();
         for finding in &findings {
@@ -50,6 +52,11 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
                 finding.what,
                 finding.says
             );
+        }
+        text += "\nwhat the kernel has for network faults\n";
+        for feature in &network {
+            let word = if feature.ok { "ok  " } else { "none" };
+            text += &format!("{word} {:<22} {}\n", feature.what, feature.says);
         }
         text += "\nfaults on this host\n";
         for injector in INJECTORS {
@@ -147,6 +154,22 @@ fn files() -> Finding {
         Err(format!("only {says}: a load may run out; raise it with `ulimit -n 65536`"))
     };
     finding("open files", looked)
+}
+
+/// What network faults need of the kernel, tried for real. What is missing is no fault of the host.
+fn network() -> Vec<Finding> {
+    let kernel = injectors::sys::netlink::host::Kernel;
+    let tried = super::out::runtime().and_then(|runtime| runtime.block_on(kernel.features()));
+    match tried {
+        Ok(features) => features
+            .into_iter()
+            .map(|feature| {
+                let lack = feature.lack.map_or(Ok("works".to_owned()), |why| Err(format!("missing: {why}")));
+                finding(feature.name, lack)
+            })
+            .collect(),
+        Err(error) => vec![finding("network namespaces", Err(format!("{error}; network faults need root")))],
+    }
 }
 
 fn ports() -> Finding {

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
 use injectors::target::{Scope, Target, TargetKind};
+use injectors::traffic::Traffic;
 use injectors::units::Share;
 use injectors::{About, Args, Injector, registry};
 
@@ -238,6 +239,10 @@ fn ways(kind: TargetKind) -> String {
         }
         TargetKind::Relay => "aim it by `service` (with `pick`), `instance` or `relay`".to_owned(),
         TargetKind::Pop => "aim it by `pop`".to_owned(),
+        TargetKind::Traffic => {
+            "aim it by `interface`, `to` or both, and narrow it by `direction`, `ports`, `local-ports`, `protocol`"
+                .to_owned()
+        }
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
@@ -253,6 +258,9 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     let refuse = |name: &'static str, message: &str| Err((Some(name), message.to_owned()));
     if about.target == TargetKind::Nothing {
         return Ok(Selector::Exactly(Target::Nothing));
+    }
+    if about.target == TargetKind::Traffic {
+        return Traffic::read(given).map(|traffic| Selector::Exactly(Target::Traffic(traffic)));
     }
     let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();
     let anchor = match anchors.as_slice() {

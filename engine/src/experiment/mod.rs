@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use injectors::secrets::Secrets;
+use injectors::sys::aim::Network;
 use injectors::target::Protocol;
 use injectors::{Args, Injector};
 use reports::record::{Objective, Phase};
@@ -58,6 +59,8 @@ pub struct Experiment {
     pub topology: Option<Topology>,
     /// Relays that the run starts.
     pub relays: Vec<RelayDecl>,
+    /// Networks that no network fault may hit.
+    pub protect: Vec<Network>,
     /// Time at the start that is not judged.
     pub warm_up: Duration,
     /// What is sent.
@@ -86,6 +89,7 @@ impl Experiment {
             lab: topology.as_ref().map(|_| LabOptions::default()),
             topology,
             relays: Vec::new(),
+            protect: Vec::new(),
             warm_up: Duration::ZERO,
             load: Vec::new(),
             objectives: Vec::new(),

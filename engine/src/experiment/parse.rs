@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use injectors::secrets::Secrets;
+use injectors::sys::aim::Network;
 use injectors::target::Protocol;
 use injectors::units::{Share, Span};
 
@@ -130,6 +131,7 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
     let allowed = fields.optional("allow-hosts").map(|node| allowed_hosts(reader, node)).unwrap_or_default();
     let lab = fields.optional("lab").and_then(|node| lab(reader, node));
     let topology = topology_of(reader, &fields, lab.is_some(), sources);
+    let protect = fields.optional("protect").map(|node| protected(reader, node)).unwrap_or_default();
     let relays = fields.optional("relays").map(|node| relays(reader, node, &allowed)).unwrap_or_default();
     let loads = fields.required("load", "an experiment");
     let loads_read = loads.map(|node| load::read(reader, node, sources)).unwrap_or_default();
@@ -164,6 +166,7 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
         lab,
         topology,
         relays,
+        protect,
         warm_up,
         load: loads_read,
         objectives,
@@ -318,6 +321,11 @@ fn check_address(reader: &Reader<'_>, node: NodeId, what: &str, text: &str, allo
         return false;
     }
     check_host(reader, node, host, allowed)
+}
+
+/// Networks that no network fault may hit.
+fn protected(reader: &Reader<'_>, node: &Node) -> Vec<Network> {
+    reader.list(node, "protect").iter().filter_map(|item| reader.parse(item, "protect")).collect()
 }
 
 /// Every URL must lead to this machine unless `allow-hosts` names its host.

@@ -58,6 +58,7 @@ fn top_level() -> Value {
         "topology": text("file with services, instances and dependencies"),
         "allow-hosts": {"type": "array", "items": reference("text"), "description": "hosts beyond this machine that may be loaded"},
         "relays": named("relay"),
+        "protect": {"type": "array", "items": reference("text"), "description": "addresses and networks of other sides that no network fault hits, besides SSH"},
         "warm-up": reference("duration"),
         "load": named("load"),
         "objectives": named("objective"),

@@ -138,6 +138,22 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                 }
                 let number = injections.len() as u32 + 1;
                 let planned = planned(number, step, used, target, service, seed);
+                if let Some(other) = injections.iter().find(|other| crossing(other, &planned)) {
+                    let message = format!(
+                        "{} on {} would cross {} on {} at {}s",
+                        planned.fault,
+                        planned.target,
+                        other.fault,
+                        other.target,
+                        planned.at_s.max(other.at_s)
+                    );
+                    let help = Some(
+                        "two aims on one interface the same way could mean one packet: give both the same aim, or \
+                         move one"
+                            .to_owned(),
+                    );
+                    mistakes.push(Mistake { node: Some(used.node), message, help });
+                }
                 if let Some(other) = injections.iter().find(|other| clash(other, &planned)) {
                     let message = format!(
                         "{} on {} would overlap with {} on the same target at {}s",
@@ -184,7 +200,7 @@ fn planned(
         },
         undo: used.injector.undoes(&used.args, &target),
         proof: about.proof.to_owned(),
-        claims: vec![select::claim(used.injector, &used.args, &target)],
+        claims: select::claims(used.injector, &used.args, &target),
         effect: about.effect,
         seed: draw(seed, 1000 + u64::from(number)),
         args: used.args.clone(),
@@ -199,9 +215,20 @@ fn check(used: &FaultUse, target: &Target) -> Result<(), Vec<String>> {
     if used.whole { used.injector.check(&used.args, target) } else { Ok(()) }
 }
 
+fn overlap(a: &PlannedInjection, b: &PlannedInjection) -> bool {
+    a.at_s < b.at_s + b.for_s && b.at_s < a.at_s + a.for_s
+}
+
+/// Whether two network faults with different aims could meet on one interface.
+fn crossing(a: &PlannedInjection, b: &PlannedInjection) -> bool {
+    match (&a.target, &b.target) {
+        (Target::Traffic(one), Target::Traffic(other)) => overlap(a, b) && one.crosses(other),
+        _ => false,
+    }
+}
+
 fn clash(a: &PlannedInjection, b: &PlannedInjection) -> bool {
-    let overlap = a.at_s < b.at_s + b.for_s && b.at_s < a.at_s + a.for_s;
-    overlap && a.claims.iter().any(|claim| b.claims.contains(claim))
+    overlap(a, b) && a.claims.iter().any(|claim| b.claims.contains(claim))
 }
 
 fn assemble(experiment: &Experiment, seed: u64, injections: Vec<PlannedInjection>) -> Plan {

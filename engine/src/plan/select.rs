@@ -32,7 +32,14 @@ pub(super) fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Re
         }
         Selector::Exactly(target) => {
             check_exact(experiment, kind, target)?;
-            Ok(vec![(target.clone(), None)])
+            let target = match target {
+                Target::Traffic(traffic) => {
+                    let spared = traffic.clone().sparing(&experiment.protect);
+                    Target::Traffic(spared.map_err(|(_, message)| (message, None))?)
+                }
+                other => other.clone(),
+            };
+            Ok(vec![(target, None)])
         }
     }
 }
@@ -114,13 +121,17 @@ fn check_exact(experiment: &Experiment, kind: TargetKind, target: &Target) -> Re
     }
 }
 
-/// What an injection occupies, as far as a plan can tell: a process as a whole, one kind of fault of a relay, a PoP.
-pub(super) fn claim(injector: &dyn Injector, args: &Args, target: &Target) -> String {
+/// What an injection occupies, as far as a plan can tell: a process as a whole, one kind of fault of a relay, a PoP, one
+/// kind of fault of packets on their way.
+pub(super) fn claims(injector: &dyn Injector, args: &Args, target: &Target) -> Vec<String> {
     let about = injector.about();
-    match about.target {
+    if let Target::Traffic(traffic) = target {
+        return traffic.slots().into_iter().map(|slot| format!("{} of {slot}", about.name)).collect();
+    }
+    vec![match about.target {
         TargetKind::Process => format!("process of {target}"),
         TargetKind::Relay => format!("{} of the relay before {target}", about.name),
         TargetKind::Pop => format!("weight of {target}"),
-        TargetKind::Nothing => format!("{} {}", about.name, args.line()),
-    }
+        TargetKind::Traffic | TargetKind::Nothing => format!("{} {}", about.name, args.line()),
+    }]
 }

@@ -316,7 +316,11 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         status: status_name(proof.status).to_owned(),
         measured: proof.measured.clone(),
     });
-    if !stuck {
+    // What packets feel is seen while they flow: a silence at the end takes nothing back.
+    let fades = planned.injector.about().target == TargetKind::Traffic
+        && proof.status == ProofStatus::Unproven
+        && seen.is_some();
+    if !stuck && !fades {
         *seen = Some(proof);
     }
 }

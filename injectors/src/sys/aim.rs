@@ -8,7 +8,7 @@
 //! without ports, or a header that is cut short, is hit only by aims that do not ask for ports.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,26 @@ impl Aim {
             + self.peer_ports.len()
             + self.local_ports.len()
             + 2 * self.exempt.len()
+    }
+
+    /// Whether a TCP packet is hit: the plain meaning of [`Aim::program`].
+    pub fn hits_tcp(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+        let within = |networks: &[Network], address| {
+            networks.is_empty() || networks.iter().any(|network| network.contains(address))
+        };
+        let among = |ranges: &[RangeInclusive<u16>], port| {
+            ranges.is_empty() || ranges.iter().any(|range| range.contains(&port))
+        };
+        let spared = self.exempt.iter().any(|exempt| {
+            exempt.peer.is_none_or(|network| network.contains(peer.ip()))
+                && exempt.port.is_none_or(|port| [peer.port(), local.port()].contains(&port))
+        });
+        !spared
+            && matches!(self.protocol, None | Some(Protocol::Tcp))
+            && within(&self.peers, peer.ip())
+            && within(&self.locals, local.ip())
+            && among(&self.peer_ports, peer.port())
+            && among(&self.local_ports, local.port())
     }
 
     /// The program that returns all ones for packets that are hit, going this way, and zero for all others.

@@ -206,6 +206,11 @@ proptest! {
         let hit = interpret(&aim.program(way), packet.ethertype(), &packet.bytes());
         prop_assert_eq!(hit == HIT, meant(&aim, way, &packet));
         prop_assert!(hit == HIT || hit == MISS);
+        if packet.protocol == 6 && !packet.fragment {
+            let (source, target) = ((packet.source, packet.ports.0).into(), (packet.target, packet.ports.1).into());
+            let (peer, local) = if way == Way::Out { (target, source) } else { (source, target) };
+            prop_assert_eq!(aim.hits_tcp(peer, local), hit == HIT);
+        }
     }
 
     #[test]

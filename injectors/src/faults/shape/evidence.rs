@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::part;
+use super::rtt::Growth;
 use super::tree::Seen;
 use crate::change::{Proof, ProofStatus};
 use crate::faults::pop_drain::wilson;
@@ -35,6 +36,8 @@ pub(crate) struct Evidence {
     pub(crate) flow: Option<Flow>,
     /// What the qdisc does in all, if it is a netem.
     pub(crate) netem: Option<Netem>,
+    /// How much longer round trips take, if that was measured.
+    pub(crate) rtt: Option<Growth>,
 }
 
 /// How fast bytes left while others waited.
@@ -165,6 +168,7 @@ mod tests {
             counts: Counts { handed: 10, ..Counts::default() },
             flow: Some(Flow { bytes, packets: 1000, seconds: 1.0 }),
             netem: None,
+            rtt: None,
         };
         let status = |bytes| judge_rate("1MB/s".to_owned(), 1e6, &evidence(bytes)).status;
         assert_eq!(status(1_010_000), ProofStatus::Confirmed);

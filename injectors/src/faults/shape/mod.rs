@@ -5,6 +5,7 @@
 
 pub(crate) mod evidence;
 pub(crate) mod part;
+mod rtt;
 mod tree;
 
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use self::evidence::{Counts, Evidence, Flow};
 use self::part::Part;
+use self::rtt::Usual;
 use self::tree::{Raised, Seen, Tree};
 use super::{recall, record};
 use crate::about::{About, Args};
@@ -26,7 +28,7 @@ use crate::{Env, Injector, Pending, Request};
 
 /// How often and how far apart an observation looks at what waits.
 const LOOKS: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What one network fault adds to the common part.
 pub(crate) trait Shaping: std::fmt::Debug + Sync {
@@ -57,6 +59,8 @@ struct Apply {
     seed: u64,
     /// What the trees had counted before.
     before: Counts,
+    /// Round-trip times before, if they are what proves it.
+    usual: Usual,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -196,6 +200,10 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         pictures.push(tree.picture(&seen, part.family(), &request.id));
         trees.push(tree);
     }
+    let usual = match part {
+        Part::Delay { .. } => rtt::usual(&*session, &aim, &trees).await.map_err(&failed)?,
+        _ => Usual::default(),
+    };
     let claims =
         trees.iter().map(|tree| format!("network:{}:{}:{}", space.inode, tree.device, part.family()));
     Ok(Change {
@@ -211,7 +219,16 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
             family: part.family().to_owned(),
             id: request.id.clone(),
         }),
-        apply: record(&Apply { space, trees, part, aim, id: request.id.clone(), seed: request.seed, before }),
+        apply: record(&Apply {
+            space,
+            trees,
+            part,
+            aim,
+            id: request.id.clone(),
+            seed: request.seed,
+            before,
+            usual,
+        }),
         picture: Value::Array(pictures),
     })
 }
@@ -276,12 +293,21 @@ async fn observe(network: &dyn Network, apply: &Apply) -> std::io::Result<Result
         // Only a rate is measured by the time between two looks.
         if look + 1 == LOOKS || apply.part.family() != "rate" {
             let netem = seen.first().and_then(evidence::netem);
-            return Ok(Ok(Evidence { counts: counts.since(apply.before), flow, netem }));
+            let rtt = rtt_of(network, apply).await?;
+            return Ok(Ok(Evidence { counts: counts.since(apply.before), flow, netem, rtt }));
         }
         (last, at) = (Some(counts), now);
         tokio::time::sleep(PAUSE).await;
     }
     unreachable!("the last look returns")
+}
+
+async fn rtt_of(network: &dyn Network, apply: &Apply) -> std::io::Result<Option<rtt::Growth>> {
+    if !matches!(apply.part, Part::Delay { .. }) {
+        return Ok(None);
+    }
+    let Some(session) = network.enter(&apply.space).await? else { return Ok(None) };
+    rtt::growth(&*session, &apply.aim, &apply.trees, &apply.usual).await
 }
 
 /// Every tree; none if one of them is not as it was made.

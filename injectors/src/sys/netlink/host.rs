@@ -18,7 +18,8 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage}
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
 
 use super::{
-    Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step, probe, space, wire,
+    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step, probe,
+    sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
@@ -66,9 +67,10 @@ impl Network for Kernel {
 
 /// A socket in a namespace, or in a new one.
 async fn connect(file: Option<File>, lock: Option<File>) -> io::Result<Opened> {
+    let space = file.as_ref().map(File::try_clone).transpose()?;
     let (connection, handle, _) = space::inside(file, rtnetlink::new_connection).await?;
     let task = tokio::spawn(connection);
-    Ok(Opened { handle, task, _lock: lock })
+    Ok(Opened { handle, task, space, _lock: lock })
 }
 
 /// One namespace. The lock is given back when this is dropped.
@@ -76,6 +78,7 @@ async fn connect(file: Option<File>, lock: Option<File>) -> io::Result<Opened> {
 struct Opened {
     handle: rtnetlink::Handle,
     task: tokio::task::JoinHandle<()>,
+    space: Option<File>,
     _lock: Option<File>,
 }
 
@@ -257,6 +260,13 @@ impl Session for Opened {
                 _ => None,
             });
             Ok(own.collect())
+        })
+    }
+
+    fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
+        Box::pin(async {
+            let space = self.space.as_ref().map(File::try_clone).transpose()?;
+            space::inside(space, sockets::connections).await
         })
     }
 

@@ -7,6 +7,7 @@
 pub mod host;
 mod label;
 mod probe;
+mod sockets;
 mod space;
 pub mod wire;
 
@@ -21,6 +22,7 @@ use crate::sys::aim::{Instruction, Way};
 
 pub use label::Label;
 pub use probe::Feature;
+pub use sockets::Connection;
 
 /// One network namespace: where it was found, and which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +180,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// The filters of one hook of an interface; none if it has no hooks.
     fn filters(&self, index: u32, way: Way) -> Pending<'_, io::Result<Vec<Filter>>>;
+
+    /// Every established TCP connection.
+    fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>>;
 
     /// Makes one change. Taking away what is not there is no error.
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>>;

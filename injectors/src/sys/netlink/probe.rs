@@ -22,7 +22,13 @@ const DEVICE: &str = "sqprobe";
 pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
     let mut found = Vec::new();
     let mut note = |name, tried: &std::io::Result<()>| {
-        found.push(Feature { name, lack: tried.as_ref().err().map(ToString::to_string) });
+        let lack = tried.as_ref().err().map(|error| match error.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported => {
+                "the kernel does not know it".to_owned()
+            }
+            _ => error.to_string(),
+        });
+        found.push(Feature { name, lack });
     };
     note("ifb", &session.change(&Step::AddDevice { name: DEVICE.to_owned() }).await);
     let links = session.links().await.unwrap_or_default();

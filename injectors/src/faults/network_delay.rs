@@ -1,0 +1,158 @@
+//! `network-delay`: packets are held for a while.
+
+use std::time::Duration;
+
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::change::{Proof, ProofStatus};
+use crate::sys::netem::{Chance, Delay, Reorder, Shape};
+use crate::target::TargetKind;
+
+use super::shape::Shaping;
+use super::shape::evidence::Evidence;
+use super::shape::part::Part;
+
+/// Delay: packets are held for a while.
+#[derive(Debug)]
+pub struct NetworkDelay;
+
+static ABOUT: About = About {
+    name: "network-delay",
+    summary: "Delays the chosen packets of an interface, in the kernel",
+    description: "Each packet that is hit is held for `delay`, give or take `jitter`. The delay is per way: with \
+                  `direction: both` a round trip takes twice as long, and so it does on the loopback if the answers are \
+                  hit as well. A jitter lets packets overtake each other, which TCP takes for loss; `correlation` makes \
+                  each delay like the one before. With `reorder`, that share of packets is not held at all, so that they \
+                  overtake the others; with `gap`, only every so-many-th packet may. Everything else on the interface \
+                  is untouched, and so are SSH and what `protect` names. The interface's own queueing stays as it is.",
+    target: TargetKind::Traffic,
+    params: &[
+        Param {
+            name: "delay",
+            kind: ParamKind::Span,
+            presence: Presence::Required,
+            help: "how long each packet is held",
+        },
+        Param {
+            name: "jitter",
+            kind: ParamKind::Span,
+            presence: Presence::Optional,
+            help: "how much delays scatter, at most the delay",
+        },
+        Param {
+            name: "correlation",
+            kind: ParamKind::Share,
+            presence: Presence::Optional,
+            help: "how much each delay is like the one before; needs a jitter",
+        },
+        Param {
+            name: "distribution",
+            kind: ParamKind::Choice(&["uniform", "normal", "pareto", "paretonormal"]),
+            presence: Presence::Default("uniform"),
+            help: "how delays scatter: uniform, normal, pareto or paretonormal",
+        },
+        Param {
+            name: "reorder",
+            kind: ParamKind::Share,
+            presence: Presence::Optional,
+            help: "how many packets are not held and so overtake the others",
+        },
+        Param {
+            name: "gap",
+            kind: ParamKind::Int { min: 1, max: 1_000_000 },
+            presence: Presence::Optional,
+            help: "only every so-many-th packet may overtake; needs reorder",
+        },
+    ],
+    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    effect: Effect::Degradation,
+    proof: "Round-trip times that TCP has measured on real connections whose packets are hit, against those before. \
+            Confirmed if the median of the growth is within 10% or 2ms of the delay, and half the jitter; unproven without \
+            TCP connections on this host that sent data meanwhile.",
+    undo: "Our filter goes first, then our device and what it holds; the interface's own queueing was never changed.",
+    example: "- network-delay: {to: 10.0.0.2, delay: 50ms, jitter: 5ms}",
+};
+
+/// The longest delay that squall makes: longer than any deadline of a protocol.
+const DELAY_MAX: Duration = Duration::from_secs(600);
+
+impl Shaping for NetworkDelay {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn part(&self, args: &Args) -> Result<Part, String> {
+        let delay = args.span("delay").unwrap_or_default();
+        let jitter = args.span("jitter").unwrap_or_default();
+        let correlation = args.share("correlation").unwrap_or_default();
+        if delay.is_zero() || delay > DELAY_MAX {
+            return Err(format!("delay must be longer than zero and at most {} s", DELAY_MAX.as_secs()));
+        }
+        if jitter > delay {
+            return Err("jitter must not be longer than delay".to_owned());
+        }
+        let shape = match args.text("distribution") {
+            Some("normal") => Some(Shape::Normal),
+            Some("pareto") => Some(Shape::Pareto),
+            Some("paretonormal") => Some(Shape::ParetoNormal),
+            _ => None,
+        };
+        if jitter.is_zero() && (correlation > 0.0 || shape.is_some()) {
+            return Err("correlation and distribution need a jitter".to_owned());
+        }
+        let reorder = match (args.share("reorder"), args.int("gap")) {
+            (Some(share), gap) if share > 0.0 => {
+                let gap = gap.map_or(1, |gap| gap as u32);
+                Some(Reorder { chance: Chance { share, correlation: 0.0 }, gap })
+            }
+            (_, Some(_)) => return Err("gap needs reorder".to_owned()),
+            _ => None,
+        };
+        Ok(Part::Delay { delay: Delay { delay, jitter, correlation, shape }, reorder })
+    }
+
+    fn judge(&self, part: &Part, evidence: &Evidence) -> Proof {
+        let Part::Delay { delay, reorder } = part else { return Proof::unproven("a delay", "not a delay") };
+        let millis = |time: f64| format!("{:.1} ms", time * 1e3);
+        let (wanted, jitter) = (delay.delay.as_secs_f64(), delay.jitter.as_secs_f64());
+        let requested = format!("+{} ±{} per way", millis(wanted), millis(jitter));
+        if evidence.counts.handed == 0 {
+            return Proof::unproven(requested, "no packet met it");
+        }
+        let Some(rtt) = &evidence.rtt else {
+            let why = format!(
+                "{} packets met it, but no TCP connection of this host that is hit has sent enough to tell",
+                evidence.counts.handed
+            );
+            return Proof::unproven(requested, why);
+        };
+        let tolerance = (0.1 * wanted).max(0.002) + jitter / 2.0;
+        // Packets that overtake are not late, and others of the same qdisc may make them later.
+        let early = reorder.map_or(0.0, |reorder| reorder.chance.share) * wanted;
+        let low = wanted - tolerance - early;
+        let queued = evidence.netem.is_some_and(|netem| netem.rate.is_some());
+        let high = if queued { f64::INFINITY } else { wanted + tolerance };
+        let near = (low..=high).contains(&rtt.growth);
+        let status = match (near, rtt.compared) {
+            (true, _) => ProofStatus::Confirmed,
+            (false, true) => ProofStatus::Mismatch,
+            (false, false) => ProofStatus::Unproven,
+        };
+        let compared =
+            if rtt.compared { "than before" } else { "than nothing: there was none before to compare with" };
+        Proof {
+            status,
+            requested,
+            measured: format!(
+                "{} per way longer round trips {compared}, the median of {} TCP connections",
+                millis(rtt.growth),
+                rtt.connections
+            ),
+            tolerance: millis(tolerance),
+            samples: rtt.connections,
+        }
+    }
+
+    fn instead(&self) -> &'static str {
+        "use relay-latency, or http-delay"
+    }
+}
