@@ -26,7 +26,7 @@ use crate::target::Target;
 use crate::traffic::{Traffic, Whose};
 use crate::{Env, Injector, Pending, Request};
 
-/// How often and how far apart an observation looks at what waits.
+/// How often and how far apart a rate is looked at.
 const LOOKS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -276,30 +276,35 @@ async fn link(session: &dyn Session, traffic: &Traffic) -> Result<Link, InjectEr
 
 /// What the kernel counts; the text if what was counted has gone.
 async fn observe(network: &dyn Network, apply: &Apply) -> std::io::Result<Result<Evidence, &'static str>> {
-    let mut flow: Option<Flow> = None;
-    let (mut last, mut at) = (None::<Counts>, Instant::now());
-    for look in 0..LOOKS {
-        let Some(seen) = look_at(network, apply).await? else {
-            return Ok(Err("its device has gone"));
-        };
-        let now = Instant::now();
-        let counts = seen.iter().map(Counts::of).fold(Counts::default(), Counts::plus);
-        if let Some(last) = last.filter(|last| last.waiting > 0 && counts.waiting > 0) {
-            let (more, seconds) = (counts.since(last), (now - at).as_secs_f64());
-            let flow = flow.get_or_insert(Flow { bytes: 0, packets: 0, seconds: 0.0 });
-            (flow.bytes, flow.packets) = (flow.bytes + more.bytes, flow.packets + more.sent);
-            flow.seconds += seconds;
-        }
-        // Only a rate is measured by the time between two looks.
-        if look + 1 == LOOKS || apply.part.family() != "rate" {
-            let netem = seen.first().and_then(evidence::netem);
-            let rtt = rtt_of(network, apply).await?;
-            return Ok(Ok(Evidence { counts: counts.since(apply.before), flow, netem, rtt }));
-        }
-        (last, at) = (Some(counts), now);
+    const GONE: &str = "its device has gone";
+    let Some((mut counts, netem)) = look(network, apply).await? else { return Ok(Err(GONE)) };
+    let (mut flow, mut at) = (None::<Flow>, Instant::now());
+    // Only a rate is measured by the time between two looks.
+    for _ in 1..if apply.part.family() == "rate" { LOOKS } else { 1 } {
         tokio::time::sleep(PAUSE).await;
+        let Some((more, _)) = look(network, apply).await? else { return Ok(Err(GONE)) };
+        let (passed, now) = (more.since(counts), Instant::now());
+        if counts.waiting > 0 && more.waiting > 0 {
+            let flow = flow.get_or_insert(Flow { bytes: 0, packets: 0, seconds: 0.0, full: true });
+            flow.bytes += passed.bytes;
+            flow.packets += passed.sent;
+            flow.seconds += (now - at).as_secs_f64();
+            flow.full &= counts.backlog > passed.bytes;
+        }
+        (counts, at) = (more, now);
     }
-    unreachable!("the last look returns")
+    let rtt = rtt_of(network, apply).await?;
+    Ok(Ok(Evidence { counts: counts.since(apply.before), flow, netem, rtt }))
+}
+
+/// The counts of all trees, and what their netem does; none if one of them has gone.
+async fn look(
+    network: &dyn Network,
+    apply: &Apply,
+) -> std::io::Result<Option<(Counts, Option<crate::sys::netem::Netem>)>> {
+    let Some(seen) = look_at(network, apply).await? else { return Ok(None) };
+    let counts = seen.iter().map(Counts::of).fold(Counts::default(), Counts::plus);
+    Ok(Some((counts, seen.first().and_then(evidence::netem))))
 }
 
 async fn rtt_of(network: &dyn Network, apply: &Apply) -> std::io::Result<Option<rtt::Growth>> {

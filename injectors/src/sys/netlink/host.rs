@@ -340,6 +340,7 @@ fn qdisc(message: TcMessage) -> Qdisc {
                         TcStats2::Queue(queue) => {
                             qdisc.drops = u64::from(queue.drops);
                             qdisc.waiting = u64::from(queue.qlen);
+                            qdisc.backlog = u64::from(queue.backlog);
                         }
                         _ => {}
                     }

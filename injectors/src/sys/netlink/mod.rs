@@ -63,6 +63,8 @@ pub struct Qdisc {
     pub drops: u64,
     /// Packets that wait in it.
     pub waiting: u64,
+    /// Bytes that wait in it.
+    pub backlog: u64,
     /// Packets that have left it. A large one that a card would cut counts as many.
     pub packets: u64,
     /// Bytes that have left it.
@@ -181,7 +183,7 @@ pub trait Session: std::fmt::Debug + Send + Sync {
     /// The filters of one hook of an interface; none if it has no hooks.
     fn filters(&self, index: u32, way: Way) -> Pending<'_, io::Result<Vec<Filter>>>;
 
-    /// Every established TCP connection.
+    /// Every established TCP connection; none if the kernel does not tell.
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>>;
 
     /// Makes one change. Taking away what is not there is no error.

@@ -46,8 +46,12 @@ pub(super) fn connections() -> io::Result<Vec<Connection>> {
         let mut buffer = vec![0; 1 << 16];
         loop {
             let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-            if !read(&buffer[..length], &mut found)? {
-                break;
+            match read(&buffer[..length], &mut found) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // A kernel without tcp_diag.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
             }
             if found.len() > CONNECTIONS_MAX {
                 return Err(io::Error::other(format!("more than {CONNECTIONS_MAX} connections")));
