@@ -20,7 +20,7 @@ const INTERFACE_INDEX: u32 = 2;
 /// Interfaces with all that hangs on them.
 #[derive(Debug)]
 pub(crate) struct Links {
-    links: Vec<Link>,
+    devices: Vec<Link>,
     qdiscs: Vec<(u32, Qdisc)>,
     filters: Vec<(Place, u32)>,
     born: u32,
@@ -31,7 +31,7 @@ impl Links {
         let link = Link { index: INTERFACE_INDEX, name: INTERFACE.to_owned(), ..Link::default() };
         let root = Qdisc { kind: "fq_codel".to_owned(), parent: ROOT, ..Qdisc::default() };
         Self {
-            links: vec![link],
+            devices: vec![link],
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
             born: INTERFACE_INDEX,
@@ -40,7 +40,7 @@ impl Links {
 
     pub(crate) fn look(&self) -> Value {
         let links: Vec<String> =
-            self.links.iter().map(|link| format!("{} {}", link.name, link.alias)).collect();
+            self.devices.iter().map(|link| format!("{} {}", link.name, link.alias)).collect();
         let qdiscs: Vec<String> =
             self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
@@ -48,20 +48,23 @@ impl Links {
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
-        self.links.iter_mut().find(|link| link.index == index).ok_or_else(|| io::Error::from_raw_os_error(19))
+        self.devices
+            .iter_mut()
+            .find(|link| link.index == index)
+            .ok_or_else(|| io::Error::from_raw_os_error(19))
     }
 
     fn change(&mut self, step: &Step) -> io::Result<()> {
         match step {
             Step::AddDevice { name } => {
-                assert!(self.links.iter().all(|link| link.name != *name), "{name} twice");
+                assert!(self.devices.iter().all(|link| link.name != *name), "{name} twice");
                 self.born += 1;
-                self.links.push(Link { index: self.born, name: name.clone(), ..Link::default() });
+                self.devices.push(Link { index: self.born, name: name.clone(), ..Link::default() });
             }
             Step::DeleteDevice { index } => {
                 let points = |(_, device): &(Place, u32)| device == index;
                 assert!(!self.filters.iter().any(points), "a filter without its device swallows packets");
-                self.links.retain(|link| link.index != *index);
+                self.devices.retain(|link| link.index != *index);
                 self.qdiscs.retain(|(link, _)| link != index);
             }
             Step::Label { index, text } => self.find(*index)?.alias.clone_from(text),
@@ -126,7 +129,7 @@ impl Network for World {
 
 impl Session for World {
     fn links(&self) -> Pending<'_, io::Result<Vec<Link>>> {
-        Box::pin(std::future::ready(self.net(|net| Ok(net.links.clone()))))
+        Box::pin(std::future::ready(self.net(|net| Ok(net.devices.clone()))))
     }
 
     fn route(&self, _to: IpAddr) -> Pending<'_, io::Result<u32>> {

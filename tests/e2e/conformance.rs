@@ -125,7 +125,9 @@ conform! {
 
 #[test]
 fn every_fault_of_the_registry_is_tested_here() {
-    let registry: Vec<&str> = INJECTORS.iter().map(|injector| injector.about().name).collect();
+    // Those of the network need interfaces instead of a lab: `network.rs`.
+    let names = INJECTORS.iter().map(|injector| injector.about().name);
+    let registry: Vec<&str> = names.filter(|name| !name.starts_with("network-")).collect();
     let cases: Vec<&str> = CASES.iter().map(|case| case.fault).collect();
     assert_eq!(registry, cases, "a fault without a case, or a case without a fault");
     assert_eq!(registry, TESTED, "a case without a test");

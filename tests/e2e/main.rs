@@ -17,6 +17,8 @@ mod faults;
 mod language;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
+/// Network faults on real interfaces.
+mod network;
 /// nginx and HAProxy from Debian.
 mod real;
 /// The schemas, checked in and generated.

@@ -115,6 +115,11 @@ fn every_file_says_what_it_is_for() {
 fn heavy_packages_have_one_door_each() {
     let all = ["engine/src/", "injectors/src/", "reports/src/"];
     absent(&all, &["engine/src/experiment/yaml.rs"], &["serde_yaml"], "serde_yaml has one door");
+    let netlink: Vec<String> = sources().into_iter().map(|source| source.path).collect();
+    let netlink: Vec<&str> = netlink.iter().map(String::as_str).collect();
+    let netlink: Vec<&str> =
+        netlink.into_iter().filter(|path| path.starts_with("injectors/src/sys/netlink/")).collect();
+    absent(&all, &netlink, &["rtnetlink"], "rtnetlink has one door");
     absent(&all, &["reports/src/latency.rs"], &["hdrhistogram"], "hdrhistogram has one door");
     absent(
         &all,
@@ -182,7 +187,9 @@ fn nothing_is_unfinished_or_left_out() {
 #[test]
 fn every_fault_is_tried_in_a_scenario_or_in_the_conformance_suite() {
     let mut texts: String = scenarios().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    texts += &std::fs::read_to_string(root().join("tests/e2e/conformance.rs")).unwrap();
+    for suite in ["conformance.rs", "network.rs"] {
+        texts += &std::fs::read_to_string(root().join("tests/e2e").join(suite)).unwrap();
+    }
     for name in INJECTORS.iter().map(|injector| injector.about().name) {
         let named = texts.contains(&format!("- {name}:")) || texts.contains(&format!("\"{name}\""));
         assert!(named, "no scenario and no conformance case tries {name}");

@@ -131,7 +131,7 @@ impl Shaping for NetworkDelay {
         let low = wanted - tolerance - early;
         let queued = evidence.netem.is_some_and(|netem| netem.rate.is_some());
         let high = if queued { f64::INFINITY } else { wanted + tolerance };
-        let near = (low..=high).contains(&rtt.growth);
+        let near = (low..=high).contains(&rtt.seconds);
         let status = match (near, rtt.compared) {
             (true, _) => ProofStatus::Confirmed,
             (false, true) => ProofStatus::Mismatch,
@@ -144,7 +144,7 @@ impl Shaping for NetworkDelay {
             requested,
             measured: format!(
                 "{} per way longer round trips {compared}, the median of {} TCP connections",
-                millis(rtt.growth),
+                millis(rtt.seconds),
                 rtt.connections
             ),
             tolerance: millis(tolerance),

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod home;
 pub(crate) mod lab;
+pub(crate) mod net;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod text;

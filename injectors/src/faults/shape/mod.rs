@@ -142,10 +142,8 @@ impl<S: Shaping> Injector for Shaped<S> {
                 pictures.push(tree.picture(&seen, &family, &id));
             }
             // One interface carries all trees of an injection.
-            Ok(match pictures.iter().all(|picture| picture["gone"] == Value::Bool(true)) {
-                true => json!({"gone": true}),
-                false => Value::Array(pictures),
-            })
+            let gone = pictures.iter().all(|picture| picture["gone"] == Value::Bool(true));
+            Ok(if gone { json!({"gone": true}) } else { Value::Array(pictures) })
         })
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Usual {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Growth {
     /// The median, in seconds, for each time that a round trip meets the fault.
-    pub(crate) growth: f64,
+    pub(crate) seconds: f64,
     /// How many connections tell.
     pub(crate) connections: u64,
     /// Whether there were connections before to compare with.
@@ -71,7 +71,7 @@ fn grown(hit: &[(Connection, u32)], usual: &Usual) -> Option<Growth> {
     let mut all: Vec<f64> = hit.iter().filter_map(growth).collect();
     all.sort_by(f64::total_cmp);
     let median = *all.get(all.len() / 2)?;
-    Some(Growth { growth: median, connections: all.len() as u64, compared: usual.median.is_some() })
+    Some(Growth { seconds: median, connections: all.len() as u64, compared: usual.median.is_some() })
 }
 
 /// The connections whose packets are hit, and how often a round trip meets the fault.
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn growth_is_against_the_connection_itself_or_the_usual_one_if_it_is_new() {
         let usual = Usual { known: BTreeMap::from([(1, (10_000, 100))]), median: Some(20_000) };
-        let of = |one, times| grown(&[(one, times)], &usual).map(|growth| (growth.growth * 1e3).round());
+        let of = |one, times| grown(&[(one, times)], &usual).map(|growth| (growth.seconds * 1e3).round());
         assert_eq!(of(connection(1, 60, 5, 110), 1), Some(50.0));
         assert_eq!(of(connection(1, 110, 5, 110), 2), Some(50.0));
         assert_eq!(of(connection(2, 70, 5, 10), 1), Some(50.0));

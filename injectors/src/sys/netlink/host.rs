@@ -328,23 +328,20 @@ fn qdisc(message: TcMessage) -> Qdisc {
         options: options(&message.attributes),
         ..Qdisc::default()
     };
-    for attribute in message.attributes {
-        match attribute {
-            TcAttribute::Stats2(stats) => {
-                for part in stats {
-                    match part {
-                        TcStats2::Basic(basic) => {
-                            qdisc.bytes = basic.bytes;
-                            qdisc.packets = u64::from(basic.packets);
-                        }
-                        TcStats2::Queue(queue) => {
-                            qdisc.drops = u64::from(queue.drops);
-                            qdisc.waiting = u64::from(queue.qlen);
-                            qdisc.backlog = u64::from(queue.backlog);
-                        }
-                        _ => {}
-                    }
-                }
+    let stats = message.attributes.into_iter().filter_map(|attribute| match attribute {
+        TcAttribute::Stats2(stats) => Some(stats),
+        _ => None,
+    });
+    for part in stats.flatten() {
+        match part {
+            TcStats2::Basic(basic) => {
+                qdisc.bytes = basic.bytes;
+                qdisc.packets = u64::from(basic.packets);
+            }
+            TcStats2::Queue(queue) => {
+                qdisc.drops = u64::from(queue.drops);
+                qdisc.waiting = u64::from(queue.qlen);
+                qdisc.backlog = u64::from(queue.backlog);
             }
             _ => {}
         }

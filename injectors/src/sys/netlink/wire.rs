@@ -24,9 +24,11 @@ pub(super) fn redirecting(program: &[Instruction], device: u32) -> Vec<u8> {
         u16::try_from(program.len()).expect("the parts of an aim are bounded, and with them its program");
     attribute(&mut out, LENGTH, &length.to_ne_bytes());
     let code = |one: &Instruction| {
-        let [a, b] = one.code.to_ne_bytes();
-        let [c, d, e, f] = one.k.to_ne_bytes();
-        [a, b, one.yes, one.no, c, d, e, f]
+        let mut bytes = [0; 8];
+        bytes[..2].copy_from_slice(&one.code.to_ne_bytes());
+        (bytes[2], bytes[3]) = (one.yes, one.no);
+        bytes[4..].copy_from_slice(&one.k.to_ne_bytes());
+        bytes
     };
     attribute(&mut out, PROGRAM, &program.iter().flat_map(code).collect::<Vec<u8>>());
     out

@@ -1,0 +1,164 @@
+//! Two network namespaces of our own, joined by a cable. What `ip` and `tc` show of them is the picture.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::skipped;
+
+/// Namespaces `NAME` and `NAME` with `b`, with the interfaces `near` (10.77.0.1) and `far` (10.77.0.2 and .3).
+pub(crate) struct Net {
+    pub(crate) name: String,
+    far: String,
+}
+
+/// Traffic that goes on until this is dropped.
+pub(crate) struct Flowing {
+    stop: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+fn run(program: &str, args: &[&str]) -> Result<String, String> {
+    let done = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("{program} {args:?}: {}", String::from_utf8_lossy(&done.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+impl Net {
+    /// None, and why, on a host that gives this test no namespaces.
+    pub(crate) fn new(what: &str) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sqt-{}-{number}", std::process::id());
+        let net = Self { far: format!("{name}b"), name };
+        let made = || {
+            run("ip", &["netns", "add", &net.name])?;
+            run("ip", &["netns", "add", &net.far])?;
+            run("tc", &["-V"])?;
+            let cable = ["link", "add", "near", "netns", &net.name, "type", "veth", "peer", "name", "far"];
+            run("ip", &[&cable[..], &["netns", &net.far]].concat())?;
+            for (space, link) in [(&net.name, "near"), (&net.far, "far")] {
+                run("ip", &["-n", space, "link", "set", "lo", "up"])?;
+                run("ip", &["-n", space, "link", "set", link, "up"])?;
+            }
+            run("ip", &["-n", &net.name, "addr", "add", "10.77.0.1/24", "dev", "near"])?;
+            run("ip", &["-n", &net.far, "addr", "add", "10.77.0.2/24", "dev", "far"])?;
+            run("ip", &["-n", &net.far, "addr", "add", "10.77.0.3/24", "dev", "far"])
+        };
+        match made() {
+            Ok(_) => Some(net),
+            Err(why) => {
+                skipped(&format!("{what}: no network namespaces: {}", why.trim()));
+                None
+            }
+        }
+    }
+
+    /// `ip` or `tc` in the namespace of the near side.
+    #[track_caller]
+    pub(crate) fn near(&self, program: &str, args: &[&str]) -> String {
+        let inside = ["netns", "exec", &self.name, program];
+        run("ip", &[&inside[..], args].concat()).unwrap()
+    }
+
+    /// All that a fault could leave behind: qdiscs, filters, interfaces.
+    pub(crate) fn picture(&self) -> String {
+        let mut picture = self.near("tc", &["-j", "qdisc", "show"]);
+        for hook in ["egress", "ingress"] {
+            picture += &self.near("tc", &["filter", "show", "dev", "near", hook]);
+        }
+        picture + &self.near("ip", &["-o", "link"])
+    }
+
+    pub(crate) fn delete(&self) {
+        let _ = run("ip", &["netns", "del", &self.name]);
+        let _ = run("ip", &["netns", "del", &self.far]);
+    }
+
+    /// Does something in a namespace, on a thread of its own.
+    fn inside<T: Send + 'static>(
+        space: &str,
+        act: impl FnOnce() -> T + Send + 'static,
+    ) -> std::thread::JoinHandle<T> {
+        let file = std::fs::File::open(format!("/run/netns/{space}")).unwrap();
+        std::thread::spawn(move || {
+            rustix::thread::move_into_link_name_space(file.as_fd(), None).unwrap();
+            act()
+        })
+    }
+
+    /// Sends as much as goes to this address of the far side, until the answer is dropped.
+    pub(crate) fn flood(&self, address: &'static str, port: u16) -> Flowing {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, begin) = std::sync::mpsc::channel();
+        let sink = Self::inside(&self.far, move || {
+            let listener = TcpListener::bind((address, port)).unwrap();
+            ready.send(()).unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            let mut buffer = vec![0; 1 << 16];
+            while peer.read(&mut buffer).is_ok_and(|length| length > 0) {}
+        });
+        begin.recv().unwrap();
+        let told = Arc::clone(&stop);
+        let source = Self::inside(&self.name, move || {
+            let mut peer = TcpStream::connect((address, port)).unwrap();
+            peer.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+            while !told.load(Ordering::Relaxed) {
+                // A full socket is what is wanted.
+                let _ = peer.write(&[7; 16384]);
+            }
+        });
+        Flowing { stop, threads: vec![source, sink] }
+    }
+
+    /// How long this many datagrams of a thousand bytes take to an address of the far side and back, sent at once.
+    pub(crate) fn round_trips(&self, address: &'static str, port: u16, count: u32) -> Duration {
+        let (ready, begin) = std::sync::mpsc::channel();
+        let echo = Self::inside(&self.far, move || {
+            let socket = UdpSocket::bind((address, port)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            ready.send(()).unwrap();
+            let mut buffer = [0; 1500];
+            for _ in 0..count {
+                let (length, from) = socket.recv_from(&mut buffer).unwrap();
+                socket.send_to(&buffer[..length], from).unwrap();
+            }
+        });
+        begin.recv().unwrap();
+        let took = Self::inside(&self.name, move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let began = Instant::now();
+            for _ in 0..count {
+                socket.send_to(&[7; 1000], (address, port)).unwrap();
+            }
+            for _ in 0..count {
+                socket.recv(&mut [0; 1500]).unwrap();
+            }
+            began.elapsed()
+        });
+        echo.join().unwrap();
+        took.join().unwrap()
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        self.delete();
+    }
+}
+
+impl Drop for Flowing {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
