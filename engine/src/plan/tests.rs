@@ -156,3 +156,29 @@ fn a_plan_says_what_so_few_requests_cannot_decide_and_hides_query_values() {
     let text = describe(&plan);
     assert!(text.contains("/checkout") && !text.contains("token"), "{text}");
 }
+
+#[test]
+fn network_faults_of_one_aim_go_together_and_those_that_could_mean_one_packet_do_not() {
+    let loss = |aim: &str| format!("{{network-loss: {{{aim}, share: 1%}}}}");
+    let delay = |aim: &str| format!("{{network-delay: {{{aim}, delay: 10ms}}}}");
+    let resolved = |first: String, second: String| {
+        let steps = step(10, 5, &first) + &step(12, 5, &second);
+        resolve(&experiment(&steps), 1).map_err(|mistakes| mistakes[0].message.clone())
+    };
+    let one = "interface: eth0, to: 10.0.0.2";
+    assert!(resolved(loss(one), delay(one)).is_ok());
+    let twice = resolved(loss(one), loss(&format!("{one}, direction: both"))).unwrap_err();
+    assert!(twice.contains("would overlap"), "{twice}");
+    let crossing = resolved(loss(one), delay("interface: eth0")).unwrap_err();
+    assert!(crossing.contains("would cross network-loss on eth0 to 10.0.0.2 at 12s"), "{crossing}");
+    assert!(resolved(loss(one), delay("interface: eth0, direction: in")).is_ok());
+}
+
+#[test]
+fn what_an_experiment_protects_no_network_fault_of_it_hits() {
+    let mut experiment =
+        experiment(&step(10, 5, "{network-loss: {to: 10.0.0.0/8, protect: 10.1.0.0/16, share: 1%}}"));
+    experiment.protect = vec!["10.2.0.3".parse().unwrap()];
+    let plan = resolve(&experiment, 1).unwrap();
+    assert_eq!(targets(&plan), ["the interface to 10.0.0.0/8 sparing 10.1.0.0/16,10.2.0.3"]);
+}

@@ -1,3 +1,5 @@
+//! Every aim against its plain meaning, on packets made for the purpose.
+
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Options against the bytes that `tc` sends, and back.
+
 use proptest::prelude::*;
 
 use super::*;
