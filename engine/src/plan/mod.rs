@@ -200,7 +200,10 @@ fn check(used: &FaultUse, target: &Target) -> Result<(), Vec<String>> {
 }
 
 fn clash(a: &PlannedInjection, b: &PlannedInjection) -> bool {
-    let overlap = a.at_s < b.at_s + b.for_s && b.at_s < a.at_s + a.for_s;
+    // One that begins when the other ends only touches it: sums of seconds are not exact, nanoseconds are.
+    let nanos = |seconds: f64| (seconds * 1e9).round() as i64;
+    let (a_ends, b_ends) = (nanos(a.at_s) + nanos(a.for_s), nanos(b.at_s) + nanos(b.for_s));
+    let overlap = nanos(a.at_s) < b_ends && nanos(b.at_s) < a_ends;
     overlap && a.claims.iter().any(|claim| b.claims.contains(claim))
 }
 

@@ -156,3 +156,13 @@ fn a_plan_says_what_so_few_requests_cannot_decide_and_hides_query_values() {
     let text = describe(&plan);
     assert!(text.contains("/checkout") && !text.contains("token"), "{text}");
 }
+
+#[test]
+fn injections_that_only_touch_do_not_overlap() {
+    let fault = "{process-pause: {port: 80}}";
+    let at = |ms: u32, length: u32| format!("  - {{at: {ms}ms, for: {length}ms, faults: [{fault}]}}\n");
+    let chain: String = (0..400).map(|number| at(8_050 + number * 50, 50)).collect();
+    assert_eq!(resolve(&experiment(&chain), 1).unwrap().injections.len(), 400);
+    let clashing = at(8_050, 51) + &at(8_100, 50);
+    assert!(resolve(&experiment(&clashing), 1).unwrap_err()[0].message.contains("would overlap"));
+}
