@@ -1,10 +1,10 @@
 //! One ad hoc fault, with the same journal, guardian, proof and undo as in a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use injectors::journal::{self, Entry, Journal};
+use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::secrets::Secrets;
 use injectors::{Args, Env, Injector};
 use reports::record::InjectionRecord;
@@ -77,13 +77,7 @@ pub async fn hold(
     let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline, &Secrets::default())
         .await
         .map_err(|error| refused(&error))?;
-    let mut journal = Journal::open(&folder, Secrets::default()).map_err(|error| refused(&error))?;
-    let begin = Entry::Begin {
-        version: journal::VERSION,
-        run: id.clone(),
-        experiment: format!("inject {}", ad_hoc.injector.about().name),
-    };
-    journal.append(begin).map_err(|error| refused(&error))?;
+    let journal = begin(&ad_hoc, &id, &folder).map_err(|error| refused(&error))?;
     let (reports, heard) = mpsc::unbounded_channel();
     let clock = Clock::starting_in(Duration::ZERO);
     let shared = Arc::new(Shared {
@@ -129,6 +123,17 @@ pub async fn hold(
         let _ = std::fs::remove_dir_all(folder);
     }
     Ok((code, records))
+}
+
+/// A journal with its first entry.
+fn begin(ad_hoc: &AdHoc, id: &str, folder: &Path) -> Result<Journal, JournalError> {
+    let mut journal = Journal::open(folder, Secrets::default())?;
+    journal.append(Entry::Begin {
+        version: journal::VERSION,
+        run: id.to_owned(),
+        experiment: format!("inject {}", ad_hoc.injector.about().name),
+    })?;
+    Ok(journal)
 }
 
 /// Starts the relay that the fault is aimed at, and tells where it listens.
