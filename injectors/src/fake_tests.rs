@@ -174,7 +174,8 @@ impl World {
     /// Somebody else drains a PoP, or no longer.
     pub(crate) fn foreign_drain(&self, lives: bool) {
         let drains = &mut self.state().drains;
-        if lives { drop(drains.insert("other/1".to_owned(), 0.5)) } else { drop(drains.remove("other/1")) }
+        drains.retain(|id, _| id != "other/1");
+        drains.extend(lives.then(|| ("other/1".to_owned(), 0.5)));
     }
 
     /// Somebody else has the lab's instance again.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
-use injectors::restore::restore;
+use injectors::restore::{by_hand, restore};
 use injectors::target::TargetKind;
 use injectors::{Change, Env, Proof, ProofStatus, Request, Undone};
 use reports::record::{InjectionRecord, ProofRecord};
@@ -360,6 +360,7 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
         (Err(error), _) => {
             let text = format!("failed to restore {} on {}: {error}", change.fault, change.target);
             "failed".clone_into(&mut record.undo);
+            record.manual = by_hand(&shared.env, change);
             let took_s = shared.clock.now() - began;
             let _ = shared.reports.send(Report::NotUndone { why: text.clone(), took_s });
             record.error.get_or_insert(text);
@@ -426,4 +427,36 @@ pub(super) async fn settle(shared: Arc<Shared>, folder: &Path, records: &mut [In
     };
     let restored = records.iter_mut().filter(|record| record.undo == "failed" && undone(&record.id));
     Settled { journal: Some(journal), guardian: None, undone: restored.map(tell).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use injectors::{Args, Target, registry};
+
+    use super::*;
+
+    #[test]
+    fn what_was_never_live_was_requested_by_its_parameters() {
+        let injector = registry::find("relay-latency").unwrap();
+        let value = injectors::about::Value::Span("50ms".parse().unwrap());
+        let planned = PlannedInjection {
+            number: 1,
+            at_s: 1.0,
+            for_s: 1.0,
+            fault: "relay-latency".to_owned(),
+            target: Target::Relay("r".to_owned()),
+            service: None,
+            args: Args([("delay".to_owned(), value)].into()),
+            seed: 1,
+            effect: injector.about().effect,
+            does: String::new(),
+            undo: String::new(),
+            proof: injector.about().proof.to_owned(),
+            claims: Vec::new(),
+            injector,
+        };
+        let proof = blank("run", &planned).proof;
+        assert_eq!((proof.requested, proof.measured), (planned.args.line(), "it was never live".to_owned()));
+        assert!(planned.args.line().contains("50ms"));
+    }
 }

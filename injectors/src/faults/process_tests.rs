@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::about::Value as Arg;
-use crate::restore::restore;
+use crate::restore::{by_hand, restore};
 use crate::sys::proc::{Host, Procs as _, SignalName};
 use crate::{Args, Change, Env, Inventory, Request, Target, Undone, registry};
 
@@ -98,6 +98,7 @@ async fn a_permanent_kill_is_told_as_what_it_is() {
 async fn a_paused_process_that_somebody_else_kills_is_not_called_restored() {
     let sleeper = Sleeper::new();
     let (env, change) = sleeper.hit_by("process-pause", &[]).await;
+    assert_eq!(by_hand(&env, &change), format!("kill -CONT {}", sleeper.child.id()));
     let id = Host.look(sleeper.child.id()).unwrap().unwrap().id;
     assert!(Host.signal(id, SignalName::Kill).unwrap());
     while Host.look(id.pid).unwrap().is_some_and(|info| !info.ended()) {
@@ -105,6 +106,7 @@ async fn a_paused_process_that_somebody_else_kills_is_not_called_restored() {
     }
     let error = restore(&env, &change).await.unwrap_err().to_string();
     assert!(error.contains("has ended while it was paused, and squall did not end it"), "{error}");
+    assert_eq!(by_hand(&env, &change), format!("start what was behind {} again", change.target));
     // Somebody starts it again: then there is nothing left to do.
     let other = Sleeper::new();
     std::fs::copy(&other.file, &sleeper.file).unwrap();
