@@ -5,6 +5,7 @@
 //! (`injection`) and never decide for others.
 
 mod build;
+mod claims;
 pub mod crash;
 mod dispatcher;
 pub mod event;

@@ -63,11 +63,22 @@ pub(crate) fn delay_tolerance(scatter: &Scatter, samples: u64) -> f64 {
     (scatter.mean() * 0.05).max(0.002) + chance
 }
 
-/// Judges measured delays: `what` was delayed, in the plural.
-pub(crate) fn judge_delay(requested: String, scatter: &Scatter, seen: &Observation, what: &str) -> Proof {
+/// Judges measured delays: `what` was delayed, in the plural; so many came, if that was counted.
+pub(crate) fn judge_delay(
+    requested: String,
+    scatter: &Scatter,
+    seen: &Observation,
+    what: &str,
+    came: Option<u64>,
+) -> Proof {
     let delays = &seen.delays;
     if delays.samples == 0 {
-        return Proof::unproven(requested, format!("no {what} came while the fault lived"));
+        let why = match came {
+            Some(0) => format!("no {what} came while the fault lived"),
+            Some(came) => format!("{came} {what} came, none was held to its end yet"),
+            None => format!("no {what} were held to their end while the fault lived"),
+        };
+        return Proof::unproven(requested, why);
     }
     let tolerance = delay_tolerance(scatter, delays.samples);
     let measured = format!(
@@ -137,6 +148,16 @@ mod tests {
         assert_eq!(status(1.0, 100, 100), ProofStatus::Confirmed);
         assert_eq!(status(1.0, 99, 100), ProofStatus::Mismatch);
         assert_eq!(status(1.0, 80, 100), ProofStatus::Mismatch);
+    }
+
+    #[test]
+    fn what_is_still_held_is_not_called_missing() {
+        let measured = |chunks| {
+            let seen = Observation { chunks, ..Observation::default() };
+            judge_delay(String::new(), &Scatter::default(), &seen, "chunks", Some(seen.chunks)).measured
+        };
+        assert_eq!(measured(0), "no chunks came while the fault lived");
+        assert_eq!(measured(7), "7 chunks came, none was held to its end yet");
     }
 
     #[test]
