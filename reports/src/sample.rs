@@ -370,6 +370,11 @@ pub(crate) fn missed() -> RunRecord {
         },
         host: HostInfo { kernel: "Linux 6.12.0".into(), cores: 2, target: "lab edge".into() },
         phases: SPANS.map(|(phase, start_s, end_s)| PhaseSpan { phase, start_s, end_s }).into(),
+        relays: vec![RelayInfo {
+            name: "web".into(),
+            listen: "127.0.0.1:41000".into(),
+            upstream: "127.0.0.1:8080".into(),
+        }],
         topology: Some(TopologyInfo {
             services: vec![
                 service("edge", &["auth", "cart"], &[], &["checkout", "browse"]),

@@ -156,3 +156,13 @@ fn a_plan_says_what_so_few_requests_cannot_decide_and_hides_query_values() {
     let text = describe(&plan);
     assert!(text.contains("/checkout") && !text.contains("token"), "{text}");
 }
+
+#[test]
+fn a_load_that_no_objective_judges_is_named_beforehand() {
+    let mut experiment = experiment(&step(10, 5, "{process-kill: {service: auth}}"));
+    let mut side = experiment.load[0].clone();
+    "home".clone_into(&mut side.name);
+    experiment.load.push(side);
+    let notes = resolve(&experiment, 1).unwrap().notes;
+    assert!(notes.iter().any(|note| note.starts_with("load home has no objective")), "{notes:?}");
+}
