@@ -10,7 +10,7 @@ mod tests;
 mod traffic;
 
 use course::Recovery;
-use reports::format::share;
+use reports::format::{instant, share};
 use reports::record::{End, Judgement, LoadRecord, ObjectiveResult, Phase, RunRecord, Verdict};
 
 /// Exit codes: one class of ending each.
@@ -168,8 +168,13 @@ fn saturation(record: &RunRecord) -> Vec<String> {
 /// Why the data must not be believed, whatever the objectives say.
 fn doubts(record: &RunRecord) -> Vec<String> {
     let mut doubts = saturation(record);
-    for injection in &record.injections {
-        let (what, proof) = (format!("{} on {}", injection.fault, injection.target), &injection.proof);
+    for (at, injection) in record.injections.iter().enumerate() {
+        let proof = &injection.proof;
+        let mut what = format!("{} on {}", injection.fault, injection.target);
+        // As the reports number them.
+        if let (2.., Some(applied)) = (record.injections.len(), injection.applied_s) {
+            what = format!("F{}, {what}, at {},", at + 1, instant(applied));
+        }
         match proof.status.as_str() {
             "confirmed" => {}
             "mismatch" => doubts.push(format!(

@@ -677,3 +677,47 @@ fn a_load_that_fails_with_nobody_to_judge_it_leaves_the_verdict_open() {
     missed.loads[0] = broken().loads.remove(0);
     assert_eq!(judge(&missed).exit, exit::MISSED, "a miss is a miss");
 }
+
+#[test]
+fn a_throughput_without_a_single_answer_is_zero_if_requests_were_due_and_no_data_if_not() {
+    let silent = |due: u64| {
+        let mut run = record(course("checkout", |_, phase| match phase {
+            Phase::Fault => Outcomes { due, ..Outcomes::default() },
+            _ => outcomes(400, 0, 10),
+        }));
+        run.objectives = vec![objective(Sli::Throughput, 300.0)];
+        // What came due and has not ended is in no phase.
+        run.loads[0].phases.retain(|stats| stats.phase != Phase::Fault);
+        judge(&run)
+    };
+    let result = |judged: &Judgement| {
+        let fault = judged.results.iter().find(|result| result.phase == Phase::Fault).unwrap();
+        (fault.estimate, fault.verdict)
+    };
+    let missed = silent(400);
+    assert_eq!((result(&missed), missed.exit), ((Some(0.0), Verdict::Missed), exit::MISSED));
+    assert!(missed.detect_s.is_some());
+    assert_eq!(missed.findings[0].status, "confirmed");
+    let unknown = silent(0);
+    assert_eq!((result(&unknown), unknown.exit), ((None, Verdict::Unknown), exit::INCONCLUSIVE));
+}
+
+#[test]
+fn what_is_not_judged_in_the_fault_does_not_break_there() {
+    let mut run = broken();
+    for objective in &mut run.objectives {
+        objective.phases = vec![Phase::Baseline, Phase::After];
+    }
+    let judged = judge(&run);
+    assert_eq!((judged.detect_s, judged.exit), (None, exit::HELD), "{:?}", judged.reasons);
+}
+
+#[test]
+fn the_one_injection_in_doubt_is_named_by_its_number_and_time() {
+    let mut run = good();
+    run.injections = vec![injection("auth-1", Some("auth"), 10.0, 11.0); 180];
+    "unproven".clone_into(&mut run.injections[136].proof.status);
+    run.injections[136].applied_s = Some(18.6);
+    let reasons = judge(&run).reasons;
+    assert!(reasons[0].starts_with("F137, process-kill on auth-1, at 18.6 s, was not proven"), "{reasons:?}");
+}
