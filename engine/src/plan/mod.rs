@@ -257,7 +257,11 @@ fn expected(load: &Load, from: f64, to: f64) -> f64 {
 
 /// What the plan can already tell: clauses that so few requests cannot decide.
 fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
-    let mut notes = Vec::new();
+    let judged = |load: &&Load| experiment.objectives.iter().any(|o| o.journey == load.name);
+    let silent = experiment.load.iter().filter(|load| !judged(load));
+    let mut notes: Vec<String> = silent
+        .map(|load| format!("load {} has no objective: nothing will be judged about its users", load.name))
+        .collect();
     for objective in &experiment.objectives {
         let Some(load) = experiment.load.iter().find(|load| load.name == objective.journey) else { continue };
         let need = needed(objective);

@@ -166,3 +166,13 @@ fn injections_that_only_touch_do_not_overlap() {
     let clashing = at(8_050, 51) + &at(8_100, 50);
     assert!(resolve(&experiment(&clashing), 1).unwrap_err()[0].message.contains("would overlap"));
 }
+
+#[test]
+fn a_load_that_no_objective_judges_is_named_beforehand() {
+    let mut experiment = experiment(&step(10, 5, "{process-kill: {service: auth}}"));
+    let mut side = experiment.load[0].clone();
+    "home".clone_into(&mut side.name);
+    experiment.load.push(side);
+    let notes = resolve(&experiment, 1).unwrap().notes;
+    assert!(notes.iter().any(|note| note.starts_with("load home has no objective")), "{notes:?}");
+}

@@ -125,6 +125,7 @@ fn record(load: LoadRecord) -> RunRecord {
                 journeys: vec!["checkout".to_owned()],
             }],
         }),
+        relays: vec![],
         loads: vec![load],
         generator: GeneratorRecord {
             workers: 1,
@@ -505,7 +506,9 @@ fn a_pop_that_served_nobody_is_not_met() {
 fn where_answers_name_nobody_nothing_is_claimed() {
     let judged = judge(&good());
     assert_eq!(judged.exit, exit::HELD);
-    assert!(judged.findings[0].evidence.starts_with("checkout held while it was broken"));
+    assert!(
+        judged.findings[0].evidence.starts_with("by the topology, checkout passes through it, and it held")
+    );
     // Names beyond the bound may be anybody's, and those of others do not show that this one would be named.
     let mut run = good();
     name_instances(&mut run.loads[0], &[("edge-1", 4000), ("other", 10)]);
@@ -565,4 +568,156 @@ fn a_record_from_before_these_facts_were_kept_is_judged_all_the_same() {
     }
     let old: RunRecord = serde_json::from_value(old).unwrap();
     assert_eq!(judge(&old), judge(&run));
+}
+
+/// Checkout through the relay `web`, browse to another address; a relay is slow, nothing names anybody.
+fn relayed(checkout: &str, browse: Option<&str>) -> RunRecord {
+    let mut run = good();
+    run.topology = None;
+    run.relays = vec![RelayInfo {
+        name: "web".to_owned(),
+        listen: "127.0.0.1:4001".to_owned(),
+        upstream: "127.0.0.1:8080".to_owned(),
+    }];
+    run.injections = vec![injection("relay web", None, 10.0, 20.0)];
+    run.loads[0].sends = vec![format!("GET {checkout}")];
+    if let Some(browse) = browse {
+        let mut other = run.loads[0].clone();
+        "browse".clone_into(&mut other.name);
+        other.sends = vec![format!("GET {browse}")];
+        run.loads.push(other);
+        let of_browse = |o: Objective| Objective { journey: "browse".to_owned(), ..o };
+        run.objectives.push(of_browse(objective(Sli::Availability, 0.995)));
+    }
+    run
+}
+
+fn found(run: &RunRecord, journey: &str) -> (String, String) {
+    let found = judge(run).findings.into_iter().find(|finding| finding.journey == journey).unwrap();
+    (found.status, found.evidence)
+}
+
+#[test]
+fn a_journey_that_does_not_go_through_a_relay_refutes_nothing_about_it() {
+    let run = relayed("http://127.0.0.1:4001/", Some("http://127.0.0.1:9000/"));
+    assert_eq!(judge(&run).exit, exit::HELD);
+    let (status, evidence) = found(&run, "checkout");
+    assert!(
+        status == "refuted" && evidence.contains("requests of checkout go through relay web"),
+        "{evidence}"
+    );
+    let (status, evidence) = found(&run, "browse");
+    assert!(
+        status == "untested" && evidence.starts_with("nothing shows that browse goes through relay web"),
+        "{evidence}"
+    );
+}
+
+#[test]
+fn the_only_load_is_the_one_that_a_relay_carries_behind_another_hop() {
+    let mut run = relayed("http://127.0.0.1:9000/", None);
+    assert_eq!(found(&run, "checkout").0, "refuted");
+    // Unless a probe may have been it.
+    run.probes.push(ProbeRecord {
+        name: "front".to_owned(),
+        does: "GET http://127.0.0.1:4001/".to_owned(),
+        tolerance: String::new(),
+        phases: vec![],
+        seen: vec![],
+    });
+    assert_eq!(found(&run, "checkout").0, "untested");
+}
+
+#[test]
+fn holding_says_nothing_about_a_process_that_nothing_leads_to() {
+    for (target, sends, status) in [
+        ("pid file /run/sleep.pid", "http://127.0.0.1:4001/", "untested"),
+        ("touch", "http://127.0.0.1:4001/", "untested"),
+        ("listener on port 8081", "http://127.0.0.1:8080/", "untested"),
+        ("listener on port 8080", "http://127.0.0.1:8080/", "refuted"),
+        ("listener on port 8080", "http://localhost:8080/a?b", "refuted"),
+        ("listener on port 8080", "http://10.0.0.1:8080/", "untested"),
+        ("listener on port 80", "http://127.0.0.1/", "refuted"),
+        // The relay leads there.
+        ("listener on port 8080", "http://127.0.0.1:4001/", "refuted"),
+    ] {
+        let mut run = relayed(sends, None);
+        target.clone_into(&mut run.injections[0].target);
+        let (found, evidence) = found(&run, "checkout");
+        assert_eq!(found, status, "{target} {sends}: {evidence}");
+        assert_eq!(judge(&run).exit, exit::HELD, "the users did not notice");
+    }
+}
+
+#[test]
+fn many_injections_into_one_thing_are_counted_not_listed() {
+    let mut run = relayed("http://127.0.0.1:4001/", None);
+    run.injections = vec![injection("relay web", None, 10.0, 20.0); 10];
+    assert_eq!(judge(&run).findings[0].target, "relay web (10 injections)");
+}
+
+#[test]
+fn a_load_that_fails_with_nobody_to_judge_it_leaves_the_verdict_open() {
+    let side = |fault: fn(u32) -> Outcomes| {
+        let mut run = good();
+        run.loads.push(load("home", fault, 0));
+        run
+    };
+    let mut run = side(|_| outcomes(10, 390, 10));
+    let judged = judge(&run);
+    assert_eq!((judged.verdict, judged.exit), (Verdict::Unknown, exit::INCONCLUSIVE));
+    let reason = &judged.reasons[0];
+    assert!(reason.starts_with("97.50% of home failed in fault, and no objective judges it"), "{reason}");
+    // Whatever it may lose, saying so settles it.
+    run.objectives.push(Objective { journey: "home".to_owned(), ..objective(Sli::Availability, 0.0) });
+    assert_eq!(judge(&run).exit, exit::HELD, "{:?}", judge(&run).reasons);
+    assert_eq!(judge(&side(|_| outcomes(400, 0, 10))).exit, exit::HELD);
+    assert_eq!(judge(&side(|second| outcomes(400, u64::from(second == 1), 10))).exit, exit::HELD);
+    let mut missed = side(|_| outcomes(10, 390, 10));
+    missed.loads[0] = broken().loads.remove(0);
+    assert_eq!(judge(&missed).exit, exit::MISSED, "a miss is a miss");
+}
+
+#[test]
+fn a_throughput_without_a_single_answer_is_zero_if_requests_were_due_and_no_data_if_not() {
+    let silent = |due: u64| {
+        let mut run = record(course("checkout", |_, phase| match phase {
+            Phase::Fault => Outcomes { due, ..Outcomes::default() },
+            _ => outcomes(400, 0, 10),
+        }));
+        run.objectives = vec![objective(Sli::Throughput, 300.0)];
+        // What came due and has not ended is in no phase.
+        run.loads[0].phases.retain(|stats| stats.phase != Phase::Fault);
+        judge(&run)
+    };
+    let result = |judged: &Judgement| {
+        let fault = judged.results.iter().find(|result| result.phase == Phase::Fault).unwrap();
+        (fault.estimate, fault.verdict)
+    };
+    let missed = silent(400);
+    assert_eq!((result(&missed), missed.exit), ((Some(0.0), Verdict::Missed), exit::MISSED));
+    assert!(missed.detect_s.is_some());
+    assert_eq!(missed.findings[0].status, "confirmed");
+    let unknown = silent(0);
+    assert_eq!((result(&unknown), unknown.exit), ((None, Verdict::Unknown), exit::INCONCLUSIVE));
+}
+
+#[test]
+fn what_is_not_judged_in_the_fault_does_not_break_there() {
+    let mut run = broken();
+    for objective in &mut run.objectives {
+        objective.phases = vec![Phase::Baseline, Phase::After];
+    }
+    let judged = judge(&run);
+    assert_eq!((judged.detect_s, judged.exit), (None, exit::HELD), "{:?}", judged.reasons);
+}
+
+#[test]
+fn the_one_injection_in_doubt_is_named_by_its_number_and_time() {
+    let mut run = good();
+    run.injections = vec![injection("auth-1", Some("auth"), 10.0, 11.0); 180];
+    "unproven".clone_into(&mut run.injections[136].proof.status);
+    run.injections[136].applied_s = Some(18.6);
+    let reasons = judge(&run).reasons;
+    assert!(reasons[0].starts_with("F137, process-kill on auth-1, at 18.6 s, was not proven"), "{reasons:?}");
 }
