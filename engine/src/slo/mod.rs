@@ -4,6 +4,8 @@ mod course;
 mod finding;
 mod host;
 pub mod measure;
+#[cfg(test)]
+mod met_tests;
 pub mod stats;
 #[cfg(test)]
 mod tests;
