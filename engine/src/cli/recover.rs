@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use injectors::journal::{self, Entry, Journal};
-use injectors::restore::{RestoreError, restore};
+use injectors::restore::{RestoreError, by_hand, restore};
 use injectors::secrets::Secrets;
 use injectors::{Change, Env, Inventory};
 use reports::escape::terminal as safe;
@@ -135,7 +135,8 @@ fn list(leftovers: &[Leftover], guarded: &[Leftover], out: &mut Out) -> u8 {
             if let Some(error) = left.failure(change) {
                 text += &format!("     undo failed: {}\n", safe(error));
             }
-            text += &format!("     by hand: {}\n", safe(&change.manual));
+            let by_hand = by_hand(&Env::host(Inventory::default()), change);
+            text += &format!("     by hand: {}\n", safe(&by_hand));
         }
         if left.damaged > 0 {
             text += &format!("  {} of its journal cannot be read\n", plural(left.damaged, "line"));
@@ -182,6 +183,7 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
             }
             Err(error) => {
                 clean = false;
+                let change = &Change { manual: by_hand(&env, change), ..change.clone() };
                 out.warn(&failed(leftover, change, &error));
                 rows.push(
                     json!({"id": change.id, "restored": false, "error": error, "manual": change.manual}),
