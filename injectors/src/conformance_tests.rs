@@ -264,6 +264,60 @@ async fn a_paused_process_that_somebody_else_has_ended_is_not_restored_before_an
 }
 
 #[tokio::test]
+async fn a_server_that_is_slow_to_start_is_started_once_however_often_its_undo_is_tried() {
+    let row = ROWS.iter().find(|row| row.args == RESTART).unwrap();
+    let (world, env, change) = row.prepared().await;
+    row.apply(&env, &change).await.unwrap();
+    world.state().deaf = true;
+    for _ in 0..2 {
+        // Each by another process: nothing but the record and the world is known.
+        let error = row.injector().undo(&world.env(Inventory::default()), &change.undo).await.unwrap_err();
+        assert!(error.to_string().contains("`nginx` still runs: nginx 50000"), "{error}");
+    }
+    assert_eq!(world.state().starts, 1);
+    world.listen();
+    assert_eq!(row.undo(&env, &change).await, Undone::NothingToDo);
+    assert_eq!(world.state().starts, 1);
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_refused_before_anything_is_touched() {
+    let words = |text: &str| Arg::Argv(vec![text.to_owned()]);
+    for (row, param) in ROWS.iter().flat_map(|row| {
+        let params: &[&str] = match row.fault {
+            "command" => &["do", "undo", "effect"],
+            "process-kill" if row.args == RESTART => &["restart"],
+            _ => &[],
+        };
+        params.iter().map(move |param| (row, *param))
+    }) {
+        let world = World::new();
+        let mut request = row.request();
+        request.args.0.insert(param.to_owned(), words("python3 srv.py"));
+        let env = world.env(world.inventory());
+        let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
+        let help = "write one word per list item: [python3, srv.py]";
+        assert_eq!(error, format!("{param}: no program `python3 srv.py`; {help}"));
+    }
+}
+
+#[tokio::test]
+async fn a_pop_that_another_drains_is_left_to_it_before_and_after() {
+    let row = ROWS.iter().find(|row| row.fault == "pop-drain").unwrap();
+    let world = World::new();
+    let env = world.env(world.inventory());
+    world.foreign_drain(true);
+    let error = row.injector().prepare(&env, &row.request()).await.unwrap_err().to_string();
+    assert_eq!(error, "PoP fra is drained already by another injection");
+    world.foreign_drain(false);
+    // The other is faster, and this one must not wait for its end.
+    let (world, env, change) = row.prepared().await;
+    world.foreign_drain(true);
+    row.apply(&env, &change).await.unwrap_err();
+    assert_eq!(restore(&env, &change).await, Ok(Undone::NothingToDo));
+}
+
+#[tokio::test]
 async fn a_restart_that_fails_says_why() {
     let row = ROWS.iter().find(|row| row.args == RESTART).unwrap();
     let (world, env, change) = row.prepared().await;

@@ -38,6 +38,7 @@ pub(crate) enum Failure {
 struct Process {
     info: ProcessInfo,
     listens: bool,
+    mark: String,
 }
 
 #[derive(Debug)]
@@ -48,6 +49,10 @@ pub(crate) struct State {
     instance: Option<ProcessId>,
     table: Table,
     drains: BTreeMap<String, f64>,
+    /// Whether programs that are started run on without ever listening.
+    pub(crate) deaf: bool,
+    /// How many programs were started.
+    pub(crate) starts: usize,
     broken: bool,
     network: crate::fake_network_tests::Links,
     /// Whether programs that are started say why they cannot.
@@ -71,6 +76,8 @@ impl World {
             instance: None,
             table: Table::new(routes),
             drains: BTreeMap::new(),
+            deaf: false,
+            starts: 0,
             broken: false,
             network: crate::fake_network_tests::Links::new(),
             unstartable: false,
@@ -163,6 +170,18 @@ impl World {
         state.instance = None;
     }
 
+    /// What was started hears at last.
+    pub(crate) fn listen(&self) {
+        self.state().processes.iter_mut().filter(|p| !p.mark.is_empty()).for_each(|p| p.listens = true);
+    }
+
+    /// Somebody else drains a PoP, or no longer.
+    pub(crate) fn foreign_drain(&self, lives: bool) {
+        let drains = &mut self.state().drains;
+        drains.retain(|id, _| id != "other/1");
+        drains.extend(lives.then(|| ("other/1".to_owned(), 0.5)));
+    }
+
     /// Somebody else has the lab's instance again.
     pub(crate) fn bear_instance(&self) {
         let mut state = self.state();
@@ -198,7 +217,7 @@ impl State {
         self.born += 1;
         let id = ProcessId { pid: FIRST_PID + self.born as u32, start_ticks: self.born };
         let info = ProcessInfo { id, comm: comm.to_owned(), state: 'S' };
-        self.processes.push(Process { info, listens });
+        self.processes.push(Process { info, listens, mark: String::new() });
         id
     }
 
@@ -269,8 +288,12 @@ impl State {
         let left = self.drains.values().copied().fold(1.0, f64::min);
         match request["op"].as_str() {
             Some("weights") => Ok(json!({"pops": {
-                "fra": {"share_of_base": left}, "iad": {"share_of_base": 1.0},
+                "fra": {"share_of_base": left, "drained_by": self.drains.keys().next()},
+                "iad": {"share_of_base": 1.0},
             }})),
+            Some("drain") if self.drains.keys().any(|other| *other != id) => {
+                Err("drained already".to_owned())
+            }
             Some("drain") => {
                 self.drains.insert(id, request["share"].as_f64().unwrap());
                 Ok(json!({}))
@@ -346,19 +369,36 @@ impl Procs for World {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn start(&self, argv: &[String]) -> io::Result<Box<dyn Started>> {
+    fn has_program(&self, name: &str) -> bool {
+        ["nginx", "break", "mend", "broken"].contains(&name)
+    }
+
+    fn marked(&self, mark: &str) -> io::Result<Vec<ProcessInfo>> {
+        self.os(|state| state.infos(|process| process.mark == mark))
+    }
+
+    fn start(&self, argv: &[String], mark: &str) -> io::Result<Box<dyn Started>> {
         self.os(|state| -> Box<dyn Started> {
+            state.starts += 1;
             if state.unstartable {
                 return Box::new(Program(Some(ExitStatus::from_raw(7 << 8))));
             }
             // As nginx does: a master and a worker.
-            state.bear(&argv[0], true);
-            state.bear(&argv[0], true);
+            let listens = !state.deaf;
+            for id in [state.bear(&argv[0], listens), state.bear(&argv[0], listens)] {
+                let born = state.processes.iter_mut().find(|process| process.info.id == id);
+                mark.clone_into(&mut born.expect("it was just born").mark);
+            }
             Box::new(Program(None))
         })
     }
 
-    fn run<'a>(&'a self, argv: &'a [String], _deadline: Duration) -> Pending<'a, io::Result<Output>> {
+    fn run<'a>(
+        &'a self,
+        argv: &'a [String],
+        _deadline: Duration,
+        _mark: Option<&'a str>,
+    ) -> Pending<'a, io::Result<Output>> {
         let output = self.os(|state| {
             let mut text = String::new();
             let code = match argv[0].as_str() {

@@ -119,6 +119,11 @@ pub trait Injector: std::fmt::Debug + Sync {
         undo: &'a serde_json::Value,
     ) -> Pending<'a, Result<Undone, InjectError>>;
 
+    /// What a person types now that squall could not undo it.
+    fn by_hand(&self, _env: &Env, change: &Change) -> String {
+        change.manual.clone()
+    }
+
     /// What the fault has done so far, requested against measured.
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>>;
 

@@ -57,6 +57,12 @@ pub async fn restore(env: &Env, change: &Change) -> Result<Undone, RestoreError>
     Ok(outcome)
 }
 
+/// What a person types now that a change could not be taken back: only what helps, as things are.
+pub fn by_hand(env: &Env, change: &Change) -> String {
+    registry::find(&change.fault)
+        .map_or_else(|| change.manual.clone(), |injector| injector.by_hand(env, change))
+}
+
 /// Compares the picture now with the picture before, until they are equal or time is up.
 async fn verify(env: &Env, injector: &dyn Injector, change: &Change) -> Result<(), RestoreError> {
     let patience = async {

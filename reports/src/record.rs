@@ -34,6 +34,9 @@ pub struct RunRecord {
     pub phases: Vec<PhaseSpan>,
     /// Services, instances and PoPs, if a topology was given.
     pub topology: Option<TopologyInfo>,
+    /// Relays that the run itself started, where the experiment declares any.
+    #[serde(default)]
+    pub relays: Vec<RelayInfo>,
     /// What was sent and what came back.
     pub loads: Vec<LoadRecord>,
     /// Did the generator keep up?
@@ -150,6 +153,17 @@ pub struct ServiceInfo {
     pub uses: Vec<String>,
     /// Journeys that pass through it, by load name.
     pub journeys: Vec<String>,
+}
+
+/// A relay that a run started for itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RelayInfo {
+    /// Its name.
+    pub name: String,
+    /// Where it listened: `127.0.0.1:PORT`.
+    pub listen: String,
+    /// Where it led: `host:port`.
+    pub upstream: String,
 }
 
 /// One load: a journey and what became of its requests.

@@ -346,6 +346,11 @@ fn service(name: &str, requires: &[&str], uses: &[&str], journeys: &[&str]) -> S
     }
 }
 
+fn relays() -> Vec<RelayInfo> {
+    let (listen, upstream) = ("127.0.0.1:41000".into(), "127.0.0.1:8080".into());
+    vec![RelayInfo { name: "web".into(), listen, upstream }]
+}
+
 /// Missed, with everything that a run can have.
 pub(crate) fn missed() -> RunRecord {
     let loads = vec![load("checkout", 400, true), load("browse", 120, false)];
@@ -370,6 +375,7 @@ pub(crate) fn missed() -> RunRecord {
         },
         host: HostInfo { kernel: "Linux 6.12.0".into(), cores: 2, target: "lab edge".into() },
         phases: SPANS.map(|(phase, start_s, end_s)| PhaseSpan { phase, start_s, end_s }).into(),
+        relays: relays(),
         topology: Some(TopologyInfo {
             services: vec![
                 service("edge", &["auth", "cart"], &[], &["checkout", "browse"]),

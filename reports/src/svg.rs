@@ -91,7 +91,7 @@ impl Axis {
         }
         let steps = || (-7..7).flat_map(|exp| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(exp)));
         let low = steps().rfind(|v| *v <= min * 1.0001).unwrap_or(min);
-        let high = steps().find(|v| *v >= max * 0.99).unwrap_or(max);
+        let high = steps().find(|v| *v >= max * 0.999).unwrap_or(max);
         let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
         let within: Vec<_> = steps().filter(|v| (low * 0.999..=high * 1.001).contains(v)).collect();
         let ticks = if within.len() <= 9 { within } else { within.into_iter().filter(whole).collect() };
@@ -117,7 +117,8 @@ impl Axis {
 /// An injection on the time axis.
 #[derive(Debug, Clone)]
 struct Band {
-    label: String,
+    /// From the longest to the shortest.
+    labels: [String; 2],
     title: String,
     start_s: f64,
     end_s: f64,
@@ -145,7 +146,10 @@ impl Scene {
             let Some(start_s) = injection.applied_s else { continue };
             let name = format!("F{} {}", at + 1, injection.fault);
             scene.add(Band {
-                label: table::clip(&format!("{name} · {}", injection.target), LABEL_MAX),
+                labels: [
+                    table::clip(&format!("{name} · {}", injection.target), LABEL_MAX),
+                    format!("F{}", at + 1),
+                ],
                 title: format!("{name}: {}", injection.summary),
                 start_s,
                 end_s: injection.undone_s.unwrap_or(time.end_s),
@@ -191,7 +195,7 @@ impl Scene {
         }
     }
 
-    /// A label may run on behind its band up to the next one.
+    /// A label may run on behind its band up to the next one; one that would be cut off there is left out.
     fn draw_lanes(&self, out: &mut Markup) {
         for (row, lane) in self.lanes.iter().enumerate() {
             for (at, band) in lane.iter().enumerate() {
@@ -202,9 +206,11 @@ impl Scene {
                 out.percent(if room > 0.0 { (to - from) / room } else { 0.0 })
                     .raw("\" height=\"17\" rx=\"2\"/>");
                 out.element("title", &band.title);
-                out.raw("<text class=\"band-name\" x=\"5\" y=\"12.5\">")
-                    .text(&band.label)
-                    .raw("</text></svg>");
+                let fits = |label: &&String| room * WIDE >= 6.4 * table::width(label) as f64 + 8.0;
+                if let Some(label) = band.labels.iter().find(fits) {
+                    out.raw("<text class=\"band-name\" x=\"5\" y=\"12.5\">").text(label).raw("</text>");
+                }
+                out.raw("</svg>");
             }
         }
     }
@@ -433,7 +439,7 @@ mod tests {
     fn overlapping_bands_get_lanes_of_their_own() {
         let time = Timespan { start_s: 0.0, end_s: 60.0 };
         let mut scene = Scene { time, phases: vec![], lanes: vec![], hidden: 0 };
-        let band = |start_s, end_s| Band { label: String::new(), title: String::new(), start_s, end_s };
+        let band = |start_s, end_s| Band { labels: Default::default(), title: String::new(), start_s, end_s };
         for (start, end) in [(10.0, 30.0), (20.0, 40.0), (30.0, 35.0)] {
             scene.add(band(start, end));
         }
@@ -442,6 +448,31 @@ mod tests {
             scene.add(band(0.0, 60.0));
         }
         assert_eq!((scene.lanes.len(), scene.hidden), (LANES_MAX, 94));
+    }
+
+    #[test]
+    fn a_label_without_room_is_shortened_or_left_out_and_its_band_stays() {
+        let drawn = |every: f64, count: u32| {
+            let time = Timespan { start_s: 0.0, end_s: 100.0 };
+            let mut scene = Scene { time, phases: vec![], lanes: vec![], hidden: 0 };
+            for at in 0..count {
+                let start_s = f64::from(at) * every;
+                let labels = ["F1 relay-latency".to_owned(), "F1".to_owned()];
+                scene.add(Band { labels, title: String::new(), start_s, end_s: start_s + every / 2.0 });
+            }
+            let mut out = Markup::html();
+            scene.draw_lanes(&mut out);
+            let text = String::from_utf8(out.into_bytes()).unwrap();
+            (
+                text.matches("class=\"band\"").count(),
+                text.matches("F1 relay").count(),
+                text.matches(">F1<").count(),
+            )
+        };
+        assert_eq!(drawn(20.0, 5), (5, 5, 0));
+        assert_eq!(drawn(5.0, 20), (20, 0, 20));
+        assert_eq!(drawn(2.0, 50).2, 0);
+        assert_eq!(drawn(2.0, 50).0, 50);
     }
 
     proptest! {

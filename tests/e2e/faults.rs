@@ -100,6 +100,33 @@ fn a_restart_that_fails_tells_its_exit_code_and_last_words() {
 }
 
 #[test]
+fn a_process_that_a_run_holds_is_refused_to_another_whatever_folder_its_runs_are_in() {
+    let home = Home::new();
+    let (mut child, file) = sleeper(&home);
+    let mut going = home.start(&["inject", "process-pause", "--pid-file", &file, "--for", "60s"]);
+    going.says("pause sleep", std::time::Duration::from_secs(10));
+    let kill = ["inject", "process-kill", "--permanent", "true", "--pid-file", &file, "--for", "1s"];
+    let refused = home.squall(&[&kill[..], &["--runs", "elsewhere"]].concat()).code(3);
+    assert!(refused.err.contains(&format!("another run holds process {} (", child.id())), "{}", refused.err);
+    going.signal(rustix::process::Signal::INT);
+    going.end();
+    home.squall(&[&kill[..], &["--runs", "elsewhere"]].concat()).code(0);
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_restart_that_is_one_line_instead_of_a_list_is_refused_before_anything_is_killed() {
+    let home = Home::new();
+    let (mut child, file) = sleeper(&home);
+    let args = ["inject", "process-kill", "--pid-file", &file, "--for", "1s", "--restart=sleep 60"];
+    let refused = home.squall(&args).code(3);
+    assert!(refused.err.contains("write one word per list item: [sleep, 60]"), "{}", refused.err);
+    assert!(child.try_wait().unwrap().is_none(), "it was killed all the same");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn a_paused_process_that_somebody_else_ends_is_not_called_restored() {
     let home = Home::new();
     let (mut child, file) = sleeper(&home);

@@ -40,7 +40,7 @@ pub(super) fn with_faults(command: Command) -> Command {
                     .value_name("TIME")
                     .required(true)
                     .allow_hyphen_values(true)
-                    .help("How long it lives, such as 30s; ^C ends it earlier"),
+                    .help("How long it lives, such as 30s; ^C ends it earlier, which is as good an end"),
             )
             .arg(
                 Arg::new("seed")

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use injectors::journal::{self, Entry, Journal};
-use injectors::restore::{RestoreError, restore};
+use injectors::restore::{RestoreError, by_hand, restore};
 use injectors::secrets::Secrets;
 use injectors::{Change, Env, Inventory};
 use reports::escape::terminal as safe;
@@ -34,21 +34,23 @@ pub(super) struct RecoverArgs {
 
 pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 {
     let store = global.store();
+    let Ok(runtime) = out::runtime() else { return out.fail(exit::BUG, "this system gives no event queue") };
+    // First those: what a guardian gives up meanwhile is among the leftovers then.
+    let guarded = if args.list { store.guarded() } else { runtime.block_on(still_guarded(&store)) };
     let leftovers = match find(&store, args) {
         Ok(leftovers) => leftovers,
         Err((code, error)) => return out.fail(code, &error),
     };
     if args.list {
-        return list(&leftovers, out);
+        return list(&leftovers, &guarded, out);
     }
     if !args.forget.is_empty() {
         return forget::forget(&leftovers, &args.forget, out);
     }
-    let Ok(runtime) = out::runtime() else { return out.fail(exit::BUG, "this system gives no event queue") };
     let mut done = Vec::new();
     let mut clean = true;
-    for left in runtime.block_on(still_guarded(&store)) {
-        // A guardian restores within seconds; one that is stopped or hangs must not pass for "nothing is left".
+    for left in guarded {
+        // It restores within seconds; one that is stopped or hangs must not pass for "nothing is left".
         clean = false;
         out.warn(&format!(
             "squall: run {} ended and its guardian still holds {}; look again in some seconds. If that stays so, the \
@@ -104,33 +106,37 @@ fn find(store: &Store, args: &RecoverArgs) -> Result<Vec<Leftover>, (u8, String)
     Ok(store::leftover(&folder).map_err(invalid)?.into_iter().collect())
 }
 
-fn list(leftovers: &[Leftover], out: &mut Out) -> u8 {
-    let rows: Vec<Value> = leftovers
-        .iter()
-        .map(|left| {
-            let changes: Vec<Value> = left.open.iter().map(|change| open_change(left, change)).collect();
-            json!({
-                "run": left.run, "experiment": left.experiment, "ended": left.ended,
-                "changes": changes, "damaged_lines": left.damaged,
-            })
+fn list(leftovers: &[Leftover], guarded: &[Leftover], out: &mut Out) -> u8 {
+    let both = || guarded.iter().map(|left| (left, true)).chain(leftovers.iter().map(|left| (left, false)));
+    let row = |(left, guarded): (&Leftover, bool)| {
+        let changes: Vec<Value> = left.open.iter().map(|change| open_change(left, change)).collect();
+        json!({
+            "run": left.run, "experiment": left.experiment, "ended": left.ended, "guarded": guarded,
+            "changes": changes, "damaged_lines": left.damaged,
         })
-        .collect();
+    };
+    let rows: Vec<Value> = both().map(row).collect();
     if out.json {
         out.document(&json!({"runs": rows}));
         return exit::HELD;
     }
-    if leftovers.is_empty() {
+    if rows.is_empty() {
         out.tell("nothing is left to restore");
     }
-    for left in leftovers {
-        let how = if left.ended { "ended with what it could not undo" } else { "was cut off" };
+    for (left, guarded) in both() {
+        let how = match (guarded, left.ended) {
+            (true, _) => "has ended; its guardian is still restoring",
+            (false, true) => "ended with what it could not undo",
+            (false, false) => "was cut off",
+        };
         let mut text = format!("{}  {}  {how}\n", left.run, safe(&left.experiment));
         for change in &left.open {
             text += &format!("  {}  {}\n", number(change), safe(&change.summary));
             if let Some(error) = left.failure(change) {
                 text += &format!("     undo failed: {}\n", safe(error));
             }
-            text += &format!("     by hand: {}\n", safe(&change.manual));
+            let by_hand = by_hand(&Env::host(Inventory::default()), change);
+            text += &format!("     by hand: {}\n", safe(&by_hand));
         }
         if left.damaged > 0 {
             text += &format!("  {} of its journal cannot be read\n", plural(left.damaged, "line"));
@@ -177,6 +183,7 @@ async fn one(leftover: &Leftover, out: &mut Out) -> (bool, Value) {
             }
             Err(error) => {
                 clean = false;
+                let change = &Change { manual: by_hand(&env, change), ..change.clone() };
                 out.warn(&failed(leftover, change, &error));
                 rows.push(
                     json!({"id": change.id, "restored": false, "error": error, "manual": change.manual}),

@@ -129,8 +129,10 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
     let owner = fields.optional("owner").and_then(|node| reader.text(node, "owner"));
     let _ = fields.optional("vars");
     let allowed = fields.optional("allow-hosts").map(|node| allowed_hosts(reader, node)).unwrap_or_default();
-    let lab = fields.optional("lab").and_then(|node| lab(reader, node));
-    let topology = topology_of(reader, &fields, lab.is_some(), sources);
+    let named = fields.optional("lab");
+    let lab = named.and_then(|node| lab(reader, node));
+    // A slip in its name or options is told once, and not again as services that nobody knows.
+    let topology = topology_of(reader, &fields, named.is_some(), sources);
     let protect = fields.optional("protect").map(|node| protected(reader, node)).unwrap_or_default();
     let relays = fields.optional("relays").map(|node| relays(reader, node, &allowed)).unwrap_or_default();
     let loads = fields.required("load", "an experiment");

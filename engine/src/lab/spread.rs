@@ -1,6 +1,6 @@
 //! How the load balancer spreads requests over PoPs: weight, health, drains with leases. Pure: time comes in.
 //!
-//! Invariants: a drain ends at its lease, whoever set it; no request goes to a PoP that is down or whose weight is zero;
+//! Invariants: at most one drain per PoP lives, and it ends at its lease, whoever set it; no request goes to a PoP that is down or whose weight is zero;
 //! over any run of requests the counts follow the weights, to within [`DEVIATION`] requests (smooth weighted round robin,
 //! in an order that chance decides: a strict one would fall into step with evenly spaced arrivals, and give each journey
 //! PoPs of its own).
@@ -83,7 +83,7 @@ impl Spread {
         }
     }
 
-    /// Weight, share of the base weight, state and requests of every PoP.
+    /// Weight, share of the base weight, drain, state and requests of every PoP.
     pub(super) fn weights(&mut self, now: Instant) -> Value {
         self.expire(now);
         let describe = |(index, pop): (usize, &Pop)| {
@@ -91,6 +91,7 @@ impl Spread {
             let about = json!({
                 "weight": share * BASE_WEIGHT,
                 "share_of_base": share,
+                "drained_by": self.drains.iter().find(|(_, drain)| drain.pop == index).map(|(id, _)| id),
                 "up": pop.up,
                 "requests_total": pop.requests,
             });
@@ -122,6 +123,9 @@ impl Spread {
         }
         let until = now + leased(lease)?;
         let counted_from = self.pops.iter().map(|pop| pop.requests).collect();
+        if self.drains.iter().any(|(other, drain)| drain.pop == index && other != id) {
+            return Err(format!("PoP {pop} is drained already by another injection"));
+        }
         let full = self.drains.len() >= DRAINS_MAX;
         match self.drains.get_mut(id) {
             Some(drain) if drain.pop != index => {
@@ -177,9 +181,9 @@ impl Spread {
         self.drains.retain(|_, drain| now < drain.until);
     }
 
-    /// What remains of a PoP's base weight: the least that any drain leaves.
+    /// What remains of a PoP's base weight.
     fn share(&self, index: usize) -> f64 {
-        self.drains.values().filter(|drain| drain.pop == index).map(|drain| drain.share).fold(1.0, f64::min)
+        self.drains.values().find(|drain| drain.pop == index).map_or(1.0, |drain| drain.share)
     }
 
     /// The PoPs that may be asked, with their weights: fresh ones first, then those tried or avoided.
@@ -328,6 +332,19 @@ mod tests {
         assert_eq!(spread.clear(now, "r/1"), json!({"cleared": true}));
         assert_eq!(spread.clear(now, "r/1"), json!({"cleared": false}));
         assert_eq!(spread.weights(now), before);
+    }
+
+    #[test]
+    fn a_pop_is_drained_by_one_injection_at_a_time() {
+        let now = Instant::now();
+        let mut spread = spread();
+        spread.drain(now, "r/1", "fra", 0.5, LEASE).unwrap();
+        assert_eq!(spread.weights(now)["pops"]["fra"]["drained_by"], json!("r/1"));
+        let refused = spread.drain(now, "s/1", "fra", 0.0, LEASE).unwrap_err();
+        assert_eq!(refused, "PoP fra is drained already by another injection");
+        spread.drain(now, "s/1", "iad", 0.0, LEASE).unwrap();
+        spread.drain(now + LEASE, "s/2", "fra", 0.0, LEASE).unwrap();
+        assert!(spread.renew(now + LEASE, "r/1", None, LEASE).is_err(), "its lease has ended");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use reports::Latencies;
+use reports::format::count;
+
+use crate::slo::stats;
 
 /// What a generator knows about its own work.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +47,10 @@ pub struct Facts {
 pub const CPU_HOT: f64 = 0.95;
 /// Lateness below this never matters.
 const LAG_ALLOWED_S: f64 = 0.025;
+/// The share of requests that may start late.
+const LATE_SHARE: f64 = 0.01;
+/// Fewer late requests than this, beyond that share, are chance.
+const LATE_MIN: f64 = 10.0;
 
 /// The reasons why the numbers must not be trusted; none if the generator kept up. `tightest` is the smallest latency
 /// limit of any objective.
@@ -57,10 +64,17 @@ pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
         ));
     }
     let allowed = tightest.map_or(0.0, |limit| 0.1 * limit.as_secs_f64()).max(LAG_ALLOWED_S);
-    if let Some(lag) = facts.lag.quantile(0.99).filter(|lag| *lag > allowed) {
-        let (lag, allowed) = (lag * 1e3, allowed * 1e3);
+    let started = facts.lag.count();
+    let late = started.saturating_sub(facts.lag.count_within(allowed));
+    // The interval alone would call two late requests of fifty a habit.
+    let plainly = stats::share(late, started).is_some_and(|(low, _)| low > LATE_SHARE);
+    if plainly && late as f64 >= LATE_SHARE * started as f64 + LATE_MIN {
         reasons.push(format!(
-            "1 % of the requests started more than {lag:.1} ms late ({allowed:.1} ms are allowed)"
+            "{} of {} requests started more than {:.1} ms late, the latest {:.1} ms",
+            count(late),
+            count(started),
+            allowed * 1e3,
+            facts.lag.max().unwrap_or_default() * 1e3
         ));
     }
     if facts.hot_seconds * 10 > facts.worker_seconds {
@@ -124,6 +138,20 @@ mod tests {
     fn a_thread_that_failed_is_a_reason() {
         let reasons = saturation(&Facts { broken: vec!["it panicked".to_owned()], ..good() }, None);
         assert_eq!(reasons, ["a load thread failed: it panicked"]);
+    }
+
+    #[test]
+    fn a_few_late_requests_are_chance_and_many_are_not() {
+        let reasons = |late: u64, of: u64| {
+            let mut facts = Facts::default();
+            (0..of).for_each(|at| facts.lag.record(if at < late { 38_000 } else { 50 }));
+            saturation(&facts, None)
+        };
+        for (late, of) in [(1, 48), (5, 48), (10, 10_000), (105, 10_000)] {
+            assert_eq!(reasons(late, of), Vec::<String>::new(), "{late} of {of}");
+        }
+        assert!(reasons(12, 48)[0].starts_with("12 of 48 requests started more than 25.0 ms late"));
+        assert!(!reasons(150, 10_000).is_empty());
     }
 
     #[test]

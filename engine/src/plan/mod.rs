@@ -216,7 +216,10 @@ fn check(used: &FaultUse, target: &Target) -> Result<(), Vec<String>> {
 }
 
 fn overlap(a: &PlannedInjection, b: &PlannedInjection) -> bool {
-    a.at_s < b.at_s + b.for_s && b.at_s < a.at_s + a.for_s
+    // One that begins when the other ends only touches it: sums of seconds are not exact, nanoseconds are.
+    let nanos = |seconds: f64| (seconds * 1e9).round() as i64;
+    let (a_ends, b_ends) = (nanos(a.at_s) + nanos(a.for_s), nanos(b.at_s) + nanos(b.for_s));
+    nanos(a.at_s) < b_ends && nanos(b.at_s) < a_ends
 }
 
 /// Whether two network faults with different aims could meet on one interface.
@@ -281,7 +284,11 @@ fn expected(load: &Load, from: f64, to: f64) -> f64 {
 
 /// What the plan can already tell: clauses that so few requests cannot decide.
 fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
-    let mut notes = Vec::new();
+    let judged = |load: &&Load| experiment.objectives.iter().any(|o| o.journey == load.name);
+    let silent = experiment.load.iter().filter(|load| !judged(load));
+    let mut notes: Vec<String> = silent
+        .map(|load| format!("load {} has no objective: nothing will be judged about its users", load.name))
+        .collect();
     for objective in &experiment.objectives {
         let Some(load) = experiment.load.iter().find(|load| load.name == objective.journey) else { continue };
         let need = needed(objective);

@@ -182,3 +182,23 @@ fn what_an_experiment_protects_no_network_fault_of_it_hits() {
     let plan = resolve(&experiment, 1).unwrap();
     assert_eq!(targets(&plan), ["the interface to 10.0.0.0/8 sparing 10.1.0.0/16,10.2.0.3"]);
 }
+
+#[test]
+fn injections_that_only_touch_do_not_overlap() {
+    let fault = "{process-pause: {port: 80}}";
+    let at = |ms: u32, length: u32| format!("  - {{at: {ms}ms, for: {length}ms, faults: [{fault}]}}\n");
+    let chain: String = (0..400).map(|number| at(8_050 + number * 50, 50)).collect();
+    assert_eq!(resolve(&experiment(&chain), 1).unwrap().injections.len(), 400);
+    let clashing = at(8_050, 51) + &at(8_100, 50);
+    assert!(resolve(&experiment(&clashing), 1).unwrap_err()[0].message.contains("would overlap"));
+}
+
+#[test]
+fn a_load_that_no_objective_judges_is_named_beforehand() {
+    let mut experiment = experiment(&step(10, 5, "{process-kill: {service: auth}}"));
+    let mut side = experiment.load[0].clone();
+    "home".clone_into(&mut side.name);
+    experiment.load.push(side);
+    let notes = resolve(&experiment, 1).unwrap().notes;
+    assert!(notes.iter().any(|note| note.starts_with("load home has no objective")), "{notes:?}");
+}

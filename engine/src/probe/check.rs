@@ -57,7 +57,8 @@ pub(super) async fn run(probe: &Probe) -> Result<(), String> {
             TcpStream::connect(address).await.map(drop).map_err(|error| format!("{address}: {error}"))
         }
         ProbeCheck::Command { argv, exit } => {
-            let output = Host.run(argv, super::patience(probe)).await.map_err(|error| error.to_string())?;
+            let output =
+                Host.run(argv, super::patience(probe), None).await.map_err(|error| error.to_string())?;
             if output.code == Some(*exit) {
                 return Ok(());
             }

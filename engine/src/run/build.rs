@@ -1,8 +1,8 @@
 //! From the course of a run to its record.
 
 use reports::record::{
-    End, ExperimentInfo, GuardRecord, HostInfo, Judgement, LoadRecord, Restoration, RunRecord, SCHEMA, Sli,
-    Verdict,
+    End, ExperimentInfo, GuardRecord, HostInfo, Judgement, LoadRecord, RelayInfo, Restoration, RunRecord,
+    SCHEMA, Sli, Verdict,
 };
 
 use super::dispatcher::Course;
@@ -56,6 +56,7 @@ pub(super) fn record(
         host: host(world),
         guards: guards.collect(),
         phases: course.phases,
+        relays: relays(experiment, world),
         topology: experiment.topology.as_ref().map(crate::experiment::Topology::info),
         loads: outcome.loads.into_iter().map(|load| in_words(load, plan, &late)).collect(),
         generator,
@@ -128,6 +129,19 @@ fn restoration(course: &Course, planned: usize) -> Restoration {
 fn tightest(experiment: &Experiment) -> Option<f64> {
     let latencies = experiment.objectives.iter().filter(|objective| matches!(objective.sli, Sli::Latency(_)));
     latencies.map(|objective| objective.limit).reduce(f64::min)
+}
+
+/// The relays that the experiment declares, where they listened.
+fn relays(experiment: &Experiment, world: &World) -> Vec<RelayInfo> {
+    let own = |name: &str| experiment.relays.iter().any(|declared| declared.name == name);
+    let carried = world.inventory.relays.iter().filter(|relay| own(&relay.name));
+    carried
+        .map(|relay| RelayInfo {
+            name: relay.name.clone(),
+            listen: relay.listen.clone(),
+            upstream: relay.upstream.clone(),
+        })
+        .collect()
 }
 
 fn host(world: &World) -> HostInfo {

@@ -336,7 +336,7 @@ impl Dispatcher<'_> {
 
     /// Stops the run: everything is undone, nothing more is injected. Only the first reason counts.
     fn abort(&mut self, by: &str, why: &str) {
-        let now = self.course.clock.now();
+        let now = self.course.clock.now().max(0.0);
         self.course.restore_from.get_or_insert(now);
         self.haste.send_if_modified(|haste| {
             let later = *haste < Haste::Stop;

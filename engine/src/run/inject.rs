@@ -1,10 +1,10 @@
 //! One ad hoc fault, with the same journal, guardian, proof and undo as in a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use injectors::journal::{self, Entry, Journal};
+use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::secrets::Secrets;
 use injectors::{Args, Env, Injector};
 use reports::record::InjectionRecord;
@@ -77,13 +77,7 @@ pub async fn hold(
     let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline, &Secrets::default())
         .await
         .map_err(|error| refused(&error))?;
-    let mut journal = Journal::open(&folder, Secrets::default()).map_err(|error| refused(&error))?;
-    let begin = Entry::Begin {
-        version: journal::VERSION,
-        run: id.clone(),
-        experiment: format!("inject {}", ad_hoc.injector.about().name),
-    };
-    journal.append(begin).map_err(|error| refused(&error))?;
+    let journal = begin(&ad_hoc, &id, &folder).map_err(|error| refused(&error))?;
     let (reports, heard) = mpsc::unbounded_channel();
     let clock = Clock::starting_in(Duration::ZERO);
     let shared = Arc::new(Shared {
@@ -102,11 +96,24 @@ pub async fn hold(
     for one in planned {
         injections.spawn(injection::live(Arc::clone(&shared), one, told.clone()));
     }
-    let (mut records, failed) = watch_over(&shared, injections, heard, &haste, &mut signals, observer).await;
-    let settled = injection::settle(shared, &folder, &mut records).await;
-    settled.undone.iter().for_each(|event| observer.event(clock.now(), event));
-    let code = code(&records, failed);
-    settled.end(code).await;
+    let (mut records, ending) =
+        watch_over(&shared, &mut injections, heard, &haste, &mut signals, observer).await;
+    let code = if ending == Ending::Left {
+        // Closing the guardian's pipe, without a word, makes it act.
+        injections.shutdown().await;
+        drop(shared);
+        exit::NOT_RESTORED
+    } else {
+        let settled = injection::settle(shared, &folder, &mut records).await;
+        settled.undone.iter().for_each(|event| observer.event(clock.now(), event));
+        let code = code(&records, ending == Ending::Failed);
+        settled.end(code).await;
+        code
+    };
+    if code == exit::NOT_RESTORED {
+        let text = format!("what is left: squall recover --list; to restore it: squall recover --run {id}");
+        observer.event(clock.now(), &Event::Note { text });
+    }
     if let Some(relays) = relays {
         relays.end().await;
     }
@@ -116,6 +123,17 @@ pub async fn hold(
         let _ = std::fs::remove_dir_all(folder);
     }
     Ok((code, records))
+}
+
+/// A journal with its first entry.
+fn begin(ad_hoc: &AdHoc, id: &str, folder: &Path) -> Result<Journal, JournalError> {
+    let mut journal = Journal::open(folder, Secrets::default())?;
+    journal.append(Entry::Begin {
+        version: journal::VERSION,
+        run: id.to_owned(),
+        experiment: format!("inject {}", ad_hoc.injector.about().name),
+    })?;
+    Ok(journal)
 }
 
 /// Starts the relay that the fault is aimed at, and tells where it listens.
@@ -130,14 +148,25 @@ async fn own_relay(ad_hoc: &AdHoc, run: &str, observer: &mut dyn Observer) -> Re
     Ok(Some(relays))
 }
 
+/// How an ad hoc fault ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// At its time, or at the operator's word.
+    Whole,
+    /// Something failed.
+    Failed,
+    /// The operator left the rest to the guardian.
+    Left,
+}
+
 async fn watch_over(
     shared: &Shared,
-    mut injections: JoinSet<InjectionRecord>,
+    injections: &mut JoinSet<InjectionRecord>,
     mut heard: mpsc::UnboundedReceiver<Report>,
     haste: &watch::Sender<Haste>,
     signals: &mut Signals,
     observer: &mut dyn Observer,
-) -> (Vec<InjectionRecord>, bool) {
+) -> (Vec<InjectionRecord>, Ending) {
     let (mut records, mut failed, mut words, mut guarded) = (Vec::new(), false, 0, true);
     let unguarded = shared.guardian.lost();
     tokio::pin!(unguarded);
@@ -147,9 +176,14 @@ async fn watch_over(
             biased;
             word = signals.next() => {
                 words += 1;
-                tell(&Event::Note { text: format!("{word}: restoring") });
+                let doing = match words {
+                    1 => "restoring",
+                    2 => "restoring at once",
+                    _ => "leaving the rest to the guardian",
+                };
+                tell(&Event::Note { text: format!("{word}: {doing}") });
                 if words >= 3 {
-                    return (records, true);
+                    return (records, Ending::Left);
                 }
                 haste.send_replace(if words == 1 { Haste::Stop } else { Haste::Now });
             }
@@ -178,7 +212,7 @@ async fn watch_over(
     while let Ok(Report::Told(event)) = heard.try_recv() {
         tell(&event);
     }
-    (records, failed)
+    (records, if failed { Ending::Failed } else { Ending::Whole })
 }
 
 fn code(records: &[InjectionRecord], failed: bool) -> u8 {

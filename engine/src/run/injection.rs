@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
-use injectors::restore::restore;
+use injectors::restore::{by_hand, restore};
 use injectors::target::TargetKind;
 use injectors::{Change, Env, Proof, ProofStatus, Request, Undone};
 use reports::record::{InjectionRecord, ProofRecord};
 use tokio::sync::{Mutex, mpsc, watch};
 
+use super::claims::{self, Held};
 use super::crash::{CrashPoint, CrashStep};
 use super::event::Event;
 use super::guardian::Guardian;
@@ -121,8 +122,9 @@ pub(super) async fn live(
         record.error = Some("the run ended before its turn".to_owned());
         return record;
     }
-    let change = match prepare(&shared, &planned).await {
-        Ok(change) => change,
+    // The claims are held until the undo is over, whatever it comes to.
+    let (change, _held) = match prepare(&shared, &planned).await {
+        Ok(prepared) => prepared,
         Err(error) => {
             fail(
                 &shared,
@@ -164,7 +166,7 @@ fn blank(run: &str, planned: &PlannedInjection) -> InjectionRecord {
         undone_s: None,
         proof: ProofRecord {
             status: "unproven".to_owned(),
-            requested: planned.proof.clone(),
+            requested: planned.args.line(),
             measured: "it was never live".to_owned(),
             tolerance: String::new(),
             samples: 0,
@@ -202,7 +204,12 @@ pub(super) async fn preflight(env: &Env, run: &str, plan: &Plan) -> Result<(), S
     let mut lacks = Vec::new();
     for planned in &plan.injections {
         let request = request(run, planned);
-        if let Err(error) = limited(planned.injector.prepare(env, &request)).await {
+        let prepared = match limited(planned.injector.prepare(env, &request)).await {
+            // Free again at once: whether they are free now is all that can be known.
+            Ok(change) => claims::take(&change).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = prepared {
             lacks.push(format!("{} on {} cannot be made here: {error}", planned.fault, planned.target));
         }
     }
@@ -218,23 +225,24 @@ fn request(run: &str, planned: &PlannedInjection) -> Request {
     }
 }
 
-async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<Change, String> {
+async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<(Change, Held), String> {
     let request = request(&shared.run, planned);
     let change = limited(planned.injector.prepare(&shared.env, &request)).await?;
     let others = shared.store.live_changes();
     let foreign =
         others.iter().filter(|other| !other.id.starts_with(&shared.run)).flat_map(|other| &other.claims);
     if let Some(claim) = foreign.into_iter().find(|claim| change.claims.contains(claim)) {
-        return Err(format!("another run holds {claim}"));
+        return Err(format!("another run holds {}", claims::words(claim)));
     }
-    let mut claims = shared.claims.lock().await;
-    if let Some(claim) = change.claims.iter().find(|claim| claims.contains(claim)) {
-        return Err(format!("another injection of this run holds {claim}"));
+    let mut own = shared.claims.lock().await;
+    if let Some(claim) = change.claims.iter().find(|claim| own.contains(claim)) {
+        return Err(format!("another injection of this run holds {}", claims::words(claim)));
     }
-    claims.extend(change.claims.iter().cloned());
-    drop(claims);
+    let held = claims::take(&change).await?;
+    own.extend(change.claims.iter().cloned());
+    drop(own);
     shared.crash(CrashStep::Prepared)?;
-    Ok(change)
+    Ok((change, held))
 }
 
 async fn apply(
@@ -356,6 +364,7 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
         (Err(error), _) => {
             let text = format!("failed to restore {} on {}: {error}", change.fault, change.target);
             "failed".clone_into(&mut record.undo);
+            record.manual = by_hand(&shared.env, change);
             let took_s = shared.clock.now() - began;
             let _ = shared.reports.send(Report::NotUndone { why: text.clone(), took_s });
             record.error.get_or_insert(text);
@@ -422,4 +431,36 @@ pub(super) async fn settle(shared: Arc<Shared>, folder: &Path, records: &mut [In
     };
     let restored = records.iter_mut().filter(|record| record.undo == "failed" && undone(&record.id));
     Settled { journal: Some(journal), guardian: None, undone: restored.map(tell).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use injectors::{Args, Target, registry};
+
+    use super::*;
+
+    #[test]
+    fn what_was_never_live_was_requested_by_its_parameters() {
+        let injector = registry::find("relay-latency").unwrap();
+        let value = injectors::about::Value::Span("50ms".parse().unwrap());
+        let planned = PlannedInjection {
+            number: 1,
+            at_s: 1.0,
+            for_s: 1.0,
+            fault: "relay-latency".to_owned(),
+            target: Target::Relay("r".to_owned()),
+            service: None,
+            args: Args([("delay".to_owned(), value)].into()),
+            seed: 1,
+            effect: injector.about().effect,
+            does: String::new(),
+            undo: String::new(),
+            proof: injector.about().proof.to_owned(),
+            claims: Vec::new(),
+            injector,
+        };
+        let proof = blank("run", &planned).proof;
+        assert_eq!((proof.requested, proof.measured), (planned.args.line(), "it was never live".to_owned()));
+        assert!(planned.args.line().contains("50ms"));
+    }
 }

@@ -5,6 +5,7 @@
 //! (`injection`) and never decide for others.
 
 mod build;
+mod claims;
 pub mod crash;
 mod dispatcher;
 pub mod event;
@@ -64,6 +65,17 @@ pub enum Refusal {
         ended: bool,
         /// How many changes.
         count: usize,
+    },
+    /// An earlier run's guardian has not finished.
+    #[error(
+        "run {run} of {experiment} has ended, and its guardian is still restoring: wait some seconds; squall recover --list \
+         shows what is left"
+    )]
+    Guarded {
+        /// The earlier run.
+        run: String,
+        /// Its experiment.
+        experiment: String,
     },
     /// Runs cannot be kept.
     #[error(transparent)]
@@ -131,11 +143,15 @@ pub async fn run(
     }
 }
 
-/// Refuses to begin while an earlier run has left something changed.
+/// Refuses to begin while an earlier run has left something changed, or its guardian is at work.
 ///
 /// # Errors
 /// It did, or its journal cannot be read.
 pub fn refuse_leftovers(store: &Store) -> Result<(), Refusal> {
+    // First those: what a guardian gives up meanwhile is among the leftovers then.
+    if let Some(left) = store.guarded().into_iter().next() {
+        return Err(Refusal::Guarded { run: left.run, experiment: left.experiment });
+    }
     match store.leftovers()?.into_iter().next() {
         None => Ok(()),
         Some(left) => Err(Refusal::Leftovers {

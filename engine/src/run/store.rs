@@ -184,7 +184,7 @@ impl Store {
         Ok(leftovers)
     }
 
-    /// Runs whose engine has ended while a guardian still holds changes. For a moment that is as it should be.
+    /// Runs whose engine has ended while their guardian is still restoring: for some seconds, if an undo fails at first.
     pub fn guarded(&self) -> Vec<Leftover> {
         let orphaned =
             self.folders().into_iter().filter(|folder| !held(folder, LOCK) && held(folder, guardian::LOCK));

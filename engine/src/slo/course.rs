@@ -76,6 +76,7 @@ fn slices(own: &[&Objective], load: &LoadRecord, wanted: impl Fn(&Bucket) -> boo
 #[derive(Default)]
 struct Pool {
     length: f64,
+    due: u64,
     ok: u64,
     done: u64,
     within: Vec<u64>,
@@ -94,6 +95,7 @@ impl Pool {
 
     fn add(&mut self, slice: &Slice) {
         self.length += slice.len_s;
+        self.due += slice.due;
         self.ok += slice.ok;
         self.done += slice.done;
         self.within.resize(slice.within.len(), 0);
@@ -105,7 +107,9 @@ impl Pool {
 
     /// One objective's answer, and whether the point estimate is on its good side; none without data.
     fn one(&self, objective: &Objective, within: u64) -> Option<(Verdict, bool)> {
-        if self.done == 0 {
+        // Nothing that came back of what was due is a throughput of 0; of the rest it says nothing.
+        let due = objective.sli == Sli::Throughput && self.due > 0;
+        if self.done == 0 && !due {
             return None;
         }
         match objective.sli {
@@ -296,7 +300,9 @@ pub(super) fn detection(record: &RunRecord) -> Option<f64> {
     let applied = record.injections.iter().filter_map(|i| i.applied_s).reduce(f64::min)?;
     let undone = last_undo(record).unwrap_or(f64::INFINITY);
     let broke = record.loads.iter().filter_map(|load| {
-        let own = own(record, &load.name);
+        let mut own = own(record, &load.name);
+        // What is not judged in the fault cannot break there.
+        own.retain(|objective| objective.phases.contains(&Phase::Fault));
         let mut slices = slices(&own, load, |b| b.phase == Phase::Fault && b.at_s < undone);
         for slice in &mut slices {
             slice.whole = slice.at_s >= applied && slice.at_s + slice.len_s <= undone;

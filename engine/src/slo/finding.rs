@@ -24,6 +24,17 @@ impl<'r> Group<'r> {
         self.injections.iter().map(|injection| injection.target.as_str())
     }
 
+    /// The same, each once.
+    fn distinct(&self) -> Vec<&'r str> {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.names() {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// The service that was hit, if it is known.
     pub(super) fn service(&self, record: &'r RunRecord) -> Option<&'r ServiceInfo> {
         service(record, self.injections[0])
@@ -103,7 +114,9 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
                 ("untested", format!("{} does not pass through {name}; {sentence}", load.name))
             }
             Verdict::Held => {
-                held(&target(group, None), traffic::met(record, group, load), &load.name, &sentence)
+                let name = target(group, None);
+                let met = traffic::met(record, group, load);
+                held(&name, met, traffic::shown(record, group, load), &load.name, &sentence)
             }
             // It may be what they share: workers, connections.
             Verdict::Missed if alone && !passes(record, service, &load.name) => {
@@ -124,8 +137,14 @@ fn finding(record: &RunRecord, group: &Group<'_>, load: &LoadRecord, alone: bool
     }
 }
 
-/// What a journey that held shows about a broken thing: that depends on whether it met it before.
-fn held(name: &str, met: Met, journey: &str, sentence: &str) -> (&'static str, String) {
+/// What a journey that held shows about a broken thing: that depends on whether it is shown to meet it.
+fn held(
+    name: &str,
+    met: Met,
+    shown: Option<String>,
+    journey: &str,
+    sentence: &str,
+) -> (&'static str, String) {
     match met {
         Met::Never(of) => (
             "untested",
@@ -138,7 +157,13 @@ fn held(name: &str, met: Met, journey: &str, sentence: &str) -> (&'static str, S
             let share = share(served as f64 / of.max(1) as f64);
             ("refuted", format!("{name} served {share} of its answers before; {sentence}"))
         }
-        Met::Unknown => ("refuted", format!("{journey} held while it was broken: {sentence}")),
+        Met::Unknown => match shown {
+            Some(how) => ("refuted", format!("{how}, and it held: {sentence}")),
+            None => {
+                let meets = if name.starts_with("relay ") { "goes through" } else { "meets" };
+                ("untested", format!("nothing shows that {journey} {meets} {name}; {sentence}"))
+            }
+        },
     }
 }
 
@@ -147,18 +172,23 @@ fn service<'r>(record: &'r RunRecord, injection: &InjectionRecord) -> Option<&'r
     record.topology.as_ref()?.services.iter().find(|service| service.name == *name)
 }
 
-/// Whether a journey passes through a service, or through one that uses it. What the topology does not know may.
+/// Whether a journey may pass through a service: what the topology does not know may.
 pub(super) fn passes(record: &RunRecord, service: Option<&ServiceInfo>, journey: &str) -> bool {
-    let (Some(service), Some(topology)) = (service, &record.topology) else { return true };
+    path(record, service, journey).unwrap_or(true)
+}
+
+/// Whether a journey passes through a service, or through one that uses it; none if the topology does not know.
+pub(super) fn path(record: &RunRecord, service: Option<&ServiceInfo>, journey: &str) -> Option<bool> {
+    let (service, topology) = (service?, record.topology.as_ref()?);
     let on_path = |service: &ServiceInfo| service.journeys.iter().any(|known| known == journey);
     let known = topology.services.iter().any(on_path);
     let used = topology.services.iter().any(|user| on_path(user) && user.uses.contains(&service.name));
-    !known || on_path(service) || used
+    known.then(|| on_path(service) || used)
 }
 
 /// The group in words: a service if all of it was hit, else its instances.
 fn target(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
-    let names: Vec<&str> = group.injections.iter().map(|injection| injection.target.as_str()).collect();
+    let names = group.distinct();
     match service {
         Some(service) if service.instances.len() == 1 => format!("{} (its only instance)", service.name),
         Some(service) if names.len() >= service.instances.len() => {
@@ -171,6 +201,9 @@ fn target(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
             service.instances.len(),
             service.name
         ),
+        None if names.len() == 1 && group.injections.len() > 1 => {
+            format!("{} ({} injections)", names[0], group.injections.len())
+        }
         None => names.join(", "),
     }
 }
@@ -236,7 +269,7 @@ pub(super) fn merge(buckets: &[&Bucket]) -> Outcomes {
 fn remedy(group: &Group<'_>, service: Option<&ServiceInfo>) -> String {
     let first = group.injections[0];
     let name = service.map_or(first.target.as_str(), |service| service.name.as_str());
-    let partly = service.is_some_and(|service| group.injections.len() < service.instances.len());
+    let partly = service.is_some_and(|service| group.distinct().len() < service.instances.len());
     match first.effect.as_str() {
         "outage" if partly => format!(
             "The other instances of {name} did not take over: callers need health checks or outlier ejection, a short \

@@ -66,13 +66,17 @@ pub fn latency(outcomes: &Outcomes, latencies: &Latencies, q: f64) -> Measured {
     }
 }
 
+/// Good answers per second: none at all is 0 where requests were due, and no data where none was.
 fn throughput(buckets: &[&Bucket]) -> Measured {
+    if buckets.iter().all(|bucket| bucket.all.due == 0 && bucket.all.done() == 0) {
+        return Measured::default();
+    }
     // Slices that a phase change has cut short would look like a drop.
     let whole: Vec<f64> = buckets.iter().map(|bucket| bucket.all.ok as f64 / bucket.len_s).collect();
     let inner = if whole.len() > 3 { &whole[1..whole.len() - 1] } else { &whole[..] };
     let interval = stats::mean(inner);
     Measured {
-        estimate: interval.map(|(mean, _, _)| mean),
+        estimate: interval.map(|(mean, _, _)| mean).or_else(|| inner.first().copied()),
         low: interval.map(|(_, low, _)| low),
         high: interval.map(|(_, _, high)| high),
         samples: inner.len() as u64,
@@ -107,6 +111,9 @@ pub fn result(
     outcomes: Option<&Outcomes>,
     buckets: &[&Bucket],
 ) -> ObjectiveResult {
+    // A phase in which nothing ended has no outcomes, but it may have had arrivals.
+    let nothing = Outcomes::default();
+    let outcomes = outcomes.or((objective.sli == Sli::Throughput && !buckets.is_empty()).then_some(&nothing));
     let (measured, trouble) = match outcomes.map(|outcomes| measure(objective, outcomes, buckets)) {
         Some(Ok(measured)) => (measured, None),
         Some(Err(error)) => (Measured::default(), Some(error)),

@@ -4,13 +4,16 @@ mod course;
 mod finding;
 mod host;
 pub mod measure;
+#[cfg(test)]
+mod met_tests;
 pub mod stats;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
 use course::Recovery;
-use reports::record::{End, Judgement, ObjectiveResult, Phase, RunRecord, Verdict};
+use reports::format::{instant, share};
+use reports::record::{End, Judgement, LoadRecord, ObjectiveResult, Phase, RunRecord, Verdict};
 
 /// Exit codes: one class of ending each.
 pub mod exit {
@@ -110,6 +113,7 @@ fn conclude(
     unknown.extend(recovery.doubts.iter().cloned());
     // What nobody can meet, nobody misses: holding would say nothing.
     unknown.extend(finding::unmet(record));
+    unknown.extend(unjudged(record));
     if !unknown.is_empty() || results.is_empty() {
         let reasons = if unknown.is_empty() { vec!["nothing was judged".to_owned()] } else { unknown };
         return (Verdict::Unknown, exit::INCONCLUSIVE, reasons);
@@ -119,6 +123,32 @@ fn conclude(
         results.len()
     );
     (Verdict::Held, exit::HELD, vec![reason])
+}
+
+/// Loads that plainly failed more than in the baseline, and that no objective judges: somebody may have noticed.
+fn unjudged(record: &RunRecord) -> Vec<String> {
+    let judged = |load: &&LoadRecord| record.objectives.iter().any(|o| o.journey == load.name);
+    let mut reasons = Vec::new();
+    for load in record.loads.iter().filter(|load| !judged(load)) {
+        let good = |wanted: Phase| {
+            let stats = load.phases.iter().find(|stats| stats.phase == wanted)?;
+            Some((stats.all.failed(), stats::share(stats.all.ok, stats.all.done())?))
+        };
+        let Some((_, (before, _))) = good(Phase::Baseline) else { continue };
+        let worse = [Phase::Fault, Phase::After].into_iter().find_map(|phase| {
+            let stats = load.phases.iter().find(|stats| stats.phase == phase)?;
+            let (failed, (_, high)) = good(phase)?;
+            (high < before).then(|| (phase, failed as f64 / stats.all.done() as f64))
+        });
+        if let Some((phase, failed)) = worse {
+            let (name, phase, failed) = (&load.name, phase.name(), share(failed));
+            reasons.push(format!(
+                "{failed} of {name} failed in {phase}, and no objective judges it: give it one, if only \
+                 `availability: \">= 0%\"` where that may be"
+            ));
+        }
+    }
+    reasons
 }
 
 fn undecided(result: &ObjectiveResult) -> String {
@@ -140,8 +170,13 @@ fn saturation(record: &RunRecord) -> Vec<String> {
 /// Why the data must not be believed, whatever the objectives say.
 fn doubts(record: &RunRecord) -> Vec<String> {
     let mut doubts = saturation(record);
-    for injection in &record.injections {
-        let (what, proof) = (format!("{} on {}", injection.fault, injection.target), &injection.proof);
+    for (at, injection) in record.injections.iter().enumerate() {
+        let proof = &injection.proof;
+        let mut what = format!("{} on {}", injection.fault, injection.target);
+        // As the reports number them.
+        if let (2.., Some(applied)) = (record.injections.len(), injection.applied_s) {
+            what = format!("F{}, {what}, at {},", at + 1, instant(applied));
+        }
         match proof.status.as_str() {
             "confirmed" => {}
             "mismatch" => doubts.push(format!(

@@ -8,7 +8,7 @@ use reports::record::*;
 use super::{exit, judge};
 
 /// `ok` good answers of `ms` each, and `bad` failures.
-fn outcomes(ok: u64, bad: u64, ms: u64) -> Outcomes {
+pub(super) fn outcomes(ok: u64, bad: u64, ms: u64) -> Outcomes {
     let mut latencies = Latencies::default();
     for _ in 0..ok {
         latencies.record(ms * 1000);
@@ -61,7 +61,7 @@ fn course(name: &str, outcomes: impl Fn(u32, Phase) -> Outcomes) -> LoadRecord {
     }
 }
 
-fn injection(target: &str, service: Option<&str>, from: f64, to: f64) -> InjectionRecord {
+pub(super) fn injection(target: &str, service: Option<&str>, from: f64, to: f64) -> InjectionRecord {
     InjectionRecord {
         id: "r/1".to_owned(),
         fault: "process-kill".to_owned(),
@@ -86,7 +86,7 @@ fn injection(target: &str, service: Option<&str>, from: f64, to: f64) -> Injecti
     }
 }
 
-fn objective(sli: Sli, limit: f64) -> Objective {
+pub(super) fn objective(sli: Sli, limit: f64) -> Objective {
     let at_least = !matches!(sli, Sli::Latency(_));
     let phases = vec![Phase::Baseline, Phase::Fault, Phase::After];
     Objective { journey: "checkout".to_owned(), sli, at_least, limit, phases }
@@ -125,6 +125,7 @@ fn record(load: LoadRecord) -> RunRecord {
                 journeys: vec!["checkout".to_owned()],
             }],
         }),
+        relays: vec![],
         loads: vec![load],
         generator: GeneratorRecord {
             workers: 1,
@@ -159,7 +160,7 @@ fn record(load: LoadRecord) -> RunRecord {
     }
 }
 
-fn good() -> RunRecord {
+pub(super) fn good() -> RunRecord {
     record(load("checkout", |_| outcomes(400, 0, 10), 0))
 }
 
@@ -430,90 +431,6 @@ fn a_deadline_miss_is_a_failure_whatever_its_age() {
     assert_eq!(judge(&run).exit, exit::MISSED, "a limit beyond the deadline forgives nothing");
 }
 
-/// What the answers of a journey before the fault named.
-fn name_instances(load: &mut LoadRecord, named: &[(&str, u64)]) {
-    for stats in &mut load.phases {
-        stats.statuses = BTreeMap::from([(200, 4000)]);
-        stats.instances = named.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    }
-}
-
-#[test]
-fn what_no_answer_came_through_is_untested_and_holding_says_nothing() {
-    let mut run = good();
-    run.topology.as_mut().unwrap().services[0].instances.push("auth-2".to_owned());
-    name_instances(&mut run.loads[0], &[("edge-1", 4000), ("auth-2", 4000)]);
-    let judged = judge(&run);
-    assert_eq!(judged.findings[0].status, "untested");
-    let evidence = &judged.findings[0].evidence;
-    assert!(
-        evidence.contains("no answer of checkout came through auth-1 before the fault (0 of 4,000)"),
-        "{evidence}"
-    );
-    assert_eq!((judged.verdict, judged.exit), (Verdict::Unknown, exit::INCONCLUSIVE));
-    assert!(judged.reasons[0].contains("no journey's traffic met auth-1"), "{:?}", judged.reasons);
-    // A miss is a miss, whoever was met.
-    run.recover_within_s = -1.0;
-    assert_eq!(judge(&run).exit, exit::MISSED);
-}
-
-#[test]
-fn a_refuted_finding_says_how_much_was_served_before() {
-    let mut run = good();
-    name_instances(&mut run.loads[0], &[("auth-1", 1960)]);
-    let judged = judge(&run);
-    assert_eq!((judged.findings[0].status.as_str(), judged.exit), ("refuted", exit::HELD));
-    let evidence = &judged.findings[0].evidence;
-    assert!(evidence.contains("auth-1 served 49.00% of its answers before"), "{evidence}");
-}
-
-#[test]
-fn one_journey_that_meets_it_is_enough_for_the_verdict_but_not_for_the_other_journey() {
-    let mut run = good();
-    let mut browse = run.loads[0].clone();
-    "browse".clone_into(&mut browse.name);
-    run.objectives.push(Objective { journey: "browse".to_owned(), ..objective(Sli::Availability, 0.995) });
-    run.topology = None;
-    name_instances(&mut run.loads[0], &[("auth-1", 4000)]);
-    name_instances(&mut browse, &[("edge-1", 4000)]);
-    run.loads.push(browse);
-    let judged = judge(&run);
-    assert_eq!(judged.exit, exit::HELD, "{:?}", judged.reasons);
-    let status =
-        |journey: &str| judged.findings.iter().find(|f| f.journey == journey).unwrap().status.clone();
-    assert_eq!((status("checkout").as_str(), status("browse").as_str()), ("refuted", "untested"));
-}
-
-#[test]
-fn a_pop_that_served_nobody_is_not_met() {
-    let mut run = good();
-    "PoP sin".clone_into(&mut run.injections[0].target);
-    run.injections[0].service = None;
-    let pops = |name: &str| BTreeMap::from([(name.to_owned(), outcomes(4000, 0, 10))]);
-    for stats in &mut run.loads[0].phases {
-        stats.statuses = BTreeMap::from([(200, 4000)]);
-        stats.pops = pops("fra");
-    }
-    assert_eq!(judge(&run).exit, exit::INCONCLUSIVE);
-    run.loads[0].phases[0].pops = pops("sin");
-    let judged = judge(&run);
-    assert_eq!(judged.exit, exit::HELD, "{:?}", judged.reasons);
-    assert!(judged.findings[0].evidence.contains("PoP sin served 100% of its answers"));
-}
-
-#[test]
-fn where_answers_name_nobody_nothing_is_claimed() {
-    let judged = judge(&good());
-    assert_eq!(judged.exit, exit::HELD);
-    assert!(judged.findings[0].evidence.starts_with("checkout held while it was broken"));
-    // Names beyond the bound may be anybody's, and those of others do not show that this one would be named.
-    let mut run = good();
-    name_instances(&mut run.loads[0], &[("edge-1", 4000), ("other", 10)]);
-    assert_eq!(judge(&run).findings[0].status, "refuted");
-    name_instances(&mut run.loads[0], &[("edge-1", 4000)]);
-    assert_eq!(judge(&run).findings[0].status, "refuted");
-}
-
 /// 5 % of the answers in the fault take 300 ms, on a host that was this short of CPU.
 fn slow_tail(baseline: f64, fault: f64, stolen: f64) -> RunRecord {
     let tail = |_| {
@@ -565,4 +482,70 @@ fn a_record_from_before_these_facts_were_kept_is_judged_all_the_same() {
     }
     let old: RunRecord = serde_json::from_value(old).unwrap();
     assert_eq!(judge(&old), judge(&run));
+}
+
+#[test]
+fn a_load_that_fails_with_nobody_to_judge_it_leaves_the_verdict_open() {
+    let side = |fault: fn(u32) -> Outcomes| {
+        let mut run = good();
+        run.loads.push(load("home", fault, 0));
+        run
+    };
+    let mut run = side(|_| outcomes(10, 390, 10));
+    let judged = judge(&run);
+    assert_eq!((judged.verdict, judged.exit), (Verdict::Unknown, exit::INCONCLUSIVE));
+    let reason = &judged.reasons[0];
+    assert!(reason.starts_with("97.50% of home failed in fault, and no objective judges it"), "{reason}");
+    // Whatever it may lose, saying so settles it.
+    run.objectives.push(Objective { journey: "home".to_owned(), ..objective(Sli::Availability, 0.0) });
+    assert_eq!(judge(&run).exit, exit::HELD, "{:?}", judge(&run).reasons);
+    assert_eq!(judge(&side(|_| outcomes(400, 0, 10))).exit, exit::HELD);
+    assert_eq!(judge(&side(|second| outcomes(400, u64::from(second == 1), 10))).exit, exit::HELD);
+    let mut missed = side(|_| outcomes(10, 390, 10));
+    missed.loads[0] = broken().loads.remove(0);
+    assert_eq!(judge(&missed).exit, exit::MISSED, "a miss is a miss");
+}
+
+#[test]
+fn a_throughput_without_a_single_answer_is_zero_if_requests_were_due_and_no_data_if_not() {
+    let silent = |due: u64| {
+        let mut run = record(course("checkout", |_, phase| match phase {
+            Phase::Fault => Outcomes { due, ..Outcomes::default() },
+            _ => outcomes(400, 0, 10),
+        }));
+        run.objectives = vec![objective(Sli::Throughput, 300.0)];
+        // What came due and has not ended is in no phase.
+        run.loads[0].phases.retain(|stats| stats.phase != Phase::Fault);
+        judge(&run)
+    };
+    let result = |judged: &Judgement| {
+        let fault = judged.results.iter().find(|result| result.phase == Phase::Fault).unwrap();
+        (fault.estimate, fault.verdict)
+    };
+    let missed = silent(400);
+    assert_eq!((result(&missed), missed.exit), ((Some(0.0), Verdict::Missed), exit::MISSED));
+    assert!(missed.detect_s.is_some());
+    assert_eq!(missed.findings[0].status, "confirmed");
+    let unknown = silent(0);
+    assert_eq!((result(&unknown), unknown.exit), ((None, Verdict::Unknown), exit::INCONCLUSIVE));
+}
+
+#[test]
+fn what_is_not_judged_in_the_fault_does_not_break_there() {
+    let mut run = broken();
+    for objective in &mut run.objectives {
+        objective.phases = vec![Phase::Baseline, Phase::After];
+    }
+    let judged = judge(&run);
+    assert_eq!((judged.detect_s, judged.exit), (None, exit::HELD), "{:?}", judged.reasons);
+}
+
+#[test]
+fn the_one_injection_in_doubt_is_named_by_its_number_and_time() {
+    let mut run = good();
+    run.injections = vec![injection("auth-1", Some("auth"), 10.0, 11.0); 180];
+    "unproven".clone_into(&mut run.injections[136].proof.status);
+    run.injections[136].applied_s = Some(18.6);
+    let reasons = judge(&run).reasons;
+    assert!(reasons[0].starts_with("F137, process-kill on auth-1, at 18.6 s, was not proven"), "{reasons:?}");
 }

@@ -1,7 +1,7 @@
 //! Whether a journey's answers came through a broken thing before it was broken: the load's own evidence.
 //!
-//! Where nothing names instances or PoPs, nothing is claimed: only counted answers show that a journey meets a thing or
-//! does not.
+//! Counted answers that name an instance or a PoP show that a journey meets it or does not. Where nothing is named, the
+//! topology may say so, or the addresses to which the requests go; else nothing is claimed.
 
 use reports::record::{LoadRecord, Phase, PhaseStats, RunRecord};
 
@@ -63,4 +63,58 @@ fn known(record: &RunRecord, group: &Group<'_>, name: &str) -> bool {
     stats.any(|stats| {
         stats.instances.contains_key(name) || alike.iter().any(|it| stats.instances.contains_key(it))
     })
+}
+
+/// What shows that a journey meets a broken thing where no answer names it; none if nothing does.
+pub(super) fn shown(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) -> Option<String> {
+    let journey = &load.name;
+    if finding::path(record, group.service(record), journey) == Some(true) {
+        return Some(format!("by the topology, {journey} passes through it"));
+    }
+    let addresses = addresses(record, load);
+    group.names().find_map(|name| {
+        let relay = name.strip_prefix("relay ");
+        if let Some(relay) = record.relays.iter().find(|known| relay == Some(known.name.as_str())) {
+            if addresses.contains(&plain(&relay.listen)) {
+                return Some(format!("requests of {journey} go through {name}"));
+            }
+            // Nobody else knows where a relay of this run listens, and its proof counted traffic.
+            let probed = record.probes.iter().any(|probe| probe.does.contains(&relay.listen));
+            return (record.loads.len() == 1 && !probed)
+                .then(|| format!("{name} carried traffic, and {journey} is the only load"));
+        }
+        let port = name.strip_prefix("listener on port ")?;
+        let here = |address: &String| address.strip_prefix("127.0.0.1:") == Some(port);
+        addresses.iter().any(here).then(|| format!("requests of {journey} go to port {port}"))
+    })
+}
+
+/// `host:port` of everything to which the requests of a load go, relays of the run and what is behind them included.
+fn addresses(record: &RunRecord, load: &LoadRecord) -> Vec<String> {
+    let mut addresses: Vec<String> = load.sends.iter().filter_map(|sends| address(sends)).collect();
+    // Each relay adds its upstream once, so this ends.
+    let mut relays: Vec<_> = record.relays.iter().collect();
+    while let Some(at) = relays.iter().position(|relay| addresses.contains(&plain(&relay.listen))) {
+        addresses.push(plain(&relays.remove(at).upstream));
+    }
+    addresses
+}
+
+/// `host:port` of `GET http://host:port/path`.
+fn address(sends: &str) -> Option<String> {
+    let (scheme, rest) = sends.split_whitespace().last()?.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let port = if scheme == "https" { 443 } else { 80 };
+    Some(plain(&if has_port { authority.to_owned() } else { format!("{authority}:{port}") }))
+}
+
+/// An address with one name for this host.
+fn plain(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some((host, port)) if host == "localhost" || host == "[::1]" || host.starts_with("127.") => {
+            format!("127.0.0.1:{port}")
+        }
+        _ => address.to_owned(),
+    }
 }

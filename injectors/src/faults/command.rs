@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{failure, recall, record};
+use super::{by_hand, failure, recall, record, refuse_missing};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::sys::proc::Output;
 use crate::target::{Target, TargetKind};
@@ -67,7 +67,7 @@ struct Data {
 
 impl Data {
     async fn run(&self, env: &Env, argv: &[String]) -> Result<Output, InjectError> {
-        let finished = env.procs.run(argv, Duration::from_secs_f64(self.deadline_s)).await;
+        let finished = env.procs.run(argv, Duration::from_secs_f64(self.deadline_s), None).await;
         finished.map_err(|source| InjectError::System { what: format!("run {}", argv.join(" ")), source })
     }
 
@@ -91,6 +91,9 @@ impl Injector for Command {
             let argv = |name: &str| request.args.argv(name).unwrap_or_default().to_vec();
             let deadline_s = request.args.span("deadline").unwrap_or(Duration::from_secs(10)).as_secs_f64();
             let data = Data { r#do: argv("do"), undo: argv("undo"), effect: argv("effect"), deadline_s };
+            for (param, argv) in [("do", &data.r#do), ("undo", &data.undo), ("effect", &data.effect)] {
+                refuse_missing(env, param, argv)?;
+            }
             if data.broken(env).await? {
                 let text = format!("`{}` says that it is broken already", data.effect.join(" "));
                 return Err(InjectError::Target(text));
@@ -104,7 +107,7 @@ impl Injector for Command {
                 claims: vec![format!("command:{}", data.r#do.join(" "))],
                 apply: recorded.clone(),
                 undo: recorded,
-                manual: data.undo.join(" "),
+                manual: by_hand(&data.undo),
                 picture: json!({"broken": false}),
             })
         })

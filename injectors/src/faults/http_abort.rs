@@ -39,7 +39,7 @@ static ABOUT: About = About {
     needs: &[],
     effect: Effect::Errors,
     proof: "The relay counts answered among matching requests. Confirmed if the requested share \
-                  lies in the 99% interval of what was counted; unproven if no request matched.",
+                  lies in the 99.99% interval of what was counted; unproven if no request matched.",
     undo: "No more requests are answered by the relay; connections stay open.",
     example: "- http-abort: {service: auth, status: 503, share: 10%, method: GET, path: /*}",
 };

@@ -64,7 +64,7 @@ impl Recipe for HttpDelay {
         let requested = format!("{} for {}", delay_words(scatter), percent(share.0));
         let shares = judge_share(requested.clone(), share.0, seen.hit, seen.eligible, "matching requests");
         if shares.status == ProofStatus::Confirmed {
-            judge_delay(requested, scatter, seen, "requests")
+            judge_delay(requested, scatter, seen, "requests", Some(seen.hit))
         } else {
             shares
         }

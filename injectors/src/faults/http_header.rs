@@ -52,7 +52,7 @@ static ABOUT: About = About {
     effect: Effect::Errors,
     proof: "The relay counts heads that it has altered among those in which there was something to \
                   alter: a field to remove, or another value than the one to set. Confirmed if the \
-                  requested share lies in the 99% interval of what was counted; unproven if no request \
+                  requested share lies in the 99.99% interval of what was counted; unproven if no request \
                   matched, or none had anything to alter.",
     undo: "No more heads are edited; connections stay open.",
     example: "- http-header: {service: auth, on: request, remove: Authorization, share: 10%}",

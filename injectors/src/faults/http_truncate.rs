@@ -38,7 +38,7 @@ static ABOUT: About = About {
     needs: &[],
     effect: Effect::Errors,
     proof: "The relay counts cut among long enough responses. Confirmed if the requested share \
-                  lies in the 99% interval of what was counted; unproven if no response was long enough.",
+                  lies in the 99.99% interval of what was counted; unproven if no response was long enough.",
     undo: "No more responses are cut; closed connections stay closed, clients must reconnect.",
     example: "- http-truncate: {instance: origin-1, bytes: 64B, share: 5%, path: /asset/*}",
 };

@@ -53,8 +53,8 @@ pub use shape::Shaped;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::InjectError;
 use crate::sys::proc::Output;
+use crate::{Env, InjectError};
 
 /// Turns an injector's own data into the journal's.
 pub(crate) fn record<T: Serialize>(data: &T) -> serde_json::Value {
@@ -80,6 +80,34 @@ pub(crate) fn failure(argv: &[String], output: &Output) -> InjectError {
     InjectError::Command(format!("`{}` ended with {code}{said}", argv.join(" ")))
 }
 
+/// Refuses a command whose program is not there, before anything is touched.
+pub(crate) fn refuse_missing(env: &Env, param: &str, argv: &[String]) -> Result<(), InjectError> {
+    let Some(program) = argv.first() else { return Err(InjectError::Target(format!("{param} is empty"))) };
+    if env.procs.has_program(program) {
+        return Ok(());
+    }
+    let words: Vec<&str> = program.split_whitespace().collect();
+    let help = match words.len() {
+        0 | 1 => String::new(),
+        _ => format!("; write one word per list item: [{}]", words.join(", ")),
+    };
+    Err(InjectError::Target(format!("{param}: no program `{program}`{help}")))
+}
+
+/// A command as a person types it into a shell.
+pub(crate) fn by_hand(argv: &[String]) -> String {
+    argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// One word for a shell, whatever it holds.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Reads an injector's own data back from the journal's.
 pub(crate) fn recall<T: DeserializeOwned>(fault: &str, data: &serde_json::Value) -> Result<T, InjectError> {
     T::deserialize(data).map_err(|source| InjectError::Data { fault: fault.to_owned(), source })
@@ -88,6 +116,32 @@ pub(crate) fn recall<T: DeserializeOwned>(fault: &str, data: &serde_json::Value)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_a_person_types_it() {
+        let shown = |argv: &[&str]| by_hand(&argv.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(shown(&["/usr/sbin/nginx", "-c", "a=b"]), "/usr/sbin/nginx -c a=b");
+        assert_eq!(
+            shown(&["sh", "-c", "rm -f /x; true", "", "it's", "$HOME", "~"]),
+            r"sh -c 'rm -f /x; true' '' 'it'\''s' '$HOME' '~'"
+        );
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_refused_and_a_whole_line_explained() {
+        let env = Env::host(crate::Inventory::default());
+        let refused = |program: &str| {
+            refuse_missing(&env, "restart", &[program.to_owned()]).map_err(|error| error.to_string())
+        };
+        assert_eq!(refused("sh"), Ok(()));
+        assert_eq!(refused("/bin/sh"), Ok(()));
+        assert_eq!(refused("/no/such/server").unwrap_err(), "restart: no program `/no/such/server`");
+        assert_eq!(refused("/etc/passwd").unwrap_err(), "restart: no program `/etc/passwd`");
+        assert_eq!(
+            refused("python3 srv.py 1").unwrap_err(),
+            "restart: no program `python3 srv.py 1`; write one word per list item: [python3, srv.py, 1]"
+        );
+    }
 
     #[test]
     fn a_failed_command_is_quoted_with_its_last_words() {

@@ -28,7 +28,7 @@ static ABOUT: About = About {
     }],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "Packets that left netem against those that it was handed. Confirmed if the share lies in the 99% interval \
+    proof: "Packets that left netem against those that it was handed. Confirmed if the share lies in the 99.99% interval \
             of what was counted; unproven if no packet met it.",
     undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
     example: "- network-duplicate: {to: 10.0.0.2, share: 5%}",

@@ -48,7 +48,7 @@ static ABOUT: About = About {
     ],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "What netem dropped against what it was handed. Confirmed if the share that the model means lies in the 99% \
+    proof: "What netem dropped against what it was handed. Confirmed if the share that the model means lies in the 99.99% \
             interval of the share that was counted; unproven if no packet met it.",
     undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
     example: "- network-loss: {to: 10.0.0.2, share: 2%}",

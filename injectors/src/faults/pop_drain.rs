@@ -1,7 +1,8 @@
 //! `pop-drain`: moves the traffic of one PoP away in steps, and gives it back.
 //!
 //! Invariants: the balancer itself ends a drain whose lease is not renewed; a renewal never revives a drain that has
-//! ended; the picture is this PoP's share alone, so that drains of other PoPs at the same time do not disturb it.
+//! ended; the balancer lets one drain per PoP live; the picture is what this injection leaves of this PoP's weight, so that
+//! drains of other PoPs, or of this one before and after, do not disturb it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::quoted;
+use super::relay_proof::wilson;
 use crate::about::{Effect, Param, ParamKind, Presence};
 use crate::change::ProofStatus;
 use crate::sys::control::{Control, ControlError};
@@ -56,8 +59,6 @@ static ABOUT: About = About {
 const REQUESTS_MIN: u64 = 50;
 /// How far observed and expected share may differ beside chance.
 const TOLERANCE: f64 = 0.02;
-/// The normal quantile of a 99 % interval, two-sided.
-const Z_99: f64 = 2.575_829;
 
 /// What takes traffic from a PoP: a balancer or a router.
 trait Drain: Send + Sync {
@@ -69,8 +70,15 @@ trait Drain: Send + Sync {
     fn clear<'a>(&'a self, id: &'a str) -> Pending<'a, Result<bool, ControlError>>;
     /// What happened since the drain's share last changed.
     fn observe<'a>(&'a self, id: &'a str) -> Pending<'a, Result<Seen, ControlError>>;
-    /// What now remains of each PoP's base weight.
-    fn weights(&self) -> Pending<'_, Result<BTreeMap<String, f64>, ControlError>>;
+    /// What now remains of each PoP's base weight, and by whose drain.
+    fn weights(&self) -> Pending<'_, Result<BTreeMap<String, Weight>, ControlError>>;
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+struct Weight {
+    share_of_base: f64,
+    /// The id of the drain that lives, if one does.
+    drained_by: Option<String>,
 }
 
 /// Traffic since the last step.
@@ -125,15 +133,10 @@ impl Drain for Glb<'_> {
         })
     }
 
-    fn weights(&self) -> Pending<'_, Result<BTreeMap<String, f64>, ControlError>> {
+    fn weights(&self) -> Pending<'_, Result<BTreeMap<String, Weight>, ControlError>> {
         Box::pin(async move {
-            #[derive(Deserialize)]
-            struct Weight {
-                share_of_base: f64,
-            }
             let answer = self.control.call(self.socket, &json!({"op": "weights"})).await?;
-            let pops: BTreeMap<String, Weight> = serde_json::from_value(answer["pops"].clone())?;
-            Ok(pops.into_iter().map(|(pop, weight)| (pop, weight.share_of_base)).collect())
+            Ok(serde_json::from_value(answer["pops"].clone())?)
         })
     }
 }
@@ -176,16 +179,28 @@ fn data<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, InjectError> {
     T::deserialize(value).map_err(|source| InjectError::Data { fault: ABOUT.name.to_owned(), source })
 }
 
-async fn picture(drain: &dyn Drain, pop: &str) -> Result<Value, InjectError> {
-    let weights = match drain.weights().await {
+/// The weight of a PoP; none if the balancer has ended.
+async fn weight(drain: &dyn Drain, pop: &str) -> Result<Option<Weight>, InjectError> {
+    let mut weights = match drain.weights().await {
         Ok(weights) => weights,
-        // A balancer that has ended carries no drain.
-        Err(ControlError::Gone(_)) => return Ok(json!({"gone": true})),
+        Err(ControlError::Gone(_)) => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let share =
-        weights.get(pop).ok_or_else(|| InjectError::Target(format!("the balancer knows no PoP {pop}")))?;
-    Ok(json!({"pop": pop, "share_of_base": share}))
+    let weight = weights.remove(pop);
+    weight.map(Some).ok_or_else(|| InjectError::Target(format!("the balancer knows no PoP {pop}")))
+}
+
+/// What this injection leaves of a PoP's weight. The balancer lets one drain per PoP live: while that of another does,
+/// this one takes nothing.
+async fn picture(drain: &dyn Drain, id: &str, pop: &str) -> Result<Value, InjectError> {
+    Ok(match weight(drain, pop).await? {
+        // A balancer that has ended carries no drain.
+        None => json!({"gone": true}),
+        Some(Weight { drained_by: Some(other), .. }) if other != id => {
+            json!({"pop": pop, "share_of_base": 1.0})
+        }
+        Some(weight) => json!({"pop": pop, "share_of_base": weight.share_of_base}),
+    })
 }
 
 impl Injector for PopDrain {
@@ -257,8 +272,8 @@ impl Injector for PopDrain {
 
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            let Undo { control, pop, .. } = data(undo)?;
-            picture(&glb(env, &control), &pop).await
+            let Undo { id, control, pop } = data(undo)?;
+            picture(&glb(env, &control), &id, &pop).await
         })
     }
 
@@ -286,7 +301,10 @@ async fn change(
     let shown: Vec<String> = steps.iter().map(|share| Share(*share).to_string()).collect();
     let id = request.id.clone();
     let (pop, control) = (pop.to_owned(), control.to_owned());
-    let before = picture(&glb(env, &control), &pop).await?;
+    if weight(&glb(env, &control), &pop).await?.is_some_and(|weight| weight.drained_by.is_some()) {
+        return Err(InjectError::Target(format!("PoP {pop} is drained already by another injection")));
+    }
+    let before = picture(&glb(env, &control), &id, &pop).await?;
     let clear = json!({"op": "clear", "id": id});
     Ok(Change {
         id: id.clone(),
@@ -309,11 +327,6 @@ async fn change(
         undo: json!(Undo { id, control, pop }),
         picture: before,
     })
-}
-
-/// One word for a shell, whatever it holds.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// Observed against expected share.
@@ -345,18 +358,9 @@ fn judge(pop: &str, seen: &Seen) -> Proof {
         status: if near { ProofStatus::Confirmed } else { ProofStatus::Mismatch },
         requested,
         measured: format!("{:.1}% of {total} requests since the last step", observed * 100.0),
-        tolerance: "2 percentage points or the 99% interval".to_owned(),
+        tolerance: "2 percentage points or the 99.99% interval".to_owned(),
         samples: total,
     }
-}
-
-/// The 99 % Wilson interval of a proportion.
-pub(crate) fn wilson(hits: u64, total: u64) -> (f64, f64) {
-    let (n, z2) = (total as f64, Z_99 * Z_99);
-    let share = hits as f64 / n;
-    let centre = (share + z2 / (2.0 * n)) / (1.0 + z2 / n);
-    let half = Z_99 / (1.0 + z2 / n) * (share * (1.0 - share) / n + z2 / (4.0 * n * n)).sqrt();
-    (centre - half, centre + half)
 }
 
 #[cfg(test)]
@@ -404,14 +408,6 @@ mod tests {
     }
 
     #[test]
-    fn the_wilson_interval_is_the_textbook_one() {
-        let (low, high) = wilson(50, 100);
-        assert!((low - 0.3753).abs() < 1e-3 && (high - 0.6247).abs() < 1e-3, "{low} {high}");
-        let (low, high) = wilson(0, 100);
-        assert!(low.abs() < 1e-12 && (high - 0.0622).abs() < 1e-3, "{low} {high}");
-    }
-
-    #[test]
     fn the_step_follows_from_the_age_and_the_last_one_stays() {
         let plan = Do {
             id: String::new(),
@@ -422,11 +418,6 @@ mod tests {
         };
         let at = |seconds| plan.share(Duration::from_secs(seconds));
         assert_eq!([at(0), at(9), at(10), at(20), at(500)], [0.5, 0.5, 0.25, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn the_manual_command_is_one_word_whatever_the_id_holds() {
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 
     #[test]

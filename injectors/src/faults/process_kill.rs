@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::processes::{self, Anchor};
-use super::{failure, recall, record};
+use super::{by_hand, failure, recall, record, refuse_missing};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::sys::control::ControlError;
-use crate::sys::proc::SignalName;
+use crate::sys::proc::{ProcessInfo, SignalName};
 use crate::target::{ProcessId, Target, TargetKind};
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
 
@@ -62,7 +62,7 @@ static ABOUT: About = About {
 };
 
 /// How long a process that was started again may take until it is there.
-const START_DEADLINE: Duration = Duration::from_secs(10);
+const START_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 10 });
 /// How long a `restart` that has failed may take the second time, when it is listened to.
 const LISTEN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a process may take to end after a signal that it can handle.
@@ -73,6 +73,8 @@ const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Data {
+    /// The injection's id: the mark of what `restart` starts, so that every later try knows it, from any process.
+    id: String,
     anchor: Anchor,
     ids: Vec<ProcessId>,
     signal: String,
@@ -161,29 +163,24 @@ impl Data {
     }
 }
 
-/// Runs the user's command and waits until what it starts is there.
+/// Runs the user's command and waits until what it starts is there. What an earlier try has started and still runs, in
+/// whatever process that try was, is waited for instead: there is never a second copy of a server that starts slowly.
 async fn start_again(env: &Env, data: &Data, argv: &[String]) -> Result<(), InjectError> {
-    let failed = |source| InjectError::System { what: format!("start `{}`", argv.join(" ")), source };
-    let mut started = env.procs.start(argv).map_err(failed)?;
     let patience = async {
-        loop {
+        while !marked(env, data)?.is_empty() {
             if data.present(env).await? {
-                return Ok(true);
-            }
-            if started.ended().map_err(failed)?.is_some_and(|status| !status.success()) {
-                return Ok(false);
+                return Ok(());
             }
             tokio::time::sleep(POLL).await;
         }
+        start(env, data, argv).await
     };
     match tokio::time::timeout(START_DEADLINE, patience).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => start_and_listen(env, data, argv).await,
-        Ok(Err(error)) => Err(error),
+        Ok(outcome) => outcome,
         Err(_) => {
-            let state = match started.ended().map_err(failed)? {
-                Some(_) => "has ended with code 0",
-                None => "still runs",
+            let state = match marked(env, data)?.as_slice() {
+                [] => "was started and is not seen to run".to_owned(),
+                left => format!("still runs: {}", processes::names(left)),
             };
             let text =
                 format!("it was not back after {START_DEADLINE:?}, though `{}` {state}", argv.join(" "));
@@ -192,11 +189,38 @@ async fn start_again(env: &Env, data: &Data, argv: &[String]) -> Result<(), Inje
     }
 }
 
+async fn start(env: &Env, data: &Data, argv: &[String]) -> Result<(), InjectError> {
+    let failed = |source| InjectError::System { what: format!("start `{}`", argv.join(" ")), source };
+    let mut started = env.procs.start(argv, &data.id).map_err(failed)?;
+    loop {
+        if data.present(env).await? {
+            return Ok(());
+        }
+        if let Some(status) = started.ended().map_err(failed)?.filter(|status| !status.success()) {
+            let left = marked(env, data)?;
+            if left.is_empty() {
+                return start_and_listen(env, data, argv).await;
+            }
+            let (line, left) = (argv.join(" "), processes::names(&left));
+            return Err(InjectError::Command(format!(
+                "`{line}` ended with {status}, but left running: {left}"
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What lives of all that was started to have the target back.
+fn marked(env: &Env, data: &Data) -> Result<Vec<ProcessInfo>, InjectError> {
+    let failed = |source| InjectError::System { what: "look for what was started".to_owned(), source };
+    env.procs.marked(&data.id).map_err(failed)
+}
+
 /// Runs a command that has failed once more, to hear why. Not the first time: a server that stays in the foreground
 /// would lose whoever reads its output when squall ends.
 async fn start_and_listen(env: &Env, data: &Data, argv: &[String]) -> Result<(), InjectError> {
     let failed = |source| InjectError::System { what: format!("start `{}`", argv.join(" ")), source };
-    let output = env.procs.run(argv, LISTEN_DEADLINE).await.map_err(failed)?;
+    let output = env.procs.run(argv, LISTEN_DEADLINE, Some(&data.id)).await.map_err(failed)?;
     if output.code != Some(0) {
         return Err(failure(argv, &output));
     }
@@ -229,14 +253,23 @@ impl Injector for ProcessKill {
             let (anchor, found) = processes::find(env, &request.target)?;
             let signal = request.args.text("signal").unwrap_or("KILL").to_owned();
             let back = Back::of(&request.args, &request.target).map_err(InjectError::Target)?;
+            if let Back::Restart(argv) = &back {
+                refuse_missing(env, "restart", argv)?;
+            }
             let ids: Vec<ProcessId> = found.iter().map(|info| info.id).collect();
             let manual = match (&anchor, &back) {
-                (_, Back::Restart(argv)) => argv.join(" "),
+                (_, Back::Restart(argv)) => by_hand(argv),
                 (_, Back::Never) => "nothing to do: it was meant to stay down".to_owned(),
                 (anchor, _) => processes::start_by_hand(anchor),
             };
             let for_good = if back == Back::Never { ", for good" } else { "" };
-            let data = record(&Data { anchor, ids: ids.clone(), signal: signal.clone(), back });
+            let data = record(&Data {
+                id: request.id.clone(),
+                anchor,
+                ids: ids.clone(),
+                signal: signal.clone(),
+                back,
+            });
             Ok(Change {
                 id: request.id.clone(),
                 fault: ABOUT.name.to_owned(),

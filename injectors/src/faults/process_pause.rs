@@ -121,6 +121,18 @@ impl Injector for ProcessPause {
         })
     }
 
+    fn by_hand(&self, env: &Env, change: &Change) -> String {
+        let Ok(Data { anchor, ids }) = recall(ABOUT.name, &change.undo) else { return change.manual.clone() };
+        let Ok(living) = processes::alive(&*env.procs, &ids) else { return change.manual.clone() };
+        let pids: Vec<String> = living.iter().map(|info| info.id.pid.to_string()).collect();
+        let start = processes::start_by_hand(&anchor).replace(char::is_control, " ");
+        match pids.as_slice() {
+            [] => start,
+            pids if pids.len() == ids.len() => format!("kill -CONT {}", pids.join(" ")),
+            pids => format!("kill -CONT {} # and {start}", pids.join(" ")),
+        }
+    }
+
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
             let ids = recall::<Data>(ABOUT.name, &change.apply)?.ids;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::about::Value as Arg;
-use crate::restore::restore;
+use crate::restore::{by_hand, restore};
 use crate::sys::proc::{Host, Procs as _, SignalName};
 use crate::{Args, Change, Env, Inventory, Request, Target, Undone, registry};
 
@@ -29,7 +29,8 @@ impl Sleeper {
         let env = Env::host(Inventory::default());
         let args = args.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let request = Request {
-            id: "run/1".to_owned(),
+            // Of its own: what a restart has started is known by it on the whole host.
+            id: format!("run/{}", self.file.display()),
             args: Args(args.collect::<BTreeMap<_, _>>()),
             target: Target::PidFile(self.file.clone()),
             seed: 1,
@@ -62,11 +63,14 @@ async fn a_restart_that_fails_is_quoted_with_its_code_and_last_words() {
 }
 
 #[tokio::test]
-async fn a_restart_that_is_not_there_says_so() {
+async fn a_restart_that_never_comes_to_be_its_target_is_started_once_and_named() {
     let sleeper = Sleeper::new();
-    let (env, change) = sleeper.hit_by("process-kill", &restart(&["/no/such/server"])).await;
+    let (env, change) = sleeper.hit_by("process-kill", &restart(&["sleep", "60"])).await;
     let error = restore(&env, &change).await.unwrap_err().to_string();
-    assert!(error.contains("start `/no/such/server`: No such file"), "{error}");
+    let living = Host.marked(&change.id).unwrap();
+    assert_eq!(living.len(), 1, "{living:?}");
+    assert!(error.ends_with(&format!("`sleep 60` still runs: sleep {}", living[0].id.pid)), "{error}");
+    assert!(Host.signal(living[0].id, SignalName::Kill).unwrap());
 }
 
 #[tokio::test]
@@ -94,6 +98,7 @@ async fn a_permanent_kill_is_told_as_what_it_is() {
 async fn a_paused_process_that_somebody_else_kills_is_not_called_restored() {
     let sleeper = Sleeper::new();
     let (env, change) = sleeper.hit_by("process-pause", &[]).await;
+    assert_eq!(by_hand(&env, &change), format!("kill -CONT {}", sleeper.child.id()));
     let id = Host.look(sleeper.child.id()).unwrap().unwrap().id;
     assert!(Host.signal(id, SignalName::Kill).unwrap());
     while Host.look(id.pid).unwrap().is_some_and(|info| !info.ended()) {
@@ -101,6 +106,7 @@ async fn a_paused_process_that_somebody_else_kills_is_not_called_restored() {
     }
     let error = restore(&env, &change).await.unwrap_err().to_string();
     assert!(error.contains("has ended while it was paused, and squall did not end it"), "{error}");
+    assert_eq!(by_hand(&env, &change), format!("start what was behind {} again", change.target));
     // Somebody starts it again: then there is nothing left to do.
     let other = Sleeper::new();
     std::fs::copy(&other.file, &sleeper.file).unwrap();

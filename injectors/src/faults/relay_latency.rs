@@ -58,6 +58,6 @@ impl Recipe for RelayLatency {
         let RelayFault::Latency { scatter, .. } = fault else {
             return Proof::unproven("latency", "not latency");
         };
-        judge_delay(delay_words(scatter), scatter, seen, "chunks")
+        judge_delay(delay_words(scatter), scatter, seen, "chunks", Some(seen.chunks))
     }
 }

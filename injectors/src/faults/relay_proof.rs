@@ -7,8 +7,9 @@ use crate::relay::Observation;
 use crate::relay::fault::{Distribution, Scatter};
 use crate::units::Span;
 
-/// The normal quantile of a two-sided interval of 99 %.
-const Z99: f64 = 2.576;
+/// The normal quantile of a two-sided interval of 99.99 %: of ten thousand faults that are as requested, chance makes one
+/// look as if it were not.
+const Z: f64 = 3.891;
 
 /// A judgement with its numbers.
 pub(crate) fn judged(
@@ -58,15 +59,26 @@ pub(crate) fn delay_words(scatter: &Scatter) -> String {
 
 /// How far the mean of so many delays may be off: 5 % or 2 ms, and what chance alone does to a mean.
 pub(crate) fn delay_tolerance(scatter: &Scatter, samples: u64) -> f64 {
-    let chance = Z99 * scatter.deviation() / (samples.max(1) as f64).sqrt();
+    let chance = Z * scatter.deviation() / (samples.max(1) as f64).sqrt();
     (scatter.mean() * 0.05).max(0.002) + chance
 }
 
-/// Judges measured delays: `what` was delayed, in the plural.
-pub(crate) fn judge_delay(requested: String, scatter: &Scatter, seen: &Observation, what: &str) -> Proof {
+/// Judges measured delays: `what` was delayed, in the plural; so many came, if that was counted.
+pub(crate) fn judge_delay(
+    requested: String,
+    scatter: &Scatter,
+    seen: &Observation,
+    what: &str,
+    came: Option<u64>,
+) -> Proof {
     let delays = &seen.delays;
     if delays.samples == 0 {
-        return Proof::unproven(requested, format!("no {what} came while the fault lived"));
+        let why = match came {
+            Some(0) => format!("no {what} came while the fault lived"),
+            Some(came) => format!("{came} {what} came, none was held to its end yet"),
+            None => format!("no {what} were held to their end while the fault lived"),
+        };
+        return Proof::unproven(requested, why);
     }
     let tolerance = delay_tolerance(scatter, delays.samples);
     let measured = format!(
@@ -81,14 +93,14 @@ pub(crate) fn judge_delay(requested: String, scatter: &Scatter, seen: &Observati
     judged(good, requested, measured, words, delays.samples)
 }
 
-/// The 99 % Wilson interval of a share, seen `hit` times in `all`.
+/// The 99.99 % Wilson interval of a share, seen `hit` times in `all`.
 pub(crate) fn wilson(hit: u64, all: u64) -> (f64, f64) {
     if all == 0 {
         return (0.0, 1.0);
     }
     let (n, p) = (all as f64, hit as f64 / all as f64);
-    let middle = (p + Z99 * Z99 / (2.0 * n)) / (1.0 + Z99 * Z99 / n);
-    let half = Z99 / (1.0 + Z99 * Z99 / n) * (p * (1.0 - p) / n + Z99 * Z99 / (4.0 * n * n)).sqrt();
+    let middle = (p + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
+    let half = Z / (1.0 + Z * Z / n) * (p * (1.0 - p) / n + Z * Z / (4.0 * n * n)).sqrt();
     ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
@@ -107,7 +119,7 @@ pub(crate) fn judge_share(requested: String, share: f64, hit: u64, all: u64, wha
         good,
         requested,
         measured,
-        format!("{} within the 99% interval {} to {}", percent(share), percent(low), percent(high)),
+        format!("{} within the 99.99% interval {} to {}", percent(share), percent(low), percent(high)),
         all,
     )
 }
@@ -118,9 +130,9 @@ mod tests {
 
     #[test]
     fn the_wilson_interval_is_that_of_the_formula() {
-        // 10 of 100 at 99 %, worked out by hand from Wilson's formula.
+        // 10 of 100 at 99.99 %, worked out by hand from Wilson's formula.
         let (low, high) = wilson(10, 100);
-        assert!((low - 0.0460).abs() < 5e-4 && (high - 0.2038).abs() < 5e-4, "{low} {high}");
+        assert!((low - 0.0318).abs() < 5e-4 && (high - 0.2734).abs() < 5e-4, "{low} {high}");
         assert_eq!(wilson(0, 0), (0.0, 1.0));
         assert!((wilson(50, 50).1 - 1.0).abs() < 1e-9);
     }
@@ -136,6 +148,16 @@ mod tests {
         assert_eq!(status(1.0, 100, 100), ProofStatus::Confirmed);
         assert_eq!(status(1.0, 99, 100), ProofStatus::Mismatch);
         assert_eq!(status(1.0, 80, 100), ProofStatus::Mismatch);
+    }
+
+    #[test]
+    fn what_is_still_held_is_not_called_missing() {
+        let measured = |chunks| {
+            let seen = Observation { chunks, ..Observation::default() };
+            judge_delay(String::new(), &Scatter::default(), &seen, "chunks", Some(seen.chunks)).measured
+        };
+        assert_eq!(measured(0), "no chunks came while the fault lived");
+        assert_eq!(measured(7), "7 chunks came, none was held to its end yet");
     }
 
     #[test]

@@ -38,7 +38,7 @@ static ABOUT: About = About {
     needs: &[],
     effect: Effect::Errors,
     proof: "The relay counts resets among the connections that could be reset. Confirmed if the \
-                  requested share lies in the 99% interval of what was counted; unproven without \
+                  requested share lies in the 99.99% interval of what was counted; unproven without \
                   connections.",
     undo: "No more connections are reset; those that are gone stay gone, clients must reconnect.",
     example: "- relay-reset: {service: auth, share: 20%}",

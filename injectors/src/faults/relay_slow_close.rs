@@ -60,6 +60,6 @@ impl Recipe for RelaySlowClose {
             return Proof::unproven("slow close", "not one");
         };
         let scatter = Scatter { delay: *delay, ..Scatter::default() };
-        judge_delay(format!("closes +{delay}"), &scatter, seen, "first closes")
+        judge_delay(format!("closes +{delay}"), &scatter, seen, "first closes", None)
     }
 }

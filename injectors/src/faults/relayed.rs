@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::quoted;
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::relay::Observation;
@@ -220,11 +221,6 @@ async fn picture(env: &Env, control: &Path, route: &str, slots: &[String]) -> Re
         }
     }
     Ok(json!({"faults": same}))
-}
-
-/// A word of a shell command.
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 async fn call(env: &Env, control: &Path, request: &Value) -> Result<Value, ControlError> {

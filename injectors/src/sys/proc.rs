@@ -16,6 +16,8 @@ use crate::target::{ProcessId, Scope};
 pub const OUTPUT_MAX: usize = 16 * 1024;
 /// How long the output of a command is read on after it has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// The environment variable that holds the mark of a started program.
+const MARK: &str = "SQUALL_RESTART";
 
 /// A look at one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +74,21 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn named(&self, command: &str, scope: &Scope) -> io::Result<Vec<ProcessInfo>>;
     /// The number in a pid file.
     fn pid_file(&self, path: &Path) -> io::Result<u32>;
+    /// Whether a program of this name or path is there and may be executed.
+    fn has_program(&self, name: &str) -> bool;
     /// Starts a program in a process group of its own, without waiting for it. Nobody reads what it prints.
-    fn start(&self, argv: &[String]) -> io::Result<Box<dyn Started>>;
+    fn start(&self, argv: &[String], mark: &str) -> io::Result<Box<dyn Started>>;
     /// Runs a command to its end. At the deadline, or when the future is dropped, it is ended with all that descends
     /// from it. What it leaves running in the background when it ends by itself goes on.
-    fn run<'a>(&'a self, argv: &'a [String], deadline: Duration) -> Pending<'a, io::Result<Output>>;
+    fn run<'a>(
+        &'a self,
+        argv: &'a [String],
+        deadline: Duration,
+        mark: Option<&'a str>,
+    ) -> Pending<'a, io::Result<Output>>;
+    /// The processes that live of what was started with this mark, whoever started it: all that descends from it has
+    /// the mark too. One that hides its environment from this user, or has written over it, is not found.
+    fn marked(&self, mark: &str) -> io::Result<Vec<ProcessInfo>>;
 }
 
 /// The signals that an experiment may name.
@@ -206,11 +218,34 @@ impl Procs for Host {
         text.trim().parse().map_err(|_| io::Error::other("it holds no process id"))
     }
 
-    fn start(&self, argv: &[String]) -> io::Result<Box<dyn Started>> {
+    fn has_program(&self, name: &str) -> bool {
+        let executable = |path: &Path| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
+        if name.contains('/') {
+            return executable(Path::new(name));
+        }
+        // Without PATH the system has a default of its own: then only starting it can tell.
+        let Some(path) = std::env::var_os("PATH") else { return !name.is_empty() };
+        !name.is_empty() && std::env::split_paths(&path).any(|dir| executable(&dir.join(name)))
+    }
+
+    fn marked(&self, mark: &str) -> io::Result<Vec<ProcessInfo>> {
+        let wanted = format!("{MARK}={mark}");
+        let has = |pid: u32| {
+            let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            text.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+        };
+        Ok(processes()?.into_iter().filter(|info| !info.ended() && has(info.id.pid)).collect())
+    }
+
+    fn start(&self, argv: &[String], mark: &str) -> io::Result<Box<dyn Started>> {
         use std::os::unix::process::CommandExt;
         let (program, arguments) = split(argv)?;
         let child = std::process::Command::new(program)
             .args(arguments)
+            .env(MARK, mark)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -219,10 +254,16 @@ impl Procs for Host {
         Ok(Box::new(child))
     }
 
-    fn run<'a>(&'a self, argv: &'a [String], deadline: Duration) -> Pending<'a, io::Result<Output>> {
+    fn run<'a>(
+        &'a self,
+        argv: &'a [String],
+        deadline: Duration,
+        mark: Option<&'a str>,
+    ) -> Pending<'a, io::Result<Output>> {
         Box::pin(async move {
             let (program, arguments) = split(argv)?;
             let mut child = tokio::process::Command::new(program)
+                .envs(mark.map(|mark| (MARK, mark)))
                 .args(arguments)
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
@@ -421,7 +462,7 @@ mod tests {
         for background in ["sleep 30", "setsid sleep 30"] {
             let script = format!("{background} & echo $! > {}; wait", file.display());
             let argv = argv(&["sh", "-c", &script]);
-            let (ended, info) = tokio::join!(Host.run(&argv, Duration::from_secs(1)), told(&file));
+            let (ended, info) = tokio::join!(Host.run(&argv, Duration::from_secs(1), None), told(&file));
             std::fs::remove_file(&file).unwrap();
             assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
             wait_end(&info).await;
@@ -433,7 +474,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
         let argv = argv(&["sh", "-c", &format!("sleep 30 & echo $! > {}; wait", file.display())]);
-        let run = tokio::time::timeout(Duration::from_secs(1), Host.run(&argv, Duration::from_secs(20)));
+        let run =
+            tokio::time::timeout(Duration::from_secs(1), Host.run(&argv, Duration::from_secs(20), None));
         let (cut, info) = tokio::join!(run, told(&file));
         assert!(cut.is_err());
         wait_end(&info).await;
@@ -442,7 +484,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_has_ended_even_if_it_leaves_something_in_the_background() {
         let script = "echo said; echo cried >&2; sleep 30 & echo $! >&2; exit 3";
-        let output = Host.run(&argv(&["sh", "-c", script]), Duration::from_secs(10)).await.unwrap();
+        let output = Host.run(&argv(&["sh", "-c", script]), Duration::from_secs(10), None).await.unwrap();
         assert_eq!(output.code, Some(3));
         let pid = output.text.strip_prefix("said\ncried\n").unwrap().trim().parse().unwrap();
         let left = look(pid).unwrap().expect("what it left goes on");
@@ -452,7 +494,7 @@ mod tests {
     #[tokio::test]
     async fn the_output_of_a_command_is_bounded_and_its_code_is_kept() {
         let argv = argv(&["sh", "-c", "yes | head -c 100000; exit 3"]);
-        let output = Host.run(&argv, Duration::from_secs(10)).await.unwrap();
+        let output = Host.run(&argv, Duration::from_secs(10), None).await.unwrap();
         assert_eq!((output.code, output.text.len()), (Some(3), OUTPUT_MAX));
     }
 }

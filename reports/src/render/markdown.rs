@@ -143,11 +143,11 @@ fn faults(record: &RunRecord) -> String {
     if record.injections.is_empty() {
         return String::new();
     }
-    let rows = record.injections.iter().enumerate().map(|(at, injection)| {
+    let rows = words::injections(record, ROWS_MAX).into_iter().map(|(number, injection)| {
         let proof = &injection.proof;
         let error = injection.error.as_ref().map(|e| format!(": {}", cell(e))).unwrap_or_default();
         vec![
-            format!("F{} {} · {}", at + 1, cell(&injection.fault), cell(&injection.target)),
+            format!("F{number} {} · {}", cell(&injection.fault), cell(&injection.target)),
             cell(&proof.requested),
             cell(words::measured(injection)),
             cell(&proof.tolerance),

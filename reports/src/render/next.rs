@@ -1,7 +1,8 @@
 //! What a person does after reading a report: the one question that every report must answer.
 
 use super::words::{self, State};
-use crate::record::{End, InjectionRecord, RunRecord, Verdict};
+use crate::format::many;
+use crate::record::{End, Finding, InjectionRecord, RunRecord, Verdict};
 
 /// A step in words, and the commands that go with it; neither is escaped.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,10 +42,34 @@ fn repetition(record: &RunRecord) -> String {
         End::Completed => {}
     }
     match record.judgement.verdict {
-        Verdict::Held => "Nothing to mend. Repeat it with each release, or ask a harder question.".to_owned(),
+        Verdict::Held => after_hold(record),
         Verdict::Missed => after_miss(record),
         Verdict::Unknown => after_doubt(record),
     }
+}
+
+/// What held says something only about what is shown to have been met.
+fn after_hold(record: &RunRecord) -> String {
+    let findings = &record.judgement.findings;
+    let mut unmet: Vec<&str> = Vec::new();
+    for finding in findings {
+        let same = |other: &&Finding| other.target == finding.target && other.fault == finding.fault;
+        let met = findings.iter().filter(same).any(|other| words::finding_state(other) == State::Good);
+        if !met && !unmet.contains(&finding.target.as_str()) {
+            unmet.push(&finding.target);
+        }
+    }
+    let what = match unmet.as_slice() {
+        [] => {
+            return "Nothing to mend. Repeat it with each release, or ask a harder question.".to_owned();
+        }
+        [one] => (*one).to_owned(),
+        [one, others @ ..] => format!("{one} and {}", many(others.len() as u64, "other thing")),
+    };
+    format!(
+        "The run shows that these journeys held, not that they met {what}. Send the load there, or let answers name \
+         who served them (x-squall-path), then repeat."
+    )
 }
 
 fn after_abort(by: &str) -> String {
@@ -97,10 +122,18 @@ fn after_doubt(record: &RunRecord) -> String {
             "Make sure that {} on {} has something to act on, such as requests, then repeat.",
             injection.fault, injection.target
         ),
+        None if unjudged(record) => {
+            "Say in an objective what each load may lose, or mend what it lost, then repeat.".to_owned()
+        }
         None => "Collect more data, with a longer phase or more arrivals, until each interval is on one side of its \
                  limit."
             .to_owned(),
     }
+}
+
+/// Whether the run is in doubt for a load that failed and that no objective judges.
+fn unjudged(record: &RunRecord) -> bool {
+    record.judgement.reasons.iter().any(|reason| reason.contains("no objective judges it"))
 }
 
 #[cfg(test)]
@@ -136,6 +169,25 @@ mod tests {
         assert!(texts(&record)[0].contains("relay auth-1"));
         record.judgement.findings.clear();
         assert!(texts(&record)[0].contains("one thing at a time"));
+    }
+
+    #[test]
+    fn holding_mends_nothing_only_where_the_broken_thing_was_met() {
+        let mut record = sample::held();
+        assert!(texts(&record)[0].starts_with("Nothing to mend"), "{:?}", texts(&record));
+        for finding in &mut record.judgement.findings {
+            "untested".clone_into(&mut finding.status);
+            "touch".clone_into(&mut finding.target);
+        }
+        assert!(texts(&record)[0].contains("not that they met touch"), "{:?}", texts(&record));
+    }
+
+    #[test]
+    fn a_load_that_failed_unjudged_needs_an_objective() {
+        let mut record = sample::held();
+        record.judgement.verdict = Verdict::Unknown;
+        record.judgement.reasons = vec!["97% of home failed in fault, and no objective judges it".into()];
+        assert!(texts(&record)[0].contains("objective"), "{:?}", texts(&record));
     }
 
     #[test]

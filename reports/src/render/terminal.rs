@@ -145,9 +145,9 @@ fn faults(page: &mut Page, record: &RunRecord) {
         return;
     }
     page.heading("FAULTS");
-    for (at, injection) in record.injections.iter().enumerate().take(INJECTIONS_MAX) {
+    for (number, injection) in words::injections(record, INJECTIONS_MAX).into_iter().take(INJECTIONS_MAX) {
         let (proof, undo) = (words::proof_state(injection), words::undo_state(injection));
-        let name = format!("F{} {} · {}", at + 1, injection.fault, injection.target);
+        let name = format!("F{number} {} · {}", injection.fault, injection.target);
         let text = format!("{name}, {}", words::live(injection));
         page.entry(proof, &injection.proof.status, &text);
         page.paragraph("             ", Tone::Plain, &words::proved(injection));

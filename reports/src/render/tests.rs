@@ -554,3 +554,20 @@ proptest! {
         check_harmless(&sample::with_text_everywhere(&text));
     }
 }
+
+#[test]
+fn of_many_injections_those_in_doubt_are_shown() {
+    let mut record = sample::held();
+    record.injections = vec![record.injections[0].clone(); 180];
+    "unproven".clone_into(&mut record.injections[136].proof.status);
+    for (format, doubtful, first) in
+        [(Format::Terminal, "F137 ", "F1 "), (Format::Markdown, "| F137 ", "| F1 ")]
+    {
+        let text = text(&record, format);
+        let (doubtful, first) = (text.find(doubtful), text.find(first));
+        assert!(
+            doubtful.is_some() && first.is_some() && doubtful < first,
+            "{format:?}: {doubtful:?} {first:?}"
+        );
+    }
+}

@@ -84,6 +84,16 @@ pub(super) fn finding_state(finding: &Finding) -> State {
     }
 }
 
+/// The injections with their numbers, counted from 1; where not all are shown, those in doubt come first.
+pub(super) fn injections(record: &RunRecord, max: usize) -> Vec<(usize, &InjectionRecord)> {
+    let mut all: Vec<_> = (1..).zip(&record.injections).collect();
+    if all.len() > max {
+        let well = |it: &InjectionRecord| [proof_state(it), undo_state(it)].iter().all(|s| *s == State::Good);
+        all.sort_by_key(|(_, injection)| well(injection));
+    }
+    all
+}
+
 /// What was measured of an injection, if anything.
 pub(super) fn measured(injection: &InjectionRecord) -> &str {
     if injection.proof.measured.is_empty() { NONE } else { &injection.proof.measured }
@@ -202,7 +212,9 @@ pub(super) fn soon(s: f64) -> String {
 /// What it means that there is no time of detection: a state, and why.
 pub(super) fn not_detected(record: &RunRecord) -> (State, &'static str) {
     let in_fault = || record.judgement.results.iter().filter(|result| result.phase == Phase::Fault);
-    if in_fault().any(|result| result.verdict == Verdict::Missed) {
+    if in_fault().next().is_none() {
+        (State::Unsure, "no objective is judged in the fault phase")
+    } else if in_fault().any(|result| result.verdict == Verdict::Missed) {
         (State::Bad, "an objective broke, but too few requests tell when")
     } else if in_fault().any(|result| result.verdict == Verdict::Unknown) {
         (State::Unsure, "no objective was seen to break, but not all could be decided")

@@ -161,3 +161,38 @@ fn of_two_runs_against_one_target_only_the_first_breaks_it() {
     home.assert_no_leftovers();
     lab.down(&home);
 }
+
+#[test]
+fn what_an_operator_leaves_to_the_guardian_is_listed_and_blocks_the_next_fault_until_it_is_undone() {
+    if quick("left to the guardian") {
+        return;
+    }
+    let _turn = turns(1);
+    let home = Home::new();
+    let (mark, tries) = (home.dir().join("broken"), home.dir().join("tries"));
+    let (mark, tries) = (mark.to_str().unwrap(), tries.to_str().unwrap());
+    let slow = format!("echo x >> {tries}; [ $(wc -l < {tries}) -gt 2 ] || sleep 4; rm -f {mark}");
+    let undo = home.file("undo.sh", &slow);
+    let words =
+        ["inject", "command", "--for", "60s", "--do", "touch", "--do", mark, "--undo", "sh", "--undo"];
+    let effect = [undo.to_str().unwrap(), "--effect", "test", "--effect", "-e", "--effect", mark];
+    let inject: Vec<&str> = words.into_iter().chain(effect).collect();
+    let mut going = home.start(&inject);
+    going.says("run `touch", PATIENCE);
+    for word in ["SIGINT: restoring\n", "SIGINT: restoring at once"] {
+        going.signal(Signal::INT);
+        going.says(word, PATIENCE);
+    }
+    going.signal(Signal::INT);
+    let done = going.end().code(5);
+    assert!(done.err.contains("to restore it: squall recover --run"), "{}", done.err);
+    let listed = home.json(&["recover", "--list", "--json"]);
+    assert_eq!(listed["runs"][0]["guarded"], true, "{listed}");
+    let refused = home.squall(&inject).code(3);
+    assert!(refused.err.contains("its guardian is still restoring"), "{}", refused.err);
+    until("the guardian's work", Duration::from_secs(20), || {
+        home.json(&["recover", "--list", "--json"])["runs"].as_array().unwrap().is_empty().then_some(())
+    });
+    assert!(!std::path::Path::new(mark).exists());
+    home.assert_nothing_left();
+}

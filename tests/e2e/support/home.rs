@@ -29,13 +29,11 @@ pub(crate) struct Done {
     pub(crate) code: i32,
     pub(crate) out: String,
     pub(crate) err: String,
-    pub(crate) took: Duration,
 }
 
 /// A call that goes on.
 pub(crate) struct Going {
     pub(crate) child: Child,
-    began: Instant,
     out: PathBuf,
     err: PathBuf,
 }
@@ -100,7 +98,7 @@ impl Home {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (out, err) = (self.dir().join(format!("out-{number}")), self.dir().join(format!("err-{number}")));
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
-        Going { child: command.spawn().unwrap(), began: Instant::now(), out, err }
+        Going { child: command.spawn().unwrap(), out, err }
     }
 
     /// Runs the binary to its end.
@@ -183,7 +181,7 @@ impl Going {
     pub(crate) fn end_within(mut self, deadline: Duration) -> Done {
         let code = process::wait(&mut self.child, deadline);
         let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-        Done { code, out: read(&self.out), err: read(&self.err), took: self.began.elapsed() }
+        Done { code, out: read(&self.out), err: read(&self.err) }
     }
 }
 

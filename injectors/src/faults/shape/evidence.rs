@@ -6,7 +6,7 @@ use super::part;
 use super::rtt::Growth;
 use super::tree::Seen;
 use crate::change::{Proof, ProofStatus};
-use crate::faults::pop_drain::wilson;
+use crate::faults::relay_proof::wilson;
 use crate::sys::netem::Netem;
 
 /// Counts since a tree was made, or between two looks.
@@ -125,7 +125,7 @@ pub(crate) fn judge_share(requested: String, what: &str, wanted: f64, hits: u64,
             percent(low),
             percent(high)
         ),
-        tolerance: "the 99% interval of the share".to_owned(),
+        tolerance: "the 99.99% interval of the share".to_owned(),
         samples: of,
     }
 }

@@ -17,9 +17,9 @@ pub(super) fn proofs(record: &RunRecord) -> Markup {
     }
     let heads = ["", "Fault", "Live", "Requested", "Measured", "Tolerance", "#Samples", "Proof", "Undo"];
     open_table(&mut out, &heads);
-    for (at, injection) in record.injections.iter().enumerate().take(ROWS_MAX) {
+    for (at, injection) in words::injections(record, ROWS_MAX).into_iter().take(ROWS_MAX) {
         out.raw("<tr class=\"first\"><td class=\"key\">F")
-            .text((at + 1).to_string())
+            .text(at.to_string())
             .raw("</td><td class=\"what\"><strong>");
         out.text(&injection.fault)
             .raw("</strong> · ")
