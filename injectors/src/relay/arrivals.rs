@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How far back [`Arrivals::lately`] looks.
+/// How far back `Arrivals::lately` looks.
 pub const LATELY: Duration = Duration::from_secs(10);
 /// One slot for each second looked back on, and one for the second that has just begun.
 const SLOTS: usize = LATELY.as_secs() as usize + 1;
