@@ -1,5 +1,5 @@
-//! Network faults on real interfaces, in namespaces of our own. What needs netem is tried in the vm lane; here, on any
-//! kernel, a rate by tbf, which goes through the same steps.
+//! Network faults on real interfaces, in namespaces of our own. Delay and loss need netem, and are tried in the vm lane;
+//! here, on any kernel, a rate by tbf, which goes through the same steps.
 
 use std::time::Duration;
 
