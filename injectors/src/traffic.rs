@@ -72,7 +72,10 @@ const fn text(name: &'static str, help: &'static str) -> Param {
 
 /// The parameters that say which packets are meant.
 pub const SELECTORS: &[Param] = &[
-    text("interface", "interface whose packets are hit; found from the route if only to is written"),
+    text(
+        "interface",
+        "interface whose packets are hit; found from the route to `to`, or the only one of a named namespace",
+    ),
     text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32"),
     Param {
         name: "direction",
@@ -160,7 +163,8 @@ impl Traffic {
 
     fn check(self) -> Result<Self, Mistake> {
         let ported = !self.ports.is_empty() || !self.local_ports.is_empty();
-        if self.interface.is_none() && self.to.is_empty() {
+        // A namespace that is named is named on purpose; the one in which squall runs is not.
+        if self.interface.is_none() && self.to.is_empty() && self.space == Whose::Own {
             return Err((None, "it is aimed at nothing: write `interface`, `to` or both".to_owned()));
         }
         if ported && self.protocol == Some(Protocol::Icmp) {

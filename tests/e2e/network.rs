@@ -216,13 +216,60 @@ fn a_namespace_that_has_lost_its_name_is_found_by_what_lives_in_it() {
         std::process::Command::new("ip").args(["netns", "exec", &net.name, "sleep", "60"]).spawn().unwrap();
     let change = block_on(made(&net, "run/1", &[]));
     let seen = || std::fs::read_link(format!("/proc/{}/ns/net", dweller.id())).unwrap();
-    let space = change.undo["space"]["inode"].to_string();
+    let space = change.undo["sites"][0]["space"]["inode"].to_string();
     until("the dweller in its namespace", ALONE, || seen().to_string_lossy().contains(&space).then_some(()));
     net.delete();
     let undone = block_on(restore(&env(), &change));
     dweller.kill().unwrap();
     dweller.wait().unwrap();
     assert_eq!(undone.unwrap(), Undone::Reverted);
+}
+
+#[test]
+fn an_injection_in_several_networks_is_undone_in_those_that_are_left() {
+    let Some(one) = furnished("an injection in several networks") else { return };
+    let Some(other) = furnished("an injection in several networks") else { return };
+    for gone in [false, true] {
+        let before = one.picture();
+        let mut both = block_on(async {
+            let injector = registry::find("network-rate").unwrap();
+            let mut both = injector.prepare(&env(), &request(&one, "run/1", &[])).await.unwrap();
+            let second = injector.prepare(&env(), &request(&other, "run/1", &[])).await.unwrap();
+            for (all, more) in [(&mut both.apply, &second.apply), (&mut both.undo, &second.undo)] {
+                all["sites"].as_array_mut().unwrap().extend(more["sites"].as_array().unwrap().clone());
+            }
+            both.picture.as_array_mut().unwrap().extend(second.picture.as_array().unwrap().clone());
+            injector.apply(&env(), &both).await.unwrap();
+            both
+        });
+        both.claims.clear();
+        assert!(one.picture().contains("rate=run/1") && other.picture().contains("rate=run/1"));
+        if gone {
+            other.delete();
+        }
+        assert_eq!(block_elsewhere(&both), Some(Undone::Reverted));
+        assert_eq!(one.picture(), before);
+        assert_eq!(block_elsewhere(&both), Some(Undone::NothingToDo));
+    }
+}
+
+#[test]
+fn a_namespace_that_is_named_alone_means_its_only_interface() {
+    let Some(net) = furnished("the only interface of a namespace") else { return };
+    let home = Home::new();
+    let before = net.picture();
+    let args = ["inject", "network-rate", "--netns", &net.name, "--rate", "2mbit", "--by", "tbf", "--for"];
+    let mut going = home.start(&[&args[..], &["1s"]].concat());
+    going.says("by tbf", ALONE);
+    assert_ne!(net.picture(), before);
+    going.end();
+    assert_eq!(net.picture(), before);
+    net.near("ip", &["link", "add", "second", "type", "ifb"]);
+    let done = home.squall(&[&args[..], &["1s"]].concat()).code(3);
+    assert!(done.err.contains("several interfaces") && done.err.contains("second"), "{done:?}");
+    let done =
+        home.squall(&["inject", "network-rate", "--rate", "2mbit", "--by", "tbf", "--for", "1s"]).code(2);
+    assert!(done.err.contains("aimed at nothing"), "{done:?}");
 }
 
 #[test]

@@ -58,6 +58,18 @@ pub(super) async fn growth(
     Ok(grown(&hit, usual))
 }
 
+/// The growth over several networks: the median of theirs.
+pub(super) fn of_all(all: &[Growth]) -> Option<Growth> {
+    let mut sorted = all.to_vec();
+    sorted.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let median = sorted.get(sorted.len() / 2)?;
+    Some(Growth {
+        seconds: median.seconds,
+        connections: all.iter().map(|one| one.connections).sum(),
+        compared: all.iter().all(|one| one.compared),
+    })
+}
+
 fn grown(hit: &[(Connection, u32)], usual: &Usual) -> Option<Growth> {
     let growth = |(one, times): &(Connection, u32)| {
         let (before, sent) = match usual.known.get(&one.cookie) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::part::{self, Part};
+use super::site::Owner;
 use crate::sys::aim::{Aim, Way};
 use crate::sys::netlink::{Filter, HOOKS, Label, Link, Place, Qdisc, ROOT, Session, Step};
 
@@ -284,10 +285,17 @@ impl Tree {
 }
 
 /// What is to be added.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Raised<'a> {
     pub(super) part: &'a Part,
     pub(super) id: &'a str,
     pub(super) aim: &'a Aim,
     pub(super) seed: u64,
+}
+
+impl<'a> Raised<'a> {
+    /// Who owns it.
+    pub(super) fn owner(&self) -> Owner<'a> {
+        Owner { family: self.part.family(), id: self.id }
+    }
 }
