@@ -369,7 +369,29 @@ async fn a_second_network_fault_of_a_family_or_of_another_aim_is_refused() {
     let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
     let crossing = Request { id: "other/1".to_owned(), target, ..copies.request() };
     let error = copies.injector().prepare(&env, &crossing).await.unwrap_err().to_string();
-    assert!(error.contains("could mean one packet"), "{error}");
+    assert!(error.contains("one packet could be among both"), "{error}");
+}
+
+#[tokio::test]
+async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order() {
+    for first in [0, 1] {
+        let world = World::new();
+        let before = world.look();
+        let env = world.env(Inventory::default());
+        let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
+        let mut alive = Vec::new();
+        for (number, to) in ["10.0.0.2", "10.0.0.3"].into_iter().enumerate() {
+            let given = [("interface", INTERFACE), ("to", to)].map(|(name, text)| (name, text.to_owned()));
+            let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+            let request = Request { id: format!("run/{number}"), target, ..loss.request() };
+            let change = loss.injector().prepare(&env, &request).await.unwrap();
+            loss.apply(&env, &change).await.unwrap();
+            alive.push(change);
+        }
+        assert_eq!(restore(&env, &alive[first]).await.unwrap(), Undone::Reverted);
+        assert_eq!(restore(&env, &alive[1 - first]).await.unwrap(), Undone::Reverted);
+        assert_eq!(world.look(), before);
+    }
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use crate::Pending;
 use crate::fake_tests::World;
 use crate::sys::aim::Way;
 use crate::sys::netlink::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
+    Step, Stream,
 };
 
 /// The only interface.
@@ -121,6 +122,15 @@ impl Network for World {
         Box::pin(std::future::ready(entered))
     }
 
+    fn echo<'a>(
+        &'a self,
+        _space: &'a Space,
+        _peer: &'a Peer,
+        _stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        Box::pin(std::future::ready(Ok(Echoed::default())))
+    }
+
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
         let features = ["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: None });
         Box::pin(std::future::ready(self.net(|_| Ok(features.to_vec()))))
@@ -134,6 +144,10 @@ impl Session for World {
 
     fn route(&self, _to: IpAddr) -> Pending<'_, io::Result<u32>> {
         Box::pin(std::future::ready(self.net(|_| Ok(INTERFACE_INDEX))))
+    }
+
+    fn neighbours(&self, _index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {

@@ -221,13 +221,14 @@ impl Traffic {
         self.ways().iter().map(|way| format!("{whole} {way:?}").to_lowercase()).collect()
     }
 
-    /// Whether another aim shares an interface and a way with this one, as far as a plan can tell, without being the same.
+    /// Whether one packet could be among both, as far as a plan can tell, though they are not the same.
     pub fn crosses(&self, other: &Self) -> bool {
         let apart = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
         self.space == other.space
             && !apart(&self.interface, &other.interface)
             && self.ways().iter().any(|way| other.ways().contains(way))
             && (self.aim() != other.aim() || self.interface != other.interface)
+            && self.aim().meets(&other.aim())
     }
 }
 
@@ -373,6 +374,8 @@ mod tests {
         assert!(!a.crosses(&a));
         assert!(crosses(&[("interface", "eth0")]));
         assert!(crosses(&[("to", "10.0.0.1")]), "it may be the same interface");
+        assert!(!crosses(&[("to", "10.0.0.2")]), "no packet goes to both");
+        assert!(crosses(&[("interface", "eth0"), ("to", "10.0.0.0/24"), ("ports", "443")]));
         assert!(!crosses(&[("interface", "eth0"), ("direction", "in")]));
         assert!(!crosses(&[("interface", "eth1"), ("to", "10.0.0.1")]));
         assert!(!crosses(&[("interface", "eth0"), ("netns", "a")]));

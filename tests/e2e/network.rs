@@ -99,8 +99,21 @@ fn a_rate_is_confirmed_and_another_address_of_the_same_interface_does_not_feel_i
 #[test]
 fn a_rate_that_no_packet_meets_is_unproven() {
     let Some(net) = furnished("a rate without traffic") else { return };
-    let done = Home::new().squall(&inject(&net, &["--for", "300ms"])).code(6);
+    let rate = ["inject", "network-rate", "--netns", &net.name, "--to", "10.77.0.9", "--rate", "2mbit"];
+    let done = Home::new().squall(&[&rate[..], &["--by", "tbf", "--for", "300ms"]].concat()).code(6);
     assert!(done.out.contains("no packet met it"), "{}", done.out);
+}
+
+#[test]
+fn a_rate_that_nobody_else_meets_is_confirmed_by_a_short_transfer_of_our_own() {
+    let Some(net) = furnished("a rate by our own transfer") else { return };
+    let _turn = turns(1);
+    for (direction, rate) in [("out", "2mbit"), ("in", "200kbit"), ("both", "5mbit")] {
+        let known = ["inject", "network-rate", "--netns", &net.name, "--to", "10.77.0.2", "--by", "tbf"];
+        let more = ["--rate", rate, "--direction", direction, "--for", "300ms"];
+        let done = Home::new().squall(&[&known[..], &more].concat()).code(0);
+        assert!(done.out.contains("confirmed (requested"), "{direction}: {}", done.out);
+    }
 }
 
 #[test]
@@ -162,6 +175,28 @@ fn two_injections_on_one_interface_go_one_by_one_and_what_others_have_there_stay
             });
             assert_eq!(net.picture(), before, "foreign hooks: {foreign_hooks}, first: {first}");
         }
+    }
+}
+
+#[test]
+fn two_disjoint_aims_on_one_interface_and_way_go_one_by_one_in_any_order() {
+    let Some(net) = furnished("two disjoint aims") else { return };
+    let before = net.picture();
+    let aims = [("to", "10.77.0.2"), ("to", "10.77.0.3")];
+    for first in [0, 1] {
+        block_on(async {
+            let alive = [made(&net, "run/1", &aims[..1]).await, made(&net, "other/1", &aims[1..]).await];
+            assert_eq!(net.picture().matches("Egress Redirect").count(), 2);
+            restore(&env(), &alive[first]).await.unwrap();
+            let between = net.picture();
+            let left = if first == 0 { "rate=other/1" } else { "rate=run/1" };
+            assert!(between.contains(left) && between.matches("rate=").count() == 1, "{between}");
+            assert!(between.contains("clsact"), "{between}");
+            assert_eq!(restore(&env(), &alive[first]).await.unwrap(), Undone::NothingToDo);
+            assert_eq!(net.picture(), between);
+            restore(&env(), &alive[1 - first]).await.unwrap();
+        });
+        assert_eq!(net.picture(), before, "first: {first}");
     }
 }
 

@@ -6,7 +6,7 @@ use crate::sys::netem::Chance;
 use crate::target::TargetKind;
 
 use super::shape::Shaping;
-use super::shape::evidence::{Evidence, judge_share};
+use super::shape::evidence::{Evidence, either, judge_share};
 use super::shape::part::Part;
 
 /// Duplication: packets arrive twice.
@@ -28,8 +28,9 @@ static ABOUT: About = About {
     }],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "Packets that left netem against those that it was handed. Confirmed if the share lies in the 99.99% interval \
-            of what was counted; unproven if no packet met it.",
+    proof: "Packets that left netem against those that it was handed, and what of 200 echoes a second of our own was \
+            answered twice by an address in `to`, or by a neighbour or gateway that the kernel knows. Confirmed if the \
+            share lies in the 99.99% interval of either; unproven if no packet met it.",
     undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
     example: "- network-duplicate: {to: 10.0.0.2, share: 5%}",
 };
@@ -54,7 +55,13 @@ impl Shaping for NetworkDuplicate {
         }
         let counts = &evidence.counts;
         let copies = (counts.left + counts.waiting + counts.drops).saturating_sub(counts.handed);
-        judge_share(requested, "sent twice", chance.share, copies, counts.handed)
+        let counted =
+            judge_share(requested.clone(), "packets sent twice", chance.share, copies, counts.handed);
+        let own = evidence.felt.as_ref().map(|felt| {
+            let wanted = felt.round(chance.share);
+            judge_share(requested, &felt.words("answered twice"), wanted, felt.twice, felt.answered)
+        });
+        either(counted, own)
     }
 
     fn instead(&self) -> &'static str {

@@ -6,6 +6,7 @@
 pub(crate) mod evidence;
 mod look;
 pub(crate) mod part;
+mod probe;
 mod rtt;
 mod site;
 mod tree;

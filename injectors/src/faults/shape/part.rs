@@ -47,6 +47,14 @@ impl Part {
         }
     }
 
+    /// Bytes per second, if it limits them.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        match self {
+            Self::Rate(Rate { bytes, .. }) | Self::Bucket { bytes, .. } => Some(*bytes),
+            _ => None,
+        }
+    }
+
     /// The kind of the qdisc that it lives in.
     pub(crate) fn kind(&self) -> &'static str {
         if matches!(self, Self::Bucket { .. }) { "tbf" } else { "netem" }

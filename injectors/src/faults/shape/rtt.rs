@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::tree::Tree;
-use crate::sys::aim::Aim;
+use crate::sys::aim::{Aim, Protocol};
 use crate::sys::netlink::{Connection, Session};
 
 /// The most connections that are remembered from before, and the most other sides whose route is asked.
@@ -113,7 +113,8 @@ async fn hit(session: &dyn Session, aim: &Aim, trees: &[Tree]) -> io::Result<Vec
 
 /// How often a round trip of a connection passes a hook where it is hit. What leaves by the loopback arrives by it.
 fn times(aim: &Aim, loopback: bool, peer: SocketAddr, local: SocketAddr) -> u32 {
-    u32::from(aim.hits_tcp(peer, local)) + u32::from(loopback && aim.hits_tcp(local, peer))
+    u32::from(aim.hits(Protocol::Tcp, peer, local))
+        + u32::from(loopback && aim.hits(Protocol::Tcp, local, peer))
 }
 
 fn micros(time: Duration) -> u32 {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::evidence::Counts;
 use super::part::Part;
+use super::probe::{self, Probe};
 use super::rtt::{self, Usual};
 use super::tree::{Raised, Seen, Tree};
 use super::{failed, gone};
@@ -28,10 +29,12 @@ pub(super) struct Site {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) site: Site,
-    /// What the trees had counted.
-    pub(super) before: Counts,
+    /// What each tree had counted.
+    pub(super) before: Vec<Counts>,
     /// Round-trip times, if they are what proves it.
     pub(super) usual: Usual,
+    /// Who answers packets of our own.
+    pub(super) probe: Option<Probe>,
 }
 
 /// Who asks for a part.
@@ -53,16 +56,16 @@ impl Known {
         let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(gone)?;
         let link = link(&*session, traffic).await?;
         let owner = raised.owner();
-        let (mut trees, mut before, mut pictures) = (Vec::new(), Counts::default(), Vec::new());
+        let (mut trees, mut before, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
         for way in traffic.ways() {
             let mut tree = Tree::new(&link, *way, raised.aim);
             let seen = tree.see(&*session).await.map_err(&failed)?;
-            if let Some(why) = tree.refusal(&seen, raised.part, raised.id) {
+            if let Some(why) = tree.refusal(&seen, raised) {
                 return Err(InjectError::Target(why));
             }
             raised.part.join(seen.root.as_ref(), raised.seed).map_err(InjectError::Target)?;
             tree.remember(&seen);
-            before = before.plus(Counts::of(&seen));
+            before.push(Counts::of(&seen));
             pictures.push(tree.picture(&seen, owner.family, owner.id));
             trees.push(tree);
         }
@@ -70,7 +73,11 @@ impl Known {
             Part::Delay { .. } => rtt::usual(&*session, raised.aim, &trees).await.map_err(&failed)?,
             _ => Usual::default(),
         };
-        Ok((Self { site: Site { space, trees }, before, usual }, Value::Array(pictures)))
+        let peers = probe::candidates(&*session, raised.aim, &trees).await.map_err(&failed)?;
+        // Others may go on while answers are awaited.
+        drop(session);
+        let probe = probe::choose(network, &space, &peers).await;
+        Ok((Self { site: Site { space, trees }, before, usual, probe }, Value::Array(pictures)))
     }
 }
 

@@ -127,8 +127,8 @@ impl Tree {
     }
 
     /// Why a part of a family cannot join what is there; none if it can.
-    pub(super) fn refusal(&self, seen: &Seen, part: &Part, id: &str) -> Option<String> {
-        let at = &self.interface;
+    pub(super) fn refusal(&self, seen: &Seen, raised: &Raised<'_>) -> Option<String> {
+        let (at, Raised { part, id, aim, .. }) = (&self.interface, raised);
         if let Some(device) = &seen.device
             && !device.alias.is_empty()
             && Label::read(&device.alias).is_none()
@@ -136,14 +136,17 @@ impl Tree {
             return Some(format!("there is an interface {} that is not squall's", self.device));
         }
         let family = part.family();
-        if let Some(other) = seen.label.held.get(family).filter(|other| *other != id) {
+        if let Some(other) = seen.label.held.get(family).filter(|other| other != id) {
             return Some(format!("these packets of {at} already have the {family} of {other}"));
         }
-        if let Some((link, label)) = seen.ours.iter().find(|(_, label)| label.way == self.way) {
+        let meets = |label: &Label| label.aim.as_ref().is_none_or(|other| aim.meets(other));
+        let near = seen.ours.iter().find(|(_, label)| label.way == self.way && meets(label));
+        if let Some((link, label)) = near {
             let whose: Vec<&str> = label.held.values().map(String::as_str).collect();
             return Some(format!(
-                "{at} already carries faults of other packets the same way ({} by {}): two aims on one interface could \
-                 mean one packet; give both the same aim, or move one in time",
+                "{at} already carries faults of other packets the same way ({} by {}), and one packet could be among \
+                 both: give both the same aim, or aims that no packet fits at once (other `to`, `ports` or `protocol`), \
+                 or move one in time",
                 link.name,
                 whose.join(", ")
             ));
@@ -155,7 +158,7 @@ impl Tree {
     pub(super) async fn raise(&self, session: &dyn Session, raised: &Raised<'_>) -> io::Result<()> {
         let Raised { part, id, aim, seed } = raised;
         let seen = self.see(session).await?;
-        if let Some(why) = self.refusal(&seen, part, id) {
+        if let Some(why) = self.refusal(&seen, raised) {
             return Err(io::Error::other(why));
         }
         if !seen.link {
@@ -173,6 +176,7 @@ impl Tree {
         };
         let mut label = seen.label.clone();
         label.held.insert(part.family().to_owned(), (*id).to_owned());
+        label.aim = Some(Aim { exempt: Vec::new(), ..(*aim).clone() });
         // Said before they are made: hooks that nobody owns would stay.
         label.hooked |= !seen.hooked;
         session.change(&Step::Label { index, text: label.to_string() }).await?;

@@ -14,12 +14,15 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
 
 use super::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step, probe,
-    sockets, space, wire,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
+    Step, Stream, echo, probe, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
@@ -28,6 +31,8 @@ use crate::sys::aim::Way;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The most messages of one answer.
 const ANSWER_MAX: usize = 65_536;
+/// The most neighbours that are told.
+const NEIGHBOURS_MAX: usize = 16;
 /// `TCA_OPTIONS`.
 const OPTIONS: u16 = 2;
 /// Every protocol, in network order: `ETH_P_ALL`.
@@ -53,6 +58,19 @@ impl Network for Kernel {
             let lock = space::lock(file.try_clone()?).await?;
             let opened = connect(Some(file), Some(lock)).await?;
             Ok(Some(Box::new(opened) as Box<dyn Session>))
+        })
+    }
+
+    fn echo<'a>(
+        &'a self,
+        space: &'a Space,
+        peer: &'a Peer,
+        stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        let (peer, stream) = (*peer, *stream);
+        Box::pin(async move {
+            let file = space::open(space)?.ok_or(io::ErrorKind::NotFound)?;
+            space::inside(Some(file), move || echo::send(&peer, &stream)).await
         })
     }
 
@@ -113,6 +131,24 @@ impl Opened {
             Ok(done) => done.map(|()| answers),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel does not answer")),
         }
+    }
+
+    /// The route to an address.
+    async fn lead(&self, to: IpAddr) -> io::Result<Vec<RouteAttribute>> {
+        let mut message = RouteMessage::default();
+        let (family, bits, address) = match to {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(address));
+        let answers = self.ask(Message::GetRoute(message), 0).await?;
+        let route = answers.into_iter().find_map(|answer| match answer {
+            Message::NewRoute(route) => Some(route.attributes),
+            _ => None,
+        });
+        Ok(route.unwrap_or_default())
     }
 
     async fn tell(&self, message: Message, flags: u16) -> io::Result<()> {
@@ -210,23 +246,38 @@ impl Session for Opened {
 
     fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
         Box::pin(async move {
-            let mut message = RouteMessage::default();
-            let (family, bits, address) = match to {
-                IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
-                IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
-            };
-            message.header.address_family = family;
-            message.header.destination_prefix_length = bits;
-            message.attributes.push(RouteAttribute::Destination(address));
-            let answers = self.ask(Message::GetRoute(message), 0).await?;
-            let leaves = answers.into_iter().find_map(|answer| match answer {
-                Message::NewRoute(route) => route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                }),
+            let leaves = self.lead(to).await?.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
                 _ => None,
             });
             leaves.ok_or_else(|| io::Error::other("its route names no interface"))
+        })
+    }
+
+    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let all = Message::GetNeighbour(NeighbourMessage::default());
+            let mut found = Vec::new();
+            for answer in self.ask(all, NLM_F_DUMP).await? {
+                if let Message::NewNeighbour(one) = answer
+                    && one.header.ifindex == index
+                    && matches!(one.header.state, NeighbourState::Reachable | NeighbourState::Stale)
+                {
+                    found.extend(one.attributes.iter().find_map(neighbour));
+                }
+            }
+            // Documentation's addresses are nobody's: they lead by the default route, and nothing is sent.
+            for to in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])] {
+                let Ok(route) = self.lead(to).await else { continue };
+                let leads = |one: &RouteAttribute| matches!(one, RouteAttribute::Oif(link) if *link == index);
+                if route.iter().any(leads) {
+                    found.extend(route.iter().find_map(gateway));
+                }
+            }
+            found.sort_unstable_by_key(IpAddr::is_ipv6);
+            found.dedup();
+            found.truncate(NEIGHBOURS_MAX);
+            Ok(found)
         })
     }
 
@@ -272,6 +323,24 @@ impl Session for Opened {
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
         Box::pin(self.make(step))
+    }
+}
+
+fn neighbour(attribute: &NeighbourAttribute) -> Option<IpAddr> {
+    match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) if !address.is_multicast() => {
+            Some((*address).into())
+        }
+        _ => None,
+    }
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some((*address).into()),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! is one namespace, locked against every other squall process as long as it lives, so that what is read in it still
 //! holds when it is changed. Every request has a deadline, every answer a bound.
 
+pub mod echo;
 pub mod host;
 mod label;
 mod probe;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::Pending;
 use crate::sys::aim::{Instruction, Way};
 
+pub use echo::{Answer, Echoed, Peer, Stream};
 pub use label::Label;
 pub use probe::Feature;
 pub use sockets::Connection;
@@ -165,6 +167,14 @@ pub trait Network: std::fmt::Debug + Send + Sync {
     /// Opens a namespace, even if its file is gone but something still lives in it; none if nothing does.
     fn enter<'a>(&'a self, space: &'a Space) -> Pending<'a, io::Result<Option<Box<dyn Session>>>>;
 
+    /// Sends packets of our own from a namespace, and counts what comes back. Takes no lock.
+    fn echo<'a>(
+        &'a self,
+        space: &'a Space,
+        peer: &'a Peer,
+        stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>>;
+
     /// What the kernel can do, tried in a namespace of its own that ends with the trial.
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>>;
 }
@@ -176,6 +186,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// The number of the interface by which packets to this address leave.
     fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>>;
+
+    /// Who is known to be there, on an interface: neighbours that have answered, and gateways. At most 16.
+    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>>;
 
     /// The qdiscs of an interface.
     fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>>;
