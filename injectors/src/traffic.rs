@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Param, ParamKind, Presence};
 use crate::sys::aim::{Aim, Exempt, Network, PARTS_MAX, Protocol, Way};
+use crate::target::{INSTANCE, Inventory, PICK, SERVICE};
 
 /// The port of SSH: whoever came by it must be able to leave by it.
 const SSH: u16 = 22;
@@ -31,6 +33,9 @@ pub struct Traffic {
     pub protocol: Option<Protocol>,
     /// Networks of other sides that are never hit.
     pub protect: Vec<Network>,
+    /// The instance (or service, until one is picked) whose address and port are the other side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// Whose network it is.
@@ -72,6 +77,9 @@ const fn text(name: &'static str, help: &'static str) -> Param {
 
 /// The parameters that say which packets are meant.
 pub const SELECTORS: &[Param] = &[
+    SERVICE,
+    INSTANCE,
+    PICK,
     text(
         "interface",
         "interface whose packets are hit; found from the route to `to`, or the only one of a named namespace",
@@ -133,8 +141,14 @@ impl Traffic {
                 "an interface has a name of 1 to 15 bytes without slashes".to_owned(),
             ));
         }
+        let instance = get("instance").or(get("service")).map(str::to_owned);
+        let told = ["to", "ports", "local-ports", "protocol"].into_iter().find(|name| get(name).is_some());
+        if let (Some(name), true) = (told, instance.is_some()) {
+            return Err((Some(name), format!("`{name}` does not go with an instance: its address says it")));
+        }
         let traffic = Self {
             space,
+            instance,
             interface,
             direction: match get("direction") {
                 None | Some("out") => Direction::Out,
@@ -164,7 +178,8 @@ impl Traffic {
     fn check(self) -> Result<Self, Mistake> {
         let ported = !self.ports.is_empty() || !self.local_ports.is_empty();
         // A namespace that is named is named on purpose; the one in which squall runs is not.
-        if self.interface.is_none() && self.to.is_empty() && self.space == Whose::Own {
+        let anywhere = self.interface.is_none() && self.to.is_empty() && self.instance.is_none();
+        if anywhere && self.space == Whose::Own {
             return Err((None, "it is aimed at nothing: write `interface`, `to` or both".to_owned()));
         }
         if ported && self.protocol == Some(Protocol::Icmp) {
@@ -189,6 +204,31 @@ impl Traffic {
         self.protect.sort();
         self.protect.dedup();
         self.check()
+    }
+
+    /// The same, to this instance.
+    #[must_use]
+    pub fn around(self, instance: &str) -> Self {
+        Self { instance: Some(instance.to_owned()), ..self }
+    }
+
+    /// The same, with the address and the port of its instance.
+    ///
+    /// # Errors
+    /// Nobody knows where it listens.
+    pub fn found(&self, inventory: &Inventory) -> Result<Self, String> {
+        let Some(name) = &self.instance else { return Ok(self.clone()) };
+        let known = inventory.instances.iter().find(|instance| instance.name == *name);
+        let listens: SocketAddr = known
+            .and_then(|instance| instance.addr.parse().ok())
+            .ok_or_else(|| format!("nobody knows where {name} listens: write `to` and `ports`"))?;
+        let whole = if listens.is_ipv4() { 32 } else { 128 };
+        Ok(Self {
+            to: vec![Network { address: listens.ip(), bits: whole }],
+            ports: vec![Ports { first: listens.port(), last: listens.port() }],
+            protocol: Some(Protocol::Tcp),
+            ..self.clone()
+        })
     }
 
     /// The packets, without their way. SSH and what is protected are never among them.
@@ -226,8 +266,11 @@ impl Traffic {
         let apart = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
         self.space == other.space
             && !apart(&self.interface, &other.interface)
+            && !apart(&self.instance, &other.instance)
             && self.ways().iter().any(|way| other.ways().contains(way))
-            && (self.aim() != other.aim() || self.interface != other.interface)
+            && (self.aim() != other.aim()
+                || self.interface != other.interface
+                || self.instance != other.instance)
             && self.aim().meets(&other.aim())
     }
 }
@@ -297,7 +340,10 @@ impl fmt::Display for Traffic {
             Direction::In => f.write_str(", inbound")?,
             Direction::Both => f.write_str(", both ways")?,
         }
-        words(f, " to ", &self.to)?;
+        match &self.instance {
+            Some(name) => return write!(f, " to {name}").and_then(|()| words(f, " sparing ", &self.protect)),
+            None => words(f, " to ", &self.to)?,
+        }
         words(f, " port ", &self.ports)?;
         words(f, " local port ", &self.local_ports)?;
         match self.protocol {
@@ -365,6 +411,31 @@ mod tests {
         assert_eq!(wrong(&[("to", "example.org")]), Some("to"));
         assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "9-1")]), Some("ports"));
         assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "1"), ("protocol", "icmp")]), Some("protocol"));
+    }
+
+    #[test]
+    fn an_instance_is_the_other_side_and_says_by_itself_what_is_sent_to_it() {
+        let traffic = read(&[("instance", "auth-1"), ("direction", "both")]).unwrap();
+        assert_eq!(traffic.to_string(), "the interface, both ways to auth-1");
+        let instance = |addr: &str| crate::target::Instance {
+            service: "auth".to_owned(),
+            name: "auth-1".to_owned(),
+            pop: None,
+            addr: addr.to_owned(),
+            process: None,
+            supervisor: PathBuf::new(),
+            relay: None,
+        };
+        let inventory = Inventory { instances: vec![instance("127.0.0.1:7001")], ..Inventory::default() };
+        let aim = traffic.found(&inventory).unwrap().aim();
+        assert_eq!((aim.short().as_str(), aim.exempt.len()), ("tcp;127.0.0.1;7001;;", 1));
+        let unknown = traffic.found(&Inventory::default()).unwrap_err();
+        assert!(unknown.contains("nobody knows where auth-1 listens"), "{unknown}");
+        let given = [("instance", "auth-1"), ("ports", "80")];
+        assert_eq!(read(&given).unwrap_err().0, Some("ports"));
+        let other = read(&[("instance", "auth-2"), ("direction", "both")]).unwrap();
+        assert!(!traffic.crosses(&other) && !traffic.crosses(&traffic));
+        assert!(traffic.crosses(&read(&[("interface", "lo")]).unwrap()));
     }
 
     #[test]

@@ -172,6 +172,7 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let Target::Traffic(traffic) = &request.target else {
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
+    let traffic = &traffic.found(&env.inventory).map_err(InjectError::Target)?;
     let aim = traffic.aim();
     let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
     let (mut sites, mut pictures) = (Vec::new(), Vec::new());
