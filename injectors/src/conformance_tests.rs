@@ -51,6 +51,7 @@ const ROWS: &[Row] = &[
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
     row("http-truncate", &[("bytes", "1B"), ("share", "50%")], Aim::Instance),
+    row("network-corrupt", &[("share", "5%"), ("correlation", "25%")], Aim::Packets),
     row("network-delay", &[("delay", "20ms"), ("jitter", "5ms")], Aim::Packets),
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),

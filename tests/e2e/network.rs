@@ -318,6 +318,7 @@ fn a_kernel_without_netem_refuses_with_what_is_missing_and_what_would_serve() {
     let home = Home::new();
     let before = net.picture();
     for (fault, more, serves) in [
+        ("network-corrupt", ["--share", "5%"], "no relay can turn bits unseen"),
         ("network-delay", ["--delay", "50ms"], "relay-latency"),
         ("network-loss", ["--share", "5%"], "relay-reset"),
         ("network-duplicate", ["--share", "5%"], "no relay can duplicate packets"),

@@ -7,9 +7,9 @@ use crate::change::{Proof, ProofStatus};
 use crate::sys::netem::{Chance, Delay, Reorder, Shape};
 use crate::target::TargetKind;
 
-use super::shape::Shaping;
 use super::shape::evidence::{Evidence, Growth, either};
 use super::shape::part::Part;
+use super::shape::{Shaping, correlation as correlation_of};
 
 /// Delay: packets are held for a while.
 #[derive(Debug)]
@@ -55,6 +55,12 @@ static ABOUT: About = About {
             kind: ParamKind::Share,
             presence: Presence::Optional,
             help: "how many packets are not held and so overtake the others",
+        },
+        Param {
+            name: "reorder-correlation",
+            kind: ParamKind::Share,
+            presence: Presence::Optional,
+            help: "how much each choice is like the one before; needs reorder",
         },
         Param {
             name: "gap",
@@ -103,7 +109,11 @@ impl Shaping for NetworkDelay {
         let reorder = match (args.share("reorder"), args.int("gap")) {
             (Some(share), gap) if share > 0.0 => {
                 let gap = gap.map_or(1, |gap| gap as u32);
-                Some(Reorder { chance: Chance { share, correlation: 0.0 }, gap })
+                let alike = correlation_of(args, "reorder-correlation")?;
+                Some(Reorder { chance: Chance::of(share, alike), gap })
+            }
+            _ if args.share("reorder-correlation").is_some() => {
+                return Err("reorder-correlation needs reorder".to_owned());
             }
             (_, Some(_)) => return Err("gap needs reorder".to_owned()),
             _ => None,
@@ -157,7 +167,7 @@ impl Near {
     fn new(wanted: f64, jitter: f64, reorder: Option<&Reorder>, evidence: &Evidence) -> Self {
         let tolerance = (0.1 * wanted).max(0.002) + jitter / 2.0;
         // Packets that overtake are not late, and others of the same qdisc may make them later.
-        let early = reorder.map_or(0.0, |reorder| reorder.chance.share) * wanted;
+        let early = reorder.map_or(0.0, |reorder| reorder.chance.long_run()) * wanted;
         let queued = evidence.netem.is_some_and(|netem| netem.rate.is_some());
         let high = if queued { f64::INFINITY } else { wanted + tolerance };
         Self { low: wanted - tolerance - early, high, tolerance }

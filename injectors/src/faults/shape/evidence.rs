@@ -50,6 +50,10 @@ pub(crate) struct Felt {
     pub(crate) whom: String,
     /// What was sent, in the plural.
     pub(crate) what: &'static str,
+    /// How long each was on its way, in bytes with all heads.
+    pub(crate) bytes: u64,
+    /// Answers that were not what was sent.
+    pub(crate) damaged: u64,
     /// How often a round trip meets the fault.
     pub(crate) passes: u32,
     /// How many were sent.
@@ -218,6 +222,24 @@ pub(crate) fn judge_share(requested: String, what: &str, wanted: f64, hits: u64,
     }
 }
 
+/// The same for hits that come in runs: as many independent draws as there are runs.
+pub(crate) fn judge_runs(
+    requested: String,
+    what: &str,
+    wanted: f64,
+    (hits, of): (u64, u64),
+    run: f64,
+) -> Proof {
+    let (draws, part) = ((of as f64 / run).floor() as u64, hits as f64 / run);
+    let proof = judge_share(requested, what, wanted, part.round() as u64, draws);
+    let interval = proof.measured.rsplit_once('(').map_or("", |(_, rest)| rest.trim_end_matches(')'));
+    let measured = match draws {
+        0 => proof.measured,
+        _ => format!("{:.2}% of {of} {what} ({interval})", hits as f64 / of as f64 * 100.0),
+    };
+    Proof { measured, samples: of, ..proof }
+}
+
 /// Judges a rate: confirmed if bytes left that fast while others waited.
 pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) -> Proof {
     let Some(flow) = evidence.flow else {
@@ -288,6 +310,8 @@ mod tests {
         let felt = Felt {
             whom: String::new(),
             what: "echoes",
+            bytes: 98,
+            damaged: 0,
             passes: 2,
             sent: 10,
             answered: 9,

@@ -19,9 +19,11 @@ use self::part::Part;
 use self::site::{Known, Owner, Site};
 use self::tree::Raised;
 use super::{recall, record};
-use crate::about::{About, Args};
+use crate::about::{About, Args, Param, ParamKind, Presence};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::sys::aim::Aim;
+use crate::sys::netem::Chance;
+use crate::sys::netem::correlated::CORRELATION_MAX;
 use crate::sys::netlink::Network;
 use crate::target::Target;
 use crate::{Env, Injector, Pending, Request};
@@ -39,6 +41,33 @@ pub(crate) trait Shaping: std::fmt::Debug + Sync {
 
     /// What serves in place of a netem that the kernel does not have.
     fn instead(&self) -> &'static str;
+}
+
+/// How much each draw of a chance is like the one before.
+pub(crate) const CORRELATION: Param = Param {
+    name: "correlation",
+    kind: ParamKind::Share,
+    presence: Presence::Optional,
+    help: "how much each draw is like the one before: more than 0% makes them come in bursts",
+};
+
+/// The chance that `share` and `correlation` mean.
+pub(crate) fn chance(args: &Args) -> Result<Chance, String> {
+    match args.share("share").unwrap_or_default() {
+        share if share > 0.0 => Ok(Chance::of(share, correlation(args, "correlation")?)),
+        _ => Err("share must be more than 0%".to_owned()),
+    }
+}
+
+/// A correlation that can be kept.
+pub(crate) fn correlation(args: &Args, name: &str) -> Result<f64, String> {
+    match args.share(name).unwrap_or_default() {
+        much if much > CORRELATION_MAX => Err(format!(
+            "{name} must be at most {:.0}%: beyond, one draw decides hundreds of packets",
+            CORRELATION_MAX * 100.0
+        )),
+        much => Ok(much),
+    }
 }
 
 /// A network fault.

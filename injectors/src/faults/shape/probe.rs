@@ -16,12 +16,18 @@ use crate::sys::aim::{Aim, Protocol};
 use crate::sys::netem::Netem;
 use crate::sys::netlink::{Echoed, Network, Peer, Session, Space, Stream};
 
+/// Bytes of a handshake's first packet, and of an echo besides what it carries.
+const HANDSHAKE: u64 = 74;
+const ECHO_HEADS: u64 = 42;
 /// The most that are asked whether they answer.
 const CANDIDATES_MAX: usize = 3;
 /// The longest that one stream waits for late answers.
 const WAIT_MAX: Duration = Duration::from_secs(3);
 /// The kernel sends the first packet of a connection again after a second: what is answered later was lost.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(900);
+
+/// Bytes of an echo that is to be corrupted: so many that hardly a bit is one that nobody looks at.
+const CORRUPTIBLE: u16 = 1000;
 
 /// Whether anybody answers, and how long it takes.
 const CALL: Stream = Stream {
@@ -111,6 +117,8 @@ impl Probe {
         Some(Felt {
             whom: self.peer.name(),
             what: if self.peer.port.is_some() { "handshakes" } else { "echoes" },
+            bytes: if self.peer.port.is_some() { HANDSHAKE } else { u64::from(stream.payload) + ECHO_HEADS },
+            damaged: echoed.damaged,
             passes,
             sent: echoed.sent,
             answered: echoed.answers.len() as u64,
@@ -143,6 +151,7 @@ impl Probe {
                 Stream { wait: wait.max(usual + longest).min(WAIT_MAX), ..stream(40, 5, 56) }
             }
             Part::Loss(_) if self.usual.is_some() => stream(200, 2, 56),
+            Part::Corrupt(_) if self.usual.is_some() => stream(200, 2, CORRUPTIBLE),
             Part::Duplicate(_) if self.peer.port.is_none() => {
                 Stream { linger: Duration::from_millis(50) + longest.min(wait), ..stream(200, 2, 56) }
             }
