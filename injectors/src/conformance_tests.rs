@@ -30,6 +30,7 @@ enum Aim {
     Port,
     Pop,
     Packets,
+    Named,
     BothWays,
     Nothing,
 }
@@ -56,6 +57,7 @@ const ROWS: &[Row] = &[
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
+    row("network-loss", &[("share", "5%"), ("correlation", "50%")], Aim::Named),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -78,6 +80,11 @@ fn packets(direction: &str) -> Target {
     let given = [("interface", INTERFACE), ("direction", direction)];
     let given = given.map(|(name, text)| (name, text.to_owned())).into();
     Target::Traffic(Traffic::read(&given).unwrap())
+}
+
+fn named() -> Target {
+    let given = [("to", "api.example.org")].map(|(name, text)| (name, text.to_owned()));
+    Target::Traffic(Traffic::read(&given.into()).unwrap())
 }
 
 impl Row {
@@ -103,6 +110,7 @@ impl Row {
             Aim::Port => Target::Port(PORT),
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
+            Aim::Named => named(),
             Aim::BothWays => packets("both"),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
@@ -393,6 +401,32 @@ async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order(
         assert_eq!(restore(&env, &alive[1 - first]).await.unwrap(), Undone::Reverted);
         assert_eq!(world.look(), before);
     }
+}
+
+#[tokio::test]
+async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
+    let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
+    let (world, env, change) = row.prepared().await;
+    let before = world.look();
+    row.apply(&env, &change).await.unwrap();
+    let renew = async |seconds: u64| {
+        row.injector().renew(&env, &change, Duration::from_secs(seconds)).await.unwrap();
+        world.hit_addresses()
+    };
+    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
+    assert_eq!(renew(5).await, [address(2)]);
+    world.name_means(&[address(3)]);
+    assert_eq!(renew(6).await, [address(2), address(3)], "connections outlive a name's addresses");
+    world.name_means(&[address(4)]);
+    assert_eq!(renew(8).await, [address(2), address(3)], "a name is not asked for each second");
+    assert_eq!(renew(10).await, [address(2), address(3), address(4)]);
+    let many: Vec<_> = (0..=255).map(address).collect();
+    world.name_means(&many);
+    assert!(renew(15).await.len() <= 128);
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
+    world.name_means(&[address(9)]);
+    row.injector().renew(&env, &change, Duration::from_secs(20)).await.unwrap();
+    assert_eq!(world.look(), before, "a renewal revived it");
 }
 
 #[tokio::test]

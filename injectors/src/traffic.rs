@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,11 @@ pub struct Traffic {
     pub interface: Option<String>,
     /// Which way they go.
     pub direction: Direction,
-    /// Networks of the other side; any, if empty.
+    /// Networks of the other side; any, if empty and there are no names.
     pub to: Vec<Network>,
+    /// Names of the other side, which stand for the addresses that they have at the time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// Ports of the other side; any, if empty.
     pub ports: Vec<Ports>,
     /// Ports of this side; any, if empty.
@@ -84,7 +87,11 @@ pub const SELECTORS: &[Param] = &[
         "interface",
         "interface whose packets are hit; found from the route to `to`, or the only one of a named namespace",
     ),
-    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32"),
+    text(
+        "to",
+        "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
+         is asked for from the namespace, by the servers of squall's own resolv.conf, and again every few seconds",
+    ),
     Param {
         name: "direction",
         kind: ParamKind::Choice(&["out", "in", "both"]),
@@ -146,6 +153,7 @@ impl Traffic {
         if let (Some(name), true) = (told, instance.is_some()) {
             return Err((Some(name), format!("`{name}` does not go with an instance: its address says it")));
         }
+        let others = list("to", get("to"), other)?;
         let traffic = Self {
             space,
             instance,
@@ -158,7 +166,8 @@ impl Traffic {
                     return Err((Some("direction"), format!("`{other}` is not one of out, in, both")));
                 }
             },
-            to: list("to", get("to"), str::parse)?,
+            to: others.iter().filter_map(|one| one.clone().ok()).collect(),
+            names: others.into_iter().filter_map(Result::err).collect(),
             ports: list("ports", get("ports"), ports)?,
             local_ports: list("local-ports", get("local-ports"), ports)?,
             protocol: match get("protocol") {
@@ -178,7 +187,7 @@ impl Traffic {
     fn check(self) -> Result<Self, Mistake> {
         let ported = !self.ports.is_empty() || !self.local_ports.is_empty();
         // A namespace that is named is named on purpose; the one in which squall runs is not.
-        let anywhere = self.interface.is_none() && self.to.is_empty() && self.instance.is_none();
+        let anywhere = self.interface.is_none() && self.is_to_anybody() && self.instance.is_none();
         if anywhere && self.space == Whose::Own {
             return Err((None, "it is aimed at nothing: write `interface`, `to` or both".to_owned()));
         }
@@ -222,16 +231,35 @@ impl Traffic {
         let listens: SocketAddr = known
             .and_then(|instance| instance.addr.parse().ok())
             .ok_or_else(|| format!("nobody knows where {name} listens: write `to` and `ports`"))?;
-        let whole = if listens.is_ipv4() { 32 } else { 128 };
         Ok(Self {
-            to: vec![Network { address: listens.ip(), bits: whole }],
+            to: vec![Network::single(listens.ip())],
             ports: vec![Ports { first: listens.port(), last: listens.port() }],
             protocol: Some(Protocol::Tcp),
             ..self.clone()
         })
     }
 
-    /// The packets, without their way. SSH and what is protected are never among them.
+    /// Whether no other side is written.
+    pub fn is_to_anybody(&self) -> bool {
+        self.to.is_empty() && self.names.is_empty()
+    }
+
+    /// The same, with these addresses in place of its names.
+    ///
+    /// # Errors
+    /// There are too many, or none though there are names.
+    pub fn resolved(mut self, addresses: &[IpAddr]) -> Result<Self, String> {
+        if !self.names.is_empty() && addresses.is_empty() {
+            return Err(format!("{} has no address that is reached from here", self.names.join(", ")));
+        }
+        self.names.clear();
+        self.to.extend(addresses.iter().map(|address| Network::single(*address)));
+        self.to.sort();
+        self.to.dedup();
+        self.check().map_err(|(_, message)| message)
+    }
+
+    /// The packets, without their way; those of its names once they are resolved. SSH and what is protected are never among them.
     pub fn aim(&self) -> Aim {
         let range = |ports: &Ports| ports.first..=ports.last;
         let ssh = Exempt { peer: None, port: Some(SSH) };
@@ -244,6 +272,15 @@ impl Traffic {
             local_ports: self.local_ports.iter().map(range).collect(),
             exempt: std::iter::once(ssh).chain(protected).collect(),
         }
+    }
+
+    /// What may be meant as long as its names are not resolved.
+    fn wide(&self) -> Aim {
+        let mut aim = self.aim();
+        if !self.names.is_empty() {
+            aim.peers.clear();
+        }
+        aim
     }
 
     /// The ways of its packets.
@@ -270,8 +307,9 @@ impl Traffic {
             && self.ways().iter().any(|way| other.ways().contains(way))
             && (self.aim() != other.aim()
                 || self.interface != other.interface
-                || self.instance != other.instance)
-            && self.aim().meets(&other.aim())
+                || self.instance != other.instance
+                || self.names != other.names)
+            && self.wide().meets(&other.wide())
     }
 }
 
@@ -309,6 +347,24 @@ fn list<T: Ord>(
     Ok(items)
 }
 
+/// A network or a name of the other side.
+fn other(text: &str) -> Result<Result<Network, String>, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    // What ends in a number is no name (RFC 3696): it is an address with a slip.
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let named = last.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && text.len() <= 253
+        && text.trim_end_matches('.').split('.').all(label);
+    match text.parse() {
+        Ok(network) => Ok(Ok(network)),
+        Err(_) if named => Ok(Err(text.to_ascii_lowercase())),
+        Err(error) => Err(error),
+    }
+}
+
 fn ports(text: &str) -> Result<Ports, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
@@ -329,21 +385,27 @@ impl fmt::Display for Ports {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.interface.as_deref().unwrap_or("the interface"))?;
+        match (&self.instance, self.direction) {
+            (None, _) => f.write_str(self.interface.as_deref().unwrap_or("the interface"))?,
+            (Some(name), Direction::Out) => write!(f, "packets to {name}")?,
+            (Some(name), Direction::In) => write!(f, "packets from {name}")?,
+            (Some(name), Direction::Both) => write!(f, "packets to and from {name}")?,
+        }
         match &self.space {
             Whose::Own => {}
             Whose::Named(name) => write!(f, " in netns {name}")?,
             Whose::Process(pid) => write!(f, " of process {pid}")?,
+        }
+        if self.instance.is_some() {
+            return words(f, " sparing ", &self.protect);
         }
         match self.direction {
             Direction::Out => {}
             Direction::In => f.write_str(", inbound")?,
             Direction::Both => f.write_str(", both ways")?,
         }
-        match &self.instance {
-            Some(name) => return write!(f, " to {name}").and_then(|()| words(f, " sparing ", &self.protect)),
-            None => words(f, " to ", &self.to)?,
-        }
+        let networks = self.to.iter().map(ToString::to_string);
+        words(f, " to ", &networks.chain(self.names.clone()).collect::<Vec<_>>())?;
         words(f, " port ", &self.ports)?;
         words(f, " local port ", &self.local_ports)?;
         match self.protocol {
@@ -408,7 +470,8 @@ mod tests {
         assert_eq!(wrong(&[("netns", "a"), ("pid", "3"), ("to", "10.0.0.1")]), Some("pid"));
         assert_eq!(wrong(&[("interface", "a-name-far-too-long")]), Some("interface"));
         assert_eq!(wrong(&[("to", "10.0.0.1/8")]), Some("to"));
-        assert_eq!(wrong(&[("to", "example.org")]), Some("to"));
+        assert_eq!(wrong(&[("to", "-?")]), Some("to"));
+        assert_eq!(wrong(&[("to", "10.0.0.256")]), Some("to"), "no name ends in a number");
         assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "9-1")]), Some("ports"));
         assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "1"), ("protocol", "icmp")]), Some("protocol"));
     }
@@ -416,7 +479,7 @@ mod tests {
     #[test]
     fn an_instance_is_the_other_side_and_says_by_itself_what_is_sent_to_it() {
         let traffic = read(&[("instance", "auth-1"), ("direction", "both")]).unwrap();
-        assert_eq!(traffic.to_string(), "the interface, both ways to auth-1");
+        assert_eq!(traffic.to_string(), "packets to and from auth-1");
         let instance = |addr: &str| crate::target::Instance {
             service: "auth".to_owned(),
             name: "auth-1".to_owned(),
@@ -436,6 +499,18 @@ mod tests {
         let other = read(&[("instance", "auth-2"), ("direction", "both")]).unwrap();
         assert!(!traffic.crosses(&other) && !traffic.crosses(&traffic));
         assert!(traffic.crosses(&read(&[("interface", "lo")]).unwrap()));
+    }
+
+    #[test]
+    fn a_name_stands_for_the_addresses_that_it_has() {
+        let traffic = read(&[("to", "API.example.org, 10.0.0.0/8")]).unwrap();
+        assert_eq!(traffic.to_string(), "the interface to 10.0.0.0/8,api.example.org");
+        let resolved = traffic.clone().resolved(&["192.0.2.7".parse().unwrap()]).unwrap();
+        assert_eq!(resolved.aim().short(), ";10.0.0.0/8,192.0.2.7;;;");
+        let nothing = traffic.clone().resolved(&[]).unwrap_err();
+        assert!(nothing.contains("api.example.org has no address"), "{nothing}");
+        assert!(!traffic.crosses(&traffic));
+        assert!(traffic.crosses(&read(&[("to", "192.0.2.9")]).unwrap()), "it may be one of its addresses");
     }
 
     #[test]

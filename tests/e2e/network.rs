@@ -289,6 +289,41 @@ fn an_injection_in_several_networks_is_undone_in_those_that_are_left() {
 }
 
 #[test]
+fn the_filter_of_a_name_is_widened_in_place_and_goes_on_counting() {
+    let Some(net) = furnished("a name whose addresses change") else { return };
+    let before = net.picture();
+    block_on(async {
+        let injector = registry::find("network-rate").unwrap();
+        let mut change = made(&net, "run/1", &[("to", "10.77.0.2")]).await;
+        net.near("busybox", &["ping", "-q", "-c", "3", "-i", "0.1", "10.77.0.2"]);
+        // As if this name had meant that address.
+        change.apply["names"] = serde_json::json!(["localhost"]);
+        injector.renew(&env(), &change, Duration::from_secs(5)).await.unwrap();
+        let links = net.near("ip", &["-o", "link"]);
+        assert!(links.contains("127.0.0.1") && links.contains("10.77.0.2"), "{links}");
+        let filters = net.near("tc", &["-s", "filter", "show", "dev", "near", "egress"]);
+        assert!(filters.contains(" 3 pkt"), "{filters}");
+        restore(&env(), &change).await.unwrap();
+        assert_eq!(net.picture(), before);
+        injector.renew(&env(), &change, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(net.picture(), before);
+        // Names are asked for in the namespace that is meant; there, localhost is the loopback.
+        let given = [("netns", net.name.clone()), ("to", "localhost".to_owned())];
+        let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+        let named = Request { target, ..request(&net, "run/2", &[]) };
+        let change = injector.prepare(&env(), &named).await.unwrap();
+        injector.apply(&env(), &change).await.unwrap();
+        assert!(net.near("tc", &["filter", "show", "dev", "lo", "egress"]).contains("Egress Redirect"));
+        restore(&env(), &change).await.unwrap();
+        let unknown = Traffic::read(&[("netns", net.name.clone()), ("to", "no.invalid".to_owned())].into());
+        let unknown = Request { target: Target::Traffic(unknown.unwrap()), ..named };
+        let error = injector.prepare(&env(), &unknown).await.unwrap_err().to_string();
+        assert!(error.contains("no address is found for no.invalid"), "{error}");
+    });
+    assert_eq!(net.picture(), before);
+}
+
+#[test]
 fn a_namespace_that_is_named_alone_means_its_only_interface() {
     let Some(net) = furnished("the only interface of a namespace") else { return };
     let home = Home::new();

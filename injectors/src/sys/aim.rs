@@ -8,7 +8,7 @@
 //! without ports, or a header that is cut short, is hit only by aims that do not ask for ports.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -302,6 +302,32 @@ impl Aim {
         })
     }
 
+    /// The single addresses of other sides that a program of this way asks for: the way back from a filter that lives.
+    pub fn addresses(program: &[Instruction], way: Way) -> Vec<IpAddr> {
+        let six = program.iter().position(|one| one.code == op::IF_EQUAL && one.k == IPV6);
+        let (four, six) = program.split_at(six.unwrap_or(program.len()));
+        let word = |part: &[Instruction], at: usize, offset: u32| match part.get(at..at + 2) {
+            Some([load, equal])
+                if (load.code, load.k, equal.code) == (op::LOAD_WORD, NETWORK + offset, op::IF_EQUAL) =>
+            {
+                Some(equal.k)
+            }
+            _ => None,
+        };
+        let (v4, v6) = (Header::new(true, way).peer, Header::new(false, way).peer);
+        let fours =
+            (0..four.len()).filter_map(|at| word(four, at, v4)).map(|k| Ipv4Addr::from_bits(k).into());
+        // Each word is a load, a comparison and a jump.
+        let sixes = (0..six.len()).filter_map(|at| {
+            let word = |index: u32| word(six, at + 3 * index as usize, v6 + 4 * index).map(u128::from);
+            Some(Ipv6Addr::from_bits(word(0)? << 96 | word(1)? << 64 | word(2)? << 32 | word(3)?).into())
+        });
+        let mut found: Vec<IpAddr> = fours.chain(sixes).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     /// The program that returns all ones for packets that are hit, going this way, and zero for all others.
     pub fn program(&self, way: Way) -> Vec<Instruction> {
         let mut asm = Assembler::default();
@@ -490,9 +516,14 @@ impl Network {
         }
     }
 
+    /// One address.
+    pub fn single(address: IpAddr) -> Self {
+        Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
     /// Whether it holds one address only.
     pub fn is_single(&self) -> bool {
-        self.bits == if self.address.is_ipv4() { 32 } else { 128 }
+        *self == Self::single(self.address)
     }
 
     /// Whether an address lies in it.

@@ -1,7 +1,5 @@
 //! Every aim against its plain meaning, on packets made for the purpose.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use proptest::prelude::*;
 
 use super::*;
@@ -227,6 +225,16 @@ proptest! {
         prop_assert_eq!(one.meets(&other), other.meets(&one));
         prop_assert!(one.meets(&other) || !(hit(&one) && hit(&other)));
         prop_assert!(one.meets(&one));
+    }
+
+    #[test]
+    fn a_program_tells_the_single_addresses_that_it_asks_for((aim, way) in (aim(), way())) {
+        let exempt = aim.exempt.iter().filter_map(|exempt| exempt.peer.as_ref());
+        let single = aim.peers.iter().chain(exempt).filter(|network| network.is_single());
+        let mut single: Vec<IpAddr> = single.map(|network| network.address).collect();
+        single.sort_unstable();
+        single.dedup();
+        prop_assert_eq!(Aim::addresses(&aim.program(way), way), single);
     }
 
     #[test]

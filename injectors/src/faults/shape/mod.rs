@@ -11,6 +11,8 @@ mod rtt;
 mod site;
 mod tree;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,9 +26,13 @@ use crate::change::{Change, InjectError, Proof, Undone};
 use crate::sys::aim::Aim;
 use crate::sys::netem::Chance;
 use crate::sys::netem::correlated::CORRELATION_MAX;
-use crate::sys::netlink::Network;
+use crate::sys::netlink::{Network, Space};
 use crate::target::Target;
 use crate::{Env, Injector, Pending, Request};
+
+/// How often names are asked for again, and for how much of that time the engine's visits count.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
+const ASKED_FOR: Duration = Duration::from_millis(1700);
 
 /// What one network fault adds to the common part.
 pub(crate) trait Shaping: std::fmt::Debug + Sync {
@@ -79,8 +85,17 @@ struct Apply {
     sites: Vec<Known>,
     part: Part,
     aim: Aim,
+    /// Names whose addresses may change meanwhile.
+    #[serde(default)]
+    names: Vec<String>,
     id: String,
     seed: u64,
+}
+
+impl Apply {
+    fn raised(&self) -> Raised<'_> {
+        Raised { part: &self.part, id: &self.id, aim: &self.aim, seed: self.seed }
+    }
 }
 
 /// Of the sites that are still there, this holds all that taking them back needs.
@@ -120,11 +135,11 @@ impl<S: Shaping> Injector for Shaped<S> {
 
     fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { sites, part, aim, id, seed } = recall(&change.fault, &change.apply)?;
-            let raised = Raised { part: &part, id: &id, aim: &aim, seed };
+            let apply: Apply = recall(&change.fault, &change.apply)?;
             let mut any = false;
-            for known in &sites {
-                any |= known.site.raise(&*env.network, &raised).await.map_err(failed(&change.target))?;
+            for known in &apply.sites {
+                let raised = known.site.raise(&*env.network, &apply.raised()).await;
+                any |= raised.map_err(failed(&change.target))?;
             }
             if any { Ok(()) } else { Err(gone()) }
         })
@@ -156,6 +171,32 @@ impl<S: Shaping> Injector for Shaped<S> {
                 Ok(evidence) => Ok(self.0.judge(&apply.part, &evidence)),
                 Err(gone) => Ok(Proof::unproven(&change.summary, gone)),
             }
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        env: &'a Env,
+        change: &'a Change,
+        age: Duration,
+    ) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            // The engine comes by about every second; a name's addresses are asked for once in a while.
+            if age < ASKED_AGAIN || age.as_millis() % ASKED_AGAIN.as_millis() >= ASKED_FOR.as_millis() {
+                return Ok(());
+            }
+            let apply: Apply = recall(&change.fault, &change.apply)?;
+            if apply.names.is_empty() {
+                return Ok(());
+            }
+            let spaces: Vec<&Space> = apply.sites.iter().map(|known| &known.site.space).collect();
+            // A name server that is silent for a while changes nothing.
+            let Ok(new) = site::addresses(&*env.network, &spaces, &apply.names).await else { return Ok(()) };
+            for known in &apply.sites {
+                let widened = known.site.widen(&*env.network, &apply.raised(), &new).await;
+                widened.map_err(failed(&change.target))?;
+            }
+            Ok(())
         })
     }
 
@@ -201,12 +242,18 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let Target::Traffic(traffic) = &request.target else {
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
-    let traffic = &traffic.found(&env.inventory).map_err(InjectError::Target)?;
+    let written = traffic.found(&env.inventory).map_err(InjectError::Target)?;
+    let spaces = site::spaces(&*env.network, &traffic.space)?;
+    let all: Vec<&Space> = spaces.iter().collect();
+    let addresses = site::addresses(&*env.network, &all, &written.names).await;
+    let addresses =
+        addresses.map_err(|error| InjectError::Target(format!("no address is found for {error}")))?;
+    let traffic = &written.clone().resolved(&addresses).map_err(InjectError::Target)?;
     let aim = traffic.aim();
     let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
     let (mut sites, mut pictures) = (Vec::new(), Vec::new());
-    for space in site::spaces(&*env.network, &traffic.space)? {
-        let (known, picture) = Known::look(&*env.network, space, traffic, &raised).await?;
+    for space in spaces {
+        let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised).await?;
         sites.push(known);
         pictures.push(picture);
     }
@@ -224,7 +271,14 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
             family: family.to_owned(),
             id: request.id.clone(),
         }),
-        apply: record(&Apply { sites, part, aim, id: request.id.clone(), seed: request.seed }),
+        apply: record(&Apply {
+            sites,
+            part,
+            aim,
+            names: written.names,
+            id: request.id.clone(),
+            seed: request.seed,
+        }),
         picture: Value::Array(pictures),
     })
 }

@@ -42,8 +42,8 @@ const CALL: Stream = Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Probe {
     pub(super) peer: Peer,
-    /// The median round trip in seconds; none if it was not asked before.
-    usual: Option<f64>,
+    /// The median round trip in microseconds; none if it was not asked before.
+    usual: Option<u32>,
 }
 
 /// Who might answer, the likeliest first.
@@ -81,7 +81,7 @@ pub(super) async fn choose(network: &dyn Network, space: &Space, peers: &[Peer])
         // Who cannot be asked is as good as silent.
         let echoed = network.echo(space, peer, &CALL).await.unwrap_or_default();
         if let Some(usual) = median(&echoed) {
-            return Some(Probe { peer: *peer, usual: Some(usual) });
+            return Some(Probe { peer: *peer, usual: Some((usual * 1e6) as u32) });
         }
     }
     None
@@ -91,6 +91,10 @@ impl Probe {
     /// One that was not asked before: it can tell of delays and copies, not of losses.
     pub(super) fn new(peer: Peer) -> Self {
         Self { peer, usual: None }
+    }
+
+    fn usual(&self) -> Option<f64> {
+        self.usual.map(|micros| f64::from(micros) / 1e6)
     }
 
     /// Sends what shows this part, and tells what came back; none if nobody could be asked.
@@ -124,7 +128,7 @@ impl Probe {
             answered: echoed.answers.len() as u64,
             twice: echoed.answers.iter().filter(|answer| answer.times > 1).count() as u64,
             rtt: median(&echoed),
-            usual: self.usual,
+            usual: self.usual(),
         })
     }
 
@@ -133,7 +137,7 @@ impl Probe {
         let held = netem.and_then(|netem| netem.delay).unwrap_or_default();
         // There and back, and both ways each.
         let longest = (held.delay + 3 * held.jitter) * 4;
-        let usual = Duration::from_secs_f64(2.0 * self.usual.unwrap_or(0.0));
+        let usual = Duration::from_secs_f64(2.0 * self.usual().unwrap_or(0.0));
         let cap = if self.peer.port.is_some() { HANDSHAKE_WAIT_MAX } else { WAIT_MAX };
         let wait = (Duration::from_millis(300) + usual + longest).min(cap);
         let stream = |count, pace_ms, payload| Stream {

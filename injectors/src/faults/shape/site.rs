@@ -2,6 +2,7 @@
 //! several; one that has gone took all that was in it along.
 
 use std::io;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,6 +16,9 @@ use super::{failed, gone};
 use crate::InjectError;
 use crate::sys::netlink::{Link, Network, Session, Space};
 use crate::traffic::{Traffic, Whose};
+
+/// The most addresses that names are resolved to at one time.
+const ADDRESSES_MAX: usize = 64;
 
 /// One network and what we add to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,7 +53,7 @@ impl Known {
     pub(super) async fn look(
         network: &dyn Network,
         space: Space,
-        traffic: &Traffic,
+        (traffic, written): (&Traffic, &Traffic),
         raised: &Raised<'_>,
     ) -> Result<(Self, Value), InjectError> {
         let failed = failed(&traffic.to_string());
@@ -58,7 +62,7 @@ impl Known {
         let owner = raised.owner();
         let (mut trees, mut before, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
         for way in traffic.ways() {
-            let mut tree = Tree::new(&link, *way, raised.aim);
+            let mut tree = Tree::new(&link, *way, written);
             let seen = tree.see(&*session).await.map_err(&failed)?;
             if let Some(why) = tree.refusal(&seen, raised) {
                 return Err(InjectError::Target(why));
@@ -89,6 +93,20 @@ impl Site {
             tree.raise(&*session, raised).await?;
         }
         Ok(true)
+    }
+
+    /// Adds addresses to those that are hit.
+    pub(super) async fn widen(
+        &self,
+        network: &dyn Network,
+        raised: &Raised<'_>,
+        new: &[IpAddr],
+    ) -> io::Result<()> {
+        let Some(session) = network.enter(&self.space).await? else { return Ok(()) };
+        for tree in &self.trees {
+            tree.widen(&*session, raised, new).await?;
+        }
+        Ok(())
     }
 
     /// Takes a part away. Tells whether there was anything to take away.
@@ -146,6 +164,30 @@ impl Site {
     }
 }
 
+/// The addresses of names, asked for from these namespaces, that are reached from there.
+pub(super) async fn addresses(
+    network: &dyn Network,
+    spaces: &[&Space],
+    names: &[String],
+) -> io::Result<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    for space in spaces {
+        let mut here = Vec::new();
+        for name in names {
+            let asked = network.resolve(space, name).await;
+            here.extend(asked.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?);
+        }
+        let Some(session) = network.enter(space).await?.filter(|_| !here.is_empty()) else { continue };
+        for address in here {
+            if !found.contains(&address) && session.route(address).await.is_ok() {
+                found.push(address);
+            }
+        }
+    }
+    found.truncate(ADDRESSES_MAX);
+    Ok(found)
+}
+
 /// The namespaces that are meant.
 pub(super) fn spaces(network: &dyn Network, whose: &Whose) -> Result<Vec<Space>, InjectError> {
     let mut last = None;
@@ -177,7 +219,7 @@ async fn link(session: &dyn Session, traffic: &Traffic) -> Result<Link, InjectEr
             InjectError::Target(format!("there is no interface {name}; there are {}", names(&links)))
         });
     }
-    if traffic.to.is_empty() {
+    if traffic.is_to_anybody() {
         // A namespace named on purpose: its one interface besides the loopback and what is ours.
         let ours = |link: &Link| crate::sys::netlink::Label::read(&link.alias).is_some();
         let others: Vec<Link> =

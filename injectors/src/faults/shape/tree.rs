@@ -7,17 +7,22 @@
 //! Invariant: the filter comes last and goes first. A filter whose device is gone would swallow packets.
 
 use std::io;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::part::{self, Part};
 use super::site::Owner;
-use crate::sys::aim::{Aim, Way};
+use crate::sys::aim::{Aim, Network, Way};
 use crate::sys::netlink::{Filter, HOOKS, Label, Link, Place, Qdisc, ROOT, Session, Step};
+use crate::traffic::Traffic;
 
 /// Our place in the order of filters: behind those of others, which see their packets first.
 pub(super) const PREF: u16 = 65_000;
+
+/// The most addresses and networks of an aim whose names are asked for again and again.
+const ADDRESSES_MAX: usize = 128;
 
 /// One aim on one way of one interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,8 +61,9 @@ pub(super) struct Seen {
 }
 
 impl Tree {
-    /// The tree for an aim. The same aim has the same names, whoever asks.
-    pub(super) fn new(link: &Link, way: Way, aim: &Aim) -> Self {
+    /// The tree for an aim as it was written. The same aim has the same names, whoever asks.
+    pub(super) fn new(link: &Link, way: Way, written: &Traffic) -> Self {
+        let aim = (written.aim(), &written.names);
         let whole = super::super::record(&(link.index, way, aim)).to_string();
         let number = crc32fast::hash(whole.as_bytes());
         Self {
@@ -219,6 +225,49 @@ impl Tree {
         }
         session.change(&Step::Label { index: device.index, text: label.to_string() }).await?;
         Ok(true)
+    }
+
+    /// Adds addresses to those that are hit; those that were stay, as far as there is room, for connections outlive a
+    /// name's addresses. Makes nothing anew: what has gone stays gone.
+    pub(super) async fn widen(
+        &self,
+        session: &dyn Session,
+        raised: &Raised<'_>,
+        new: &[IpAddr],
+    ) -> io::Result<()> {
+        let seen = self.see(session).await?;
+        let held = seen.label.held.get(raised.part.family()).is_some_and(|holder| holder == raised.id);
+        let (Some(device), Some(filter), true) = (&seen.device, &seen.filter, held) else { return Ok(()) };
+        let spared = |address: &IpAddr| {
+            raised.aim.exempt.iter().any(|exempt| exempt.peer == Some(Network::single(*address)))
+        };
+        let old: Vec<IpAddr> =
+            Aim::addresses(&filter.program, self.way).into_iter().filter(|old| !spared(old)).collect();
+        let known = |address: &IpAddr| {
+            old.contains(address) || raised.aim.peers.iter().any(|net| net.contains(*address))
+        };
+        if new.iter().all(known) {
+            return Ok(());
+        }
+        let mut peers: Vec<Network> =
+            raised.aim.peers.iter().filter(|net| !net.is_single()).copied().collect();
+        let single = raised.aim.peers.iter().filter(|net| net.is_single()).copied();
+        for network in new.iter().chain(&old).copied().map(Network::single).chain(single) {
+            if peers.len() < ADDRESSES_MAX && !peers.contains(&network) {
+                peers.push(network);
+            }
+        }
+        let aim = Aim { peers, ..raised.aim.clone() };
+        // Packets of somebody else's fault stay with it.
+        if self.refusal(&seen, &Raised { aim: &aim, ..*raised }).is_some() {
+            return Ok(());
+        }
+        let (program, action) = (aim.program(self.way), filter.action);
+        session
+            .change(&Step::ChangeFilter { at: self.place(), program, device: device.index, action })
+            .await?;
+        let label = Label { aim: Some(Aim { exempt: Vec::new(), ..aim }), ..seen.label.clone() };
+        session.change(&Step::Label { index: device.index, text: label.to_string() }).await
     }
 
     async fn dismantle(&self, session: &dyn Session, seen: &Seen, device: u32) -> io::Result<()> {

@@ -22,7 +22,8 @@ pub fn threshold(share: f64, correlation: f64) -> f64 {
     let above = all.partition_point(|below| *below < share).clamp(1, STEPS);
     let (low, high) = (all[above - 1], all[above]);
     let between = if high > low { (share - low) / (high - low) } else { 0.0 };
-    ((above - 1) as f64 + between.clamp(0.0, 1.0)) / STEPS as f64
+    // A number that a journal tells as it is.
+    ((((above - 1) as f64 + between.clamp(0.0, 1.0)) / STEPS as f64) * 1e9).round() / 1e9
 }
 
 /// The share that a chance of netem hits in the long run.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const ANSWER_MAX: usize = 65_536;
 /// The most neighbours that are told.
 const NEIGHBOURS_MAX: usize = 16;
+/// The most addresses of a name.
+const ADDRESSES_MAX: usize = 64;
 /// `TCA_OPTIONS`.
 const OPTIONS: u16 = 2;
 /// Every protocol, in network order: `ETH_P_ALL`.
@@ -58,6 +60,22 @@ impl Network for Kernel {
             let lock = space::lock(file.try_clone()?).await?;
             let opened = connect(Some(file), Some(lock)).await?;
             Ok(Some(Box::new(opened) as Box<dyn Session>))
+        })
+    }
+
+    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let file = space::open(space)?.ok_or(io::ErrorKind::NotFound)?;
+            let ask = move || {
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|address| address.ip().to_canonical()).take(ADDRESSES_MAX).collect())
+            };
+            // The thread of a resolver that does not answer ends by the resolver's own deadline.
+            match tokio::time::timeout(DEADLINE, space::inside(Some(file), ask)).await {
+                Ok(found) => found,
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers")),
+            }
         })
     }
 
@@ -182,8 +200,13 @@ impl Opened {
                 gone(self.tell(Message::DelQueueDiscipline(hooks), 0).await)
             }
             Step::AddFilter { at, program, device } => {
-                let filter = filter(at, Some(wire::redirecting(program, *device)));
+                let filter = filter(at, Some(wire::redirecting(program, *device, 0)));
                 self.tell(Message::NewTrafficFilter(filter), NEW).await
+            }
+            Step::ChangeFilter { at, program, device, action } => {
+                let filter = filter(at, Some(wire::redirecting(program, *device, *action)));
+                // Not made if it is not there.
+                self.tell(Message::NewTrafficFilter(filter), NLM_F_REPLACE).await
             }
             Step::DeleteFilter { at } => {
                 gone(self.tell(Message::DelTrafficFilter(filter(at, None)), 0).await)
@@ -226,6 +249,18 @@ fn filter(at: &Place, options: Option<Vec<u8>>) -> TcMessage {
     let mut message = control(at.index, at.handle, hook(at.way), "bpf", options);
     message.header.info = u32::from(at.pref) << 16 | ALL;
     message
+}
+
+fn filter_of(message: &TcMessage) -> Filter {
+    let options = options(&message.attributes);
+    Filter {
+        kind: kind(&message.attributes),
+        pref: (message.header.info >> 16) as u16,
+        handle: message.header.handle.into(),
+        packets: wire::handed_on(&options),
+        action: wire::action_number(&options),
+        program: wire::program(&options),
+    }
 }
 
 fn hook(way: Way) -> u32 {
@@ -302,12 +337,7 @@ impl Session for Opened {
             all.header.parent = TcHandle::from(hook(way));
             let answers = self.ask(Message::GetTrafficFilter(all), NLM_F_DUMP).await?;
             let own = answers.into_iter().filter_map(|answer| match answer {
-                Message::NewTrafficFilter(one) => Some(Filter {
-                    kind: kind(&one.attributes),
-                    pref: (one.header.info >> 16) as u16,
-                    handle: one.header.handle.into(),
-                    packets: wire::handed_on(&options(&one.attributes)),
-                }),
+                Message::NewTrafficFilter(one) => Some(filter_of(&one)),
                 _ => None,
             });
             Ok(own.collect())

@@ -84,6 +84,10 @@ pub struct Filter {
     pub handle: u32,
     /// Packets that it has handed on. A large one that a card would cut counts as many.
     pub packets: u64,
+    /// What it does with them: a number that the kernel gave.
+    pub action: u32,
+    /// What it asks of a packet.
+    pub program: Vec<Instruction>,
 }
 
 /// One change of the configuration.
@@ -134,6 +138,17 @@ pub enum Step {
         /// Where to.
         device: u32,
     },
+    /// Gives a filter that is there another program, without a packet in between that meets neither.
+    ChangeFilter {
+        /// Where.
+        at: Place,
+        /// What the program says of a packet.
+        program: Vec<Instruction>,
+        /// Where to, as before.
+        device: u32,
+        /// The number of its action, which goes on counting.
+        action: u32,
+    },
     /// Removes that filter.
     DeleteFilter {
         /// Where.
@@ -166,6 +181,9 @@ pub trait Network: std::fmt::Debug + Send + Sync {
 
     /// Opens a namespace, even if its file is gone but something still lives in it; none if nothing does.
     fn enter<'a>(&'a self, space: &'a Space) -> Pending<'a, io::Result<Option<Box<dyn Session>>>>;
+
+    /// The addresses of a name, asked for from a namespace. At most 64.
+    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>>;
 
     /// Sends packets of our own from a namespace, and counts what comes back. Takes no lock.
     fn echo<'a>(
