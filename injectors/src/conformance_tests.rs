@@ -404,6 +404,42 @@ async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order(
 }
 
 #[tokio::test]
+async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experiment_says_so() {
+    let given = [("instance", INSTANCE), ("direction", "both")].map(|(name, text)| (name, text.to_owned()));
+    let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+    for (fault, lacks, taken) in [
+        ("network-delay", &["netem"][..], "relay-latency"),
+        ("network-rate", &["netem"], "network-rate"),
+        ("network-rate", &["netem", "tbf"], "relay-bandwidth"),
+        ("network-rate", &["ifb"], "relay-bandwidth"),
+    ] {
+        let world = World::new();
+        world.lacks(lacks);
+        let (env, before) = (world.env(world.inventory()), world.look());
+        let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
+        let mut request = Request { target: target.clone(), ..row.request() };
+        let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
+        assert!(error.contains(lacks[0]) && error.contains("fallback: relay"), "{fault}: {error}");
+        request.args.0.insert("fallback".to_owned(), Arg::Text("relay".to_owned()));
+        let change = row.injector().prepare(&env, &request).await.unwrap();
+        assert_eq!(change.fault, taken, "{fault}");
+        assert!(change.summary.contains("serves, as this kernel has no"), "{}", change.summary);
+        row.injector().apply(&env, &change).await.unwrap();
+        assert_ne!(world.look(), before, "{fault}");
+        row.injector().renew(&env, &change, Duration::from_secs(1)).await.unwrap();
+        let proof = row.injector().observe(&env, &change).await.unwrap();
+        let by = proof.measured.contains(&format!("by {taken}: "));
+        assert!(by || taken == fault, "{proof:?}");
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
+        assert_eq!(world.look(), before, "{fault}");
+        // No relay stands before everybody.
+        request.target = packets("out");
+        let wide = row.injector().prepare(&env, &request).await;
+        assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
     let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
     let (world, env, change) = row.prepared().await;

@@ -26,6 +26,8 @@ pub(crate) struct Links {
     filters: Vec<(Place, u32, Vec<Instruction>)>,
     /// The addresses of every name.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Features that this kernel does not have.
+    pub(crate) lacks: Vec<&'static str>,
     born: u32,
 }
 
@@ -38,6 +40,7 @@ impl Links {
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
             addresses: vec![[10, 0, 0, 2].into()],
+            lacks: Vec::new(),
             born: INTERFACE_INDEX,
         }
     }
@@ -149,8 +152,11 @@ impl Network for World {
     }
 
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
-        let features = ["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: None });
-        Box::pin(std::future::ready(self.net(|_| Ok(features.to_vec()))))
+        let features = |net: &mut Links| {
+            let lack = |name| net.lacks.contains(&name).then(|| "the kernel does not know it".to_owned());
+            Ok(["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: lack(name) }).to_vec())
+        };
+        Box::pin(std::future::ready(self.net(features)))
     }
 }
 

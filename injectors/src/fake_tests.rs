@@ -182,6 +182,11 @@ impl World {
         drains.extend(lives.then(|| ("other/1".to_owned(), 0.5)));
     }
 
+    /// A kernel without these.
+    pub(crate) fn lacks(&self, features: &[&'static str]) {
+        self.state().network.lacks = features.to_vec();
+    }
+
     /// What every name means from now on.
     pub(crate) fn name_means(&self, addresses: &[std::net::IpAddr]) {
         self.state().network.addresses = addresses.to_vec();

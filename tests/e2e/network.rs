@@ -11,8 +11,9 @@ use injectors::traffic::Traffic;
 use injectors::units::{Bandwidth, Span};
 use injectors::{Args, Change, Env, Inventory, Request, Undone, registry};
 
+use crate::support::client::get;
 use crate::support::net::Net;
-use crate::support::{Home, skipped, turns, until};
+use crate::support::{Home, Lab, skipped, turns, until};
 
 const STEPS: [&str; 8] =
     ["prepared", "intended", "held", "applied", "journalled", "undoing", "undone", "settled"];
@@ -340,6 +341,41 @@ fn a_namespace_that_is_named_alone_means_its_only_interface() {
     let done =
         home.squall(&["inject", "network-rate", "--rate", "2mbit", "--by", "tbf", "--for", "1s"]).code(2);
     assert!(done.err.contains("aimed at nothing"), "{done:?}");
+}
+
+#[test]
+fn packets_to_an_instance_of_the_lab_are_hit_by_its_port_alone_and_a_relay_serves_if_it_may() {
+    let Some(_net) = Net::new("packets to an instance") else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    let lab = Lab::up(&home);
+    let show = |args: &[&str]| {
+        let done = std::process::Command::new("tc").args(args).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let before = show(&["qdisc", "show", "dev", "lo"]);
+    let rate = ["inject", "network-rate", "--service", "catalog", "--pick", "all", "--rate", "8mbit"];
+    let going = home.start(&[&rate[..], &["--by", "tbf", "--direction", "both", "--for", "1s"]].concat());
+    let count = |hook: &str| show(&["filter", "show", "dev", "lo", hook]).matches("Egress Redirect").count();
+    let (began, mut most) = (std::time::Instant::now(), [0, 0]);
+    // Nothing may fail before the end: this is the host's own loopback.
+    while began.elapsed() < Duration::from_millis(800) {
+        most = [most[0].max(count("egress")), most[1].max(count("ingress"))];
+    }
+    let done = going.end().code(6);
+    assert_eq!(most, [2, 2], "{done:?}");
+    assert!(done.out.contains("packets to and from catalog-1"), "{}", done.out);
+    assert_eq!(show(&["qdisc", "show", "dev", "lo"]), before);
+    // On a kernel with netem it is the kernel's, elsewhere the relay's; both are felt.
+    let delay = ["inject", "network-delay", "--instance", "auth-1", "--delay", "20ms", "--for", "1200ms"];
+    let mut going = home.start(&[&delay[..], &["--fallback", "relay"]].concat());
+    going.says("network-delay on packets to auth-1", ALONE);
+    for _ in 0..20 {
+        let _ = get(&lab.address, "/checkout", Duration::from_secs(1));
+    }
+    let done = going.end().code(0);
+    assert!(done.out.contains("confirmed"), "{}", done.out);
+    lab.down(&home);
 }
 
 #[test]

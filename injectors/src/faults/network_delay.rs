@@ -8,6 +8,7 @@ use crate::sys::netem::{Chance, Delay, Reorder, Shape};
 use crate::target::TargetKind;
 
 use super::shape::evidence::{Evidence, Growth, either};
+use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
 use super::shape::{Shaping, correlation as correlation_of};
 
@@ -68,6 +69,7 @@ static ABOUT: About = About {
             presence: Presence::Optional,
             help: "only every so-many-th packet may overtake; needs reorder",
         },
+        FALLBACK,
     ],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
@@ -153,6 +155,15 @@ impl Shaping for NetworkDelay {
 
     fn instead(&self) -> &'static str {
         "use relay-latency, or http-delay"
+    }
+
+    fn serves(&self, args: &Args) -> Vec<Serves> {
+        // What no relay does.
+        let own = ["correlation", "reorder"].iter().any(|name| args.share(name).is_some());
+        if own || args.text("distribution") == Some("paretonormal") {
+            return Vec::new();
+        }
+        vec![Serves::relay("relay-latency", args, &["delay", "jitter", "distribution"])]
     }
 }
 

@@ -7,23 +7,18 @@
 //! Invariants: an exempt packet is never hit, whatever else fits; a packet of neither IP version is never hit; a fragment
 //! without ports, or a header that is cut short, is hit only by aims that do not ask for ports.
 
-use std::fmt;
+mod network;
+mod words;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+pub use network::Network;
+
 /// The most networks, ranges and exemptions of one aim: its program stays below the kernel's 4,096 instructions.
 pub const PARTS_MAX: usize = 256;
-
-/// A network: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Network {
-    /// Any address in it.
-    pub address: IpAddr,
-    /// Bits that count: at most 32 or 128.
-    pub bits: u8,
-}
 
 /// A protocol above IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -227,81 +222,6 @@ impl Aim {
             && among(&self.local_ports, local.port())
     }
 
-    /// Whether one packet could be hit by both, exemptions aside.
-    pub fn meets(&self, other: &Self) -> bool {
-        let networks = |one: &[Network], other: &[Network]| {
-            let any = one.is_empty() || other.is_empty();
-            any || one.iter().any(|a| other.iter().any(|b| a.contains(b.address) || b.contains(a.address)))
-        };
-        let ports = |one: &[RangeInclusive<u16>], other: &[RangeInclusive<u16>]| {
-            let any = one.is_empty() || other.is_empty();
-            any || one.iter().any(|a| other.iter().any(|b| a.start() <= b.end() && b.start() <= a.end()))
-        };
-        let ported = |aim: &Self| !aim.peer_ports.is_empty() || !aim.local_ports.is_empty();
-        let icmp = |aim: &Self| aim.protocol == Some(Protocol::Icmp);
-        let protocols = match (self.protocol, other.protocol) {
-            (Some(one), Some(other)) => one == other,
-            _ => !(icmp(self) && ported(other) || icmp(other) && ported(self)),
-        };
-        protocols
-            && networks(&self.peers, &other.peers)
-            && networks(&self.locals, &other.locals)
-            && ports(&self.peer_ports, &other.peer_ports)
-            && ports(&self.local_ports, &other.local_ports)
-    }
-
-    /// All but the exemptions in one word: `tcp;10.0.0.2;443,8000-8100;;`. What is left out means any.
-    pub fn short(&self) -> String {
-        fn list<T>(items: &[T], word: impl Fn(&T) -> String) -> String {
-            items.iter().map(word).collect::<Vec<_>>().join(",")
-        }
-        let range = |range: &RangeInclusive<u16>| {
-            if range.start() == range.end() {
-                range.start().to_string()
-            } else {
-                format!("{}-{}", range.start(), range.end())
-            }
-        };
-        let protocol = match self.protocol {
-            None => "",
-            Some(Protocol::Tcp) => "tcp",
-            Some(Protocol::Udp) => "udp",
-            Some(Protocol::Icmp) => "icmp",
-        };
-        let (peers, locals) = (list(&self.peers, Network::to_string), list(&self.locals, Network::to_string));
-        let (ports, own) = (list(&self.peer_ports, range), list(&self.local_ports, range));
-        format!("{protocol};{peers};{ports};{own};{locals}")
-    }
-
-    /// Reads what [`Aim::short`] wrote; none if it is nothing like it.
-    pub fn read(word: &str) -> Option<Self> {
-        fn list<T>(text: &str, item: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
-            if text.is_empty() { Some(Vec::new()) } else { text.split(',').map(item).collect() }
-        }
-        let range = |text: &str| {
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-            (first <= last).then_some(first..=last)
-        };
-        let network = |text: &str| text.parse().ok();
-        let parts: Vec<&str> = word.split(';').collect();
-        let &[protocol, peers, ports, own, locals] = parts.as_slice() else { return None };
-        Some(Self {
-            protocol: match protocol {
-                "" => None,
-                "tcp" => Some(Protocol::Tcp),
-                "udp" => Some(Protocol::Udp),
-                "icmp" => Some(Protocol::Icmp),
-                _ => return None,
-            },
-            peers: list(peers, network)?,
-            peer_ports: list(ports, range)?,
-            local_ports: list(own, range)?,
-            locals: list(locals, network)?,
-            exempt: Vec::new(),
-        })
-    }
-
     /// The single addresses of other sides that a program of this way asks for: the way back from a filter that lives.
     pub fn addresses(program: &[Instruction], way: Way) -> Vec<IpAddr> {
         let six = program.iter().position(|one| one.code == op::IF_EQUAL && one.k == IPV6);
@@ -464,73 +384,6 @@ fn in_ranges(asm: &mut Assembler, ranges: &[RangeInclusive<u16>], offset: u32, m
     }
     asm.jump(miss);
     asm.place(fits);
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = if self.address.is_ipv4() { 32 } else { 128 };
-        if self.bits == whole {
-            write!(f, "{}", self.address)
-        } else {
-            write!(f, "{}/{}", self.address, self.bits)
-        }
-    }
-}
-
-impl std::str::FromStr for Network {
-    type Err = String;
-
-    /// `10.0.0.0/8`, `2001:db8::/32`, or an address alone. Bits beyond the length must be zero: anything else is a slip.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, bits) = text.split_once('/').map_or((text, None), |(a, bits)| (a, Some(bits)));
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"))?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits.map(str::parse::<u8>) {
-            None => whole,
-            Some(Ok(bits)) if bits <= whole => bits,
-            Some(_) => return Err(format!("`{text}`: the length must be from 0 to {whole}")),
-        };
-        let network = Self { address, bits };
-        if network.first() == address {
-            Ok(network)
-        } else {
-            Err(format!("`{text}` is not a network: did you mean {}/{bits}?", network.first()))
-        }
-    }
-}
-
-impl Network {
-    /// The address with all bits beyond the length zero.
-    fn first(&self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                IpAddr::V4((u32::from(address) & mask).into())
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
-                IpAddr::V6((u128::from(address) & mask).into())
-            }
-        }
-    }
-
-    /// One address.
-    pub fn single(address: IpAddr) -> Self {
-        Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
-    }
-
-    /// Whether it holds one address only.
-    pub fn is_single(&self) -> bool {
-        *self == Self::single(self.address)
-    }
-
-    /// Whether an address lies in it.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.address.is_ipv4()
-            && Self { address, bits: self.bits }.first() == self.first()
-    }
 }
 
 #[cfg(test)]

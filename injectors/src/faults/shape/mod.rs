@@ -4,6 +4,7 @@
 //! aim share a device; each is taken away without the others feeling it.
 
 pub(crate) mod evidence;
+pub(crate) mod fallback;
 mod look;
 pub(crate) mod part;
 mod probe;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::evidence::Evidence;
+use self::fallback::Serves;
 use self::part::Part;
 use self::site::{Known, Owner, Site};
 use self::tree::Raised;
@@ -45,8 +47,13 @@ pub(crate) trait Shaping: std::fmt::Debug + Sync {
     /// Requested against measured.
     fn judge(&self, part: &Part, evidence: &Evidence) -> Proof;
 
-    /// What serves in place of a netem that the kernel does not have.
+    /// What serves in place of a netem that the kernel does not have, for people.
     fn instead(&self) -> &'static str;
+
+    /// What serves with `fallback: relay`, the closest first.
+    fn serves(&self, _args: &Args) -> Vec<Serves> {
+        Vec::new()
+    }
 }
 
 /// How much each draw of a chance is like the one before.
@@ -128,12 +135,18 @@ impl<S: Shaping> Injector for Shaped<S> {
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let part = self.0.part(&request.args).map_err(InjectError::Target)?;
-            require(&*env.network, &part, self.0.instead()).await?;
-            prepare(self.0.about().name, env, request, part).await
+            match require(&*env.network, &part, self.0.instead()).await {
+                Ok(()) => prepare(self.0.about().name, env, request, part).await,
+                Err(InjectError::Lack(lack)) => fallback::take(&self.0, env, request, lack).await,
+                Err(error) => Err(error),
+            }
         })
     }
 
     fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
+        if let Some(other) = fallback::taken(&self.0, change) {
+            return other.apply(env, change);
+        }
         Box::pin(async move {
             let apply: Apply = recall(&change.fault, &change.apply)?;
             let mut any = false;
@@ -166,6 +179,9 @@ impl<S: Shaping> Injector for Shaped<S> {
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
+            if let Some(other) = fallback::taken(&self.0, change) {
+                return other.observe(env, change).await.map(|proof| fallback::said(other, proof));
+            }
             let apply: Apply = recall(&change.fault, &change.apply)?;
             match look::observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
                 Ok(evidence) => Ok(self.0.judge(&apply.part, &evidence)),
@@ -180,6 +196,9 @@ impl<S: Shaping> Injector for Shaped<S> {
         change: &'a Change,
         age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
+        if let Some(other) = fallback::taken(&self.0, change) {
+            return other.renew(env, change, age);
+        }
         Box::pin(async move {
             // The engine comes by about every second; a name's addresses are asked for once in a while.
             if age < ASKED_AGAIN || age.as_millis() % ASKED_AGAIN.as_millis() >= ASKED_FOR.as_millis() {
