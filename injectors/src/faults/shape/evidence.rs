@@ -114,23 +114,26 @@ pub(crate) struct Flow {
     pub(crate) packets: u64,
     /// Seconds.
     pub(crate) seconds: f64,
+    /// By how many of them this host was late: its timers, on which the rate depends as well, may have been so too.
+    pub(crate) late: f64,
     /// Whether more waited at each look than left until the next: it was never empty in between.
     pub(crate) full: bool,
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { lanes: 1, bytes: 0, packets: 0, seconds: 0.0, full: true }
+        Self { lanes: 1, bytes: 0, packets: 0, seconds: 0.0, late: 0.0, full: true }
     }
 }
 
 impl Flow {
     /// Adds what left between two looks at which packets waited.
-    pub(super) fn pass(&mut self, before: Counts, after: Counts, seconds: f64) {
+    pub(super) fn pass(&mut self, before: Counts, after: Counts, (seconds, late): (f64, f64)) {
         let passed = after.since(before);
         self.bytes += passed.bytes;
         self.packets += passed.sent;
         self.seconds += seconds;
+        self.late += late;
         self.full &= before.backlog > passed.bytes;
     }
 
@@ -141,6 +144,7 @@ impl Flow {
             bytes: self.bytes + other.bytes,
             packets: self.packets + other.packets,
             seconds: self.seconds + other.seconds,
+            late: self.late + other.late,
             full: self.full && other.full,
         }
     }
@@ -252,7 +256,7 @@ pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) ->
     let measured = flow.bytes as f64 / flow.seconds;
     // Where the looks fall between packets is chance: up to one packet at each end.
     let grain = 2.0 * f64::from(flow.lanes) * flow.bytes as f64 / (flow.packets.max(1) as f64) / flow.seconds;
-    let tolerance = 0.03 * wanted + grain;
+    let tolerance = 0.03 * wanted + grain + wanted * flow.late / flow.seconds;
     let status = match measured - wanted {
         off if off.abs() <= tolerance => ProofStatus::Confirmed,
         // Less may only mean that there was less to send.
@@ -268,7 +272,16 @@ pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) ->
             bits(measured),
             flow.seconds / f64::from(flow.lanes)
         ),
-        tolerance: format!("3% and one packet at each end: {}", bits(tolerance)),
+        tolerance: match flow.late {
+            late if late > 0.0 => {
+                let late = late / f64::from(flow.lanes) * 1e3;
+                format!(
+                    "3%, one packet at each end and the {late:.0} ms by which this host was late: {}",
+                    bits(tolerance)
+                )
+            }
+            _ => format!("3% and one packet at each end: {}", bits(tolerance)),
+        },
         samples: flow.packets,
     }
 }
@@ -329,7 +342,7 @@ mod tests {
     fn a_rate_is_confirmed_only_while_packets_waited() {
         let evidence = |bytes, full| Evidence {
             counts: Counts { handed: 10, ..Counts::default() },
-            flow: Some(Flow { lanes: 1, bytes, packets: 1000, seconds: 1.0, full }),
+            flow: Some(Flow { lanes: 1, bytes, packets: 1000, seconds: 1.0, late: 0.0, full }),
             netem: None,
             rtt: None,
             felt: None,
@@ -339,6 +352,10 @@ mod tests {
         assert_eq!(status(900_000, true), ProofStatus::Mismatch);
         assert_eq!(status(900_000, false), ProofStatus::Unproven, "it may have been empty meanwhile");
         assert_eq!(status(1_100_000, false), ProofStatus::Mismatch);
+        let flow = evidence(900_000, true).flow.unwrap();
+        let busy = Evidence { flow: Some(Flow { late: 0.08, ..flow }), ..evidence(0, true) };
+        let proof = judge_rate(String::new(), 1e6, &busy);
+        assert_eq!(proof.status, ProofStatus::Confirmed, "a host that is late slows more: {proof:?}");
         let flow = evidence(1_000_000, true).flow.unwrap();
         let both = Evidence { flow: Some(flow.beside(flow)), ..evidence(0, true) };
         let proof = judge_rate(String::new(), 1e6, &both);

@@ -15,6 +15,8 @@ use crate::sys::netlink::Network;
 /// How often and how far apart a rate is looked at.
 const LOOKS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long one look may take before the host counts as late.
+const LOOKING: Duration = Duration::from_millis(5);
 /// How long a transfer of our own lasts, and how long it fills the qdisc before the looks begin.
 const TRANSFER: Duration = Duration::from_millis(550);
 const FILLING: Duration = Duration::from_millis(200);
@@ -82,7 +84,8 @@ async fn flow(network: &dyn Network, apply: &Apply) -> io::Result<Option<(Counts
         let now = Instant::now();
         for ((flow, before), after) in flows.iter_mut().zip(&counts).zip(&more) {
             if before.waiting > 0 && after.waiting > 0 {
-                flow.pass(*before, *after, (now - at).as_secs_f64());
+                let late = (now - at).saturating_sub(PAUSE + LOOKING);
+                flow.pass(*before, *after, ((now - at).as_secs_f64(), late.as_secs_f64()));
             }
         }
         (counts, at) = (more, now);
