@@ -80,8 +80,8 @@ const fn text(name: &'static str, help: &'static str) -> Param {
 
 /// The parameters that say which packets are meant.
 pub const SELECTORS: &[Param] = &[
-    SERVICE,
-    INSTANCE,
+    Param { help: "service of the lab whose instances' packets are hit, by address and port", ..SERVICE },
+    Param { help: "one instance by name: what it is sent; with direction, what it answers", ..INSTANCE },
     PICK,
     text(
         "interface",
@@ -96,7 +96,8 @@ pub const SELECTORS: &[Param] = &[
         name: "direction",
         kind: ParamKind::Choice(&["out", "in", "both"]),
         presence: Presence::Default("out"),
-        help: "out (what leaves by the interface), in (what arrives) or both",
+        help: "out (what leaves by the interface), in (what arrives) or both; of an instance: what it is sent, what it answers \
+               or both, on the loopback as well",
     },
     text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
     text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
