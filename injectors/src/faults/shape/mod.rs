@@ -272,7 +272,9 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
     let (mut sites, mut pictures) = (Vec::new(), Vec::new());
     for space in spaces {
-        let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised).await?;
+        // One that answers is enough.
+        let asks = sites.iter().all(|known: &Known| known.probe.is_none());
+        let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised, asks).await?;
         sites.push(known);
         pictures.push(picture);
     }
