@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::about::{ParamKind, Presence, Value as Arg};
 use crate::fake_network_tests::INTERFACE;
 use crate::fake_tests::{Failure, INSTANCE, PORT, World};
+use crate::flows::Flows;
 use crate::restore::restore;
 use crate::traffic::Traffic;
 use crate::{
@@ -31,6 +32,7 @@ enum Aim {
     Pop,
     Packets,
     BothWays,
+    Flows(&'static str),
     Nothing,
 }
 
@@ -55,9 +57,12 @@ const ROWS: &[Row] = &[
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
+    state("network-partition", &[], Aim::Flows("10.0.0.2")),
+    state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
+    state("port-block", &[("by", "reject")], Aim::Flows("10.0.0.2")),
     state("process-kill", &[], Aim::Instance),
     state("process-kill", RESTART, Aim::Port),
     Row { undone: Undone::Permanent, ..state("process-kill", &[("permanent", "true")], Aim::Port) },
@@ -103,6 +108,10 @@ impl Row {
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
             Aim::BothWays => packets("both"),
+            Aim::Flows(to) => {
+                let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
+                Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))
+            }
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }

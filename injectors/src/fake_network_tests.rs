@@ -3,15 +3,19 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::Pending;
+use crate::fake_filter_tests::Filters;
 use crate::fake_tests::World;
 use crate::sys::aim::Way;
 use crate::sys::netlink::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step,
+    Connection, Feature, Filter, HOOKS, Link, Network, Place, Probe, Qdisc, ROOT, Reply, Session, Space, Step,
 };
+use crate::sys::nft::Edit;
+use crate::sys::nft::read::{Counted, Table};
 
 /// The only interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -23,6 +27,7 @@ pub(crate) struct Links {
     devices: Vec<Link>,
     qdiscs: Vec<(u32, Qdisc)>,
     filters: Vec<(Place, u32)>,
+    tables: Filters,
     born: u32,
 }
 
@@ -34,6 +39,7 @@ impl Links {
             devices: vec![link],
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
+            tables: Filters::default(),
             born: INTERFACE_INDEX,
         }
     }
@@ -44,7 +50,7 @@ impl Links {
         let qdiscs: Vec<String> =
             self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
-        json!({"links": links, "qdiscs": qdiscs, "filters": filters})
+        json!({"links": links, "qdiscs": qdiscs, "filters": filters, "tables": self.tables.look()})
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -125,6 +131,21 @@ impl Network for World {
         let features = ["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: None });
         Box::pin(std::future::ready(self.net(|_| Ok(features.to_vec()))))
     }
+
+    fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        let feature = Feature { name: "nf_tables", lack: None };
+        Box::pin(std::future::ready(self.net(|_| Ok(vec![feature]))))
+    }
+
+    fn reach<'a>(
+        &'a self,
+        _space: &'a Space,
+        probes: &'a [Probe],
+        _patience: Duration,
+    ) -> Pending<'a, io::Result<Vec<Reply>>> {
+        let replies = self.net(|net| Ok(probes.iter().map(|_| net.tables.reach()).collect()));
+        Box::pin(std::future::ready(replies))
+    }
 }
 
 impl Session for World {
@@ -150,6 +171,23 @@ impl Session for World {
 
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
         Box::pin(std::future::ready(self.net(|_| Ok(Vec::new()))))
+    }
+
+    fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        let own = vec![IpAddr::from([10, 0, 0, 1])];
+        Box::pin(std::future::ready(self.net(|_| Ok(own))))
+    }
+
+    fn tables(&self) -> Pending<'_, io::Result<Vec<Table>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.tables()))))
+    }
+
+    fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.counted(table)))))
+    }
+
+    fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {
+        Box::pin(std::future::ready(self.net(|net| net.tables.commit(edits))))
     }
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {

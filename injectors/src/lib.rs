@@ -17,10 +17,13 @@ pub mod change;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
+mod fake_filter_tests;
+#[cfg(test)]
 mod fake_network_tests;
 #[cfg(test)]
 mod fake_tests;
 pub mod faults;
+pub mod flows;
 pub mod guardian;
 pub mod journal;
 pub mod registry;
@@ -102,7 +105,9 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process | TargetKind::Traffic | TargetKind::Nothing => self.about().undo.to_owned(),
+            TargetKind::Process | TargetKind::Traffic | TargetKind::Flows | TargetKind::Nothing => {
+                self.about().undo.to_owned()
+            }
         }
     }
 

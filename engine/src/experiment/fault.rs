@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
+use injectors::flows::Flows;
 use injectors::target::{Scope, Target, TargetKind};
 use injectors::traffic::Traffic;
 use injectors::units::Share;
@@ -243,6 +244,10 @@ fn ways(kind: TargetKind) -> String {
             "aim it by `interface`, `to` or both, and narrow it by `direction`, `ports`, `local-ports`, `protocol`"
                 .to_owned()
         }
+        TargetKind::Flows => {
+            "aim it by `to`, `ports`, `local-ports` or `interface`, and narrow it by `direction` and `protocol`"
+                .to_owned()
+        }
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
@@ -261,6 +266,9 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     }
     if about.target == TargetKind::Traffic {
         return Traffic::read(given).map(|traffic| Selector::Exactly(Target::Traffic(traffic)));
+    }
+    if about.target == TargetKind::Flows {
+        return Flows::read(given).map(|flows| Selector::Exactly(Target::Flows(flows)));
     }
     let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();
     let anchor = match anchors.as_slice() {

@@ -1,6 +1,7 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod cut;
 mod http_abort;
 mod http_delay;
 mod http_header;
@@ -8,8 +9,10 @@ mod http_truncate;
 mod network_delay;
 mod network_duplicate;
 mod network_loss;
+mod network_partition;
 mod network_rate;
 mod pop_drain;
+mod port_block;
 mod process_kill;
 mod process_pause;
 #[cfg(test)]
@@ -29,6 +32,7 @@ mod relayed;
 mod shape;
 
 pub use command::Command;
+pub use cut::Cut;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;
@@ -36,8 +40,10 @@ pub use http_truncate::HttpTruncate;
 pub use network_delay::NetworkDelay;
 pub use network_duplicate::NetworkDuplicate;
 pub use network_loss::NetworkLoss;
+pub use network_partition::NetworkPartition;
 pub use network_rate::NetworkRate;
 pub use pop_drain::PopDrain;
+pub use port_block::PortBlock;
 pub use process_kill::ProcessKill;
 pub use process_pause::ProcessPause;
 pub use relay_bandwidth::RelayBandwidth;

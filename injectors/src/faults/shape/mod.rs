@@ -231,7 +231,7 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     })
 }
 
-fn space(network: &dyn Network, whose: &Whose) -> Result<Space, InjectError> {
+pub(super) fn space(network: &dyn Network, whose: &Whose) -> Result<Space, InjectError> {
     let mut last = None;
     for file in whose.files() {
         match network.space(&file) {
@@ -342,7 +342,7 @@ fn manual(whose: &Whose, trees: &[Tree]) -> String {
 }
 
 /// The error of a request about this.
-fn failed(what: &str) -> impl Fn(std::io::Error) -> InjectError + use<> {
+pub(super) fn failed(what: &str) -> impl Fn(std::io::Error) -> InjectError + use<> {
     let what = format!("the network of {what}");
     move |source| match source.raw_os_error() {
         Some(1) => {
