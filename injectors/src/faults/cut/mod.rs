@@ -217,8 +217,7 @@ async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), Inje
         },
     })?;
     let needed = |name: &str| match name {
-        "nft_reject_inet" => matches!(by, By::Unreachable | By::Refuse),
-        "nft_reject_inet (reset)" => matches!(by, By::Reset | By::Refuse),
+        "nft_reject_inet" => matches!(by, By::Unreachable | By::Reset | By::Refuse),
         "nft_numgen" => matches!(by, By::Lose(_)),
         _ => true,
     };
@@ -227,8 +226,7 @@ async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), Inje
         .filter(|feature| needed(feature.name))
         .filter_map(|feature| feature.lack.as_ref().map(|why| (feature.name, why)))
         .map(|(name, why)| {
-            let module = name.split(' ').next().unwrap_or(name);
-            format!("this kernel has no {name} ({why}): load it (modprobe {module}), or {instead}")
+            format!("this kernel has no {name} ({why}): load it (modprobe {name}), or {instead}")
         })
         .collect();
     if lacks.is_empty() { Ok(()) } else { Err(InjectError::Lack(lacks.join("; "))) }

@@ -50,10 +50,9 @@ pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
 
 /// Tries everything that cutting needs, in this thread's namespace. Blocks.
 pub(super) fn cuts() -> Vec<Feature> {
-    let tries: [(&'static str, Vec<Expression>); 4] = [
+    let tries: [(&'static str, Vec<Expression>); 3] = [
         ("nf_tables", vec![Expression::Count, Expression::Decide(Verdict::Drop)]),
         ("nft_reject_inet", vec![Expression::Reject(Reject::Host)]),
-        ("nft_reject_inet (reset)", vec![Expression::Reject(Reject::Reset)]),
         ("nft_numgen", vec![Expression::Random(100)]),
     ];
     let tries = tries.into_iter().enumerate();

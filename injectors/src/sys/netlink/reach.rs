@@ -77,8 +77,7 @@ fn echo(to: IpAddr, until: Instant) -> io::Result<bool> {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(left))?;
         match rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty()) {
             Ok((length, _)) if answers(to, &buffer[..length], token) => return Ok(true),
-            Ok(_) => {}
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             Err(_) => return Ok(false),
         }
     }

@@ -71,7 +71,7 @@ fn tables_sets_and_chains_are_what_nft_sends() {
 }
 
 #[test]
-fn rules_that_pick_packets_are_what_nft_sends() {
+fn rules_that_pick_interfaces_and_ports_are_what_nft_sends() {
     // oifname != "near" return
     golden(
         &rule(
@@ -102,6 +102,10 @@ fn rules_that_pick_packets_are_what_nft_sends() {
              000000000c0003800600010000160000300001800e000100696d6d6564696174650000001c0002800800010000000000\
              100002800c00028008000100fffffffb",
     );
+}
+
+#[test]
+fn rules_that_pick_networks_are_what_nft_sends() {
     // ip daddr 10.76.0.0/15 goto out_cut
     golden(
         &rule(
@@ -145,6 +149,10 @@ fn rules_that_pick_packets_are_what_nft_sends() {
              1800038014000100fd7700000000000000000000000000003c0001800e000100696d6d65646961746500000028000280\
              08000100000000001c0002801800028008000100fffffffc0c0002006f75745f63757400",
     );
+}
+
+#[test]
+fn rules_that_pick_ranges_shares_and_leases_are_what_nft_sends() {
     // meta l4proto udp th dport 8000-8100 goto out_cut
     golden(
         &rule(
@@ -315,7 +323,7 @@ proptest! {
         let (mut rest, mut count) = (&sent[..], 0);
         while let Some(head) = rest.get(..HEAD) {
             let length = u32::from_ne_bytes(head[..4].try_into().unwrap()) as usize;
-            prop_assert!(length % 4 == 0 && length <= rest.len());
+            prop_assert!(length.is_multiple_of(4) && length <= rest.len());
             rest = &rest[length..];
             count += 1;
         }
