@@ -28,7 +28,20 @@ pub(crate) struct Links {
     qdiscs: Vec<(u32, Qdisc)>,
     filters: Vec<(Place, u32)>,
     tables: Filters,
+    connections: Vec<Connection>,
     born: u32,
+}
+
+/// A connection on which nothing has been sent.
+fn connection(cookie: u64) -> Connection {
+    Connection {
+        local: ([10, 0, 0, 1], 5000 + cookie as u16).into(),
+        peer: ([10, 0, 0, 2], 443).into(),
+        cookie,
+        rtt: Duration::ZERO,
+        scatter: Duration::ZERO,
+        sent: 0,
+    }
 }
 
 impl Links {
@@ -40,6 +53,7 @@ impl Links {
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
             tables: Filters::default(),
+            connections: (1..=4).map(connection).collect(),
             born: INTERFACE_INDEX,
         }
     }
@@ -50,7 +64,8 @@ impl Links {
         let qdiscs: Vec<String> =
             self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
-        json!({"links": links, "qdiscs": qdiscs, "filters": filters, "tables": self.tables.look()})
+        let connections: Vec<u64> = self.connections.iter().map(|one| one.cookie).collect();
+        json!({"connections": connections, "links": links, "qdiscs": qdiscs, "filters": filters, "tables": self.tables.look()})
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -170,7 +185,17 @@ impl Session for World {
     }
 
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
-        Box::pin(std::future::ready(self.net(|_| Ok(Vec::new()))))
+        Box::pin(std::future::ready(self.net(|net| Ok(net.connections.clone()))))
+    }
+
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>> {
+        let destroy = |net: &mut Links| {
+            let there = net.connections.iter().map(|one| one.cookie);
+            let ended = there.filter(|cookie| cookies.contains(cookie)).collect();
+            net.connections.retain(|one| !cookies.contains(&one.cookie));
+            Ok(ended)
+        };
+        Box::pin(std::future::ready(self.net(destroy)))
     }
 
     fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {

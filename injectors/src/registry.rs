@@ -6,6 +6,7 @@ use crate::faults;
 /// Every fault, sorted by name.
 pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Command,
+    &faults::ConnectionReset,
     &faults::HttpAbort,
     &faults::HttpDelay,
     &faults::HttpHeader,

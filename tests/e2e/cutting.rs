@@ -376,3 +376,62 @@ fn halves_rings_and_groups_of_namespaces_part_as_they_say_and_come_together_agai
     }
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_share_of_the_open_connections_is_reset_on_both_sides_and_new_ones_open() {
+    let Some(net) = net("connections that are reset") else { return };
+    let (_server, _other, home) = (net.serve(PORT), net.serve(PORT + 1), Home::new());
+    let open = |to: &'static str, count: usize| {
+        net.act(move || (0..count).map(|_| TcpStream::connect(to).unwrap()).collect::<Vec<_>>())
+    };
+    let mut hit = open("10.77.0.2:7000", 3);
+    hit.extend(open("[fd77::2]:7000", 3));
+    let mut spared = open("10.77.0.2:7001", 2);
+    let broken = |streams: &mut Vec<TcpStream>| {
+        let ends = |stream: &mut TcpStream| {
+            stream.set_read_timeout(Some(ALONE)).unwrap();
+            stream.write_all(b"?").and_then(|()| stream.read(&mut [0; 4])).is_err()
+        };
+        streams.iter_mut().filter_map(|stream| ends(stream).then_some(())).count()
+    };
+    assert_eq!(broken(&mut hit), 0);
+    let args = ["inject", "connection-reset", "--netns", &net.name, "--ports", "7000"];
+    let done = home.squall(&[&args[..], &["--share", "50%", "--for", "1s"]].concat()).code(0);
+    assert!(done.out.contains("confirmed (requested 3 of 6 connections reset"), "{}", done.out);
+    assert!(done.out.contains("undo: not-needed") && done.err.contains("stays ended"), "{done:?}");
+    assert_eq!((broken(&mut hit), broken(&mut spared)), (3, 0));
+    assert_eq!(net.act(|| connects(at("10.77.0.2:7000"))), "open");
+
+    // As the server's side sees it; and what is opened while it lives is reset as well, if that is asked for.
+    let far = format!("{}b", net.name);
+    let args = ["inject", "connection-reset", "--netns", &far, "--local-ports", "7000", "--share", "100%"];
+    let mut going = home.start(&[&args[..], &["--repeat", "true", "--for", "60s"]].concat());
+    going.says("connection-reset on", SLACK);
+    assert_eq!((broken(&mut hit), broken(&mut spared)), (6, 0));
+    let mut later = open("10.77.0.2:7000", 2);
+    until("the reset of later connections", SLACK * 2, || (broken(&mut later) == 2).then_some(()));
+    going.signal(rustix::process::Signal::INT);
+    going.end().code(0);
+    let args = ["inject", "connection-reset", "--netns", &net.name, "--ports", "9", "--share", "100%"];
+    let none = home.squall(&[&args[..], &["--for", "200ms"]].concat()).code(6);
+    assert!(none.out.contains("no connection that fits was open"), "{}", none.out);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn whatever_ends_a_reset_at_whatever_step_nothing_is_left_to_recover() {
+    let Some(net) = net("the kill matrix of resets") else { return };
+    let _turn = turns(1);
+    let (_server, home) = (net.serve(PORT), Home::new());
+    for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+        let _open = net.act(|| TcpStream::connect("10.77.0.2:7000").unwrap());
+        let point = format!("{step}:{how}");
+        let args = ["inject", "connection-reset", "--netns", &net.name, "--ports", "7000", "--share", "100%"];
+        let done = home.squall(&[&args[..], &["--for", "100ms", "--crash-at", &point]].concat());
+        assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
+        until(&format!("{point}: nothing to recover"), ALONE, || {
+            (home.squall(&["recover"]).code == 0).then_some(())
+        });
+    }
+    home.assert_nothing_left();
+}

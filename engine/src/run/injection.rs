@@ -355,7 +355,8 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     let entry = match (&outcome, crashed) {
         (Ok(outcome), _) => {
             record.undone_s = Some(shared.clock.now());
-            let undo = if *outcome == Undone::Permanent { "not-needed" } else { "restored" };
+            let stays = matches!(outcome, Undone::Permanent | Undone::Passed);
+            let undo = if stays { "not-needed" } else { "restored" };
             undo.clone_into(&mut record.undo);
             let text = format!("{} on {} {}", change.fault, change.target, outcome.words());
             let took_s = shared.clock.now() - began;

@@ -1,6 +1,7 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod connection_reset;
 mod cut;
 mod http_abort;
 mod http_delay;
@@ -32,6 +33,7 @@ mod relayed;
 mod shape;
 
 pub use command::Command;
+pub use connection_reset::ConnectionReset;
 pub use cut::Cut;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;

@@ -22,7 +22,7 @@ use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
+use crate::sys::netlink::{DESTROY, Network as Kernel, Probe, Reply, Session, Space};
 use crate::sys::nft::read::Table;
 use crate::sys::nft::{Edit, NAME_MAX};
 use crate::target::Target;
@@ -219,6 +219,7 @@ async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), Inje
     let needed = |name: &str| match name {
         "nft_reject_inet" => matches!(by, By::Unreachable | By::Reset | By::Refuse),
         "nft_numgen" => matches!(by, By::Lose(_)),
+        DESTROY => false,
         _ => true,
     };
     let lacks: Vec<String> = features

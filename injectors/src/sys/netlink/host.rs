@@ -301,6 +301,11 @@ impl Session for Opened {
         Box::pin(self.beside(sockets::connections))
     }
 
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>> {
+        let cookies = cookies.to_vec();
+        Box::pin(self.beside(move || sockets::destroy(&cookies)))
+    }
+
     fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {
         Box::pin(async {
             let answers = self.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;

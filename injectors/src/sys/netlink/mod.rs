@@ -26,7 +26,7 @@ use crate::sys::nft::Edit;
 use crate::sys::nft::read::{Counted, Table};
 
 pub use label::Label;
-pub use probe::Feature;
+pub use probe::{DESTROY, Feature};
 pub use reach::{Probe, Reply};
 pub use sockets::Connection;
 
@@ -203,6 +203,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// Every established TCP connection; none if the kernel does not tell.
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>>;
+
+    /// Ends those established TCP connections whose numbers these are; tells which were there to be ended.
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>>;
 
     /// The addresses of every interface but the loopback.
     fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>>;

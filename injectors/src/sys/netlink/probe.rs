@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::wire::Bucket;
-use super::{Place, Session, Step, filter};
+use super::{Place, Session, Step, filter, sockets};
 use crate::sys::aim::{Aim, Way};
 use crate::sys::netem::Netem;
 use crate::sys::nft::{Edit, Expression, Hook, Point, Reject, Verdict};
@@ -18,6 +18,8 @@ pub struct Feature {
 }
 
 const DEVICE: &str = "sqprobe";
+/// Ending connections of others, as kernels are configured for it.
+pub const DESTROY: &str = "inet_diag_destroy";
 
 /// Tries everything that network faults need.
 pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
@@ -56,7 +58,10 @@ pub(super) fn cuts() -> Vec<Feature> {
         ("nft_numgen", vec![Expression::Random(100)]),
     ];
     let tries = tries.into_iter().enumerate();
-    tries.map(|(number, (name, rule))| feature(name, &filter::commit(&table(number, rule)))).collect()
+    let mut found: Vec<Feature> =
+        tries.map(|(number, (name, rule))| feature(name, &filter::commit(&table(number, rule)))).collect();
+    found.push(feature(DESTROY, &sockets::can_destroy()));
+    found
 }
 
 /// A table with a set whose elements fade, and one chain with one rule.
