@@ -58,6 +58,7 @@ const ROWS: &[Row] = &[
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
+    row("network-loss", &[("share", "5%"), ("by", "nft")], Aim::BothWays),
     state("network-partition", &[], Aim::Flows("10.0.0.2")),
     state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
@@ -404,5 +405,25 @@ async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes(
         restore(&env, &alive[first]).await.unwrap();
         restore(&env, &alive[1 - first]).await.unwrap();
         assert_eq!(world.look(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_that_cannot_cut_is_refused_with_what_to_load_and_what_would_serve() {
+    for (fault, lacks, load, serves) in [
+        ("network-partition", "nf_tables", "modprobe nf_tables", "relay-blackhole"),
+        ("port-block", "nft_reject_inet", "modprobe nft_reject_inet", "relay-refuse"),
+        ("network-loss", "nft_numgen", "modprobe nft_numgen", "relay-reset"),
+        ("connection-reset", "inet_diag_destroy", "CONFIG_INET_DIAG_DESTROY", "by: reset"),
+    ] {
+        let cuts = |row: &&Row| fault != "network-loss" || row.args.contains(&("by", "nft"));
+        let row = ROWS.iter().filter(|row| row.fault == fault).find(cuts).unwrap();
+        let world = World::new();
+        world.state().network.lacks.push(lacks);
+        let env = world.env(world.inventory());
+        let error = row.injector().prepare(&env, &row.request()).await.unwrap_err();
+        assert!(matches!(error, InjectError::Lack(_)), "{fault}: {error}");
+        let error = error.to_string();
+        assert!(error.contains(load) && error.contains(serves), "{fault}: {error}");
     }
 }

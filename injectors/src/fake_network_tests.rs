@@ -12,7 +12,8 @@ use crate::fake_filter_tests::Filters;
 use crate::fake_tests::World;
 use crate::sys::aim::Way;
 use crate::sys::netlink::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Probe, Qdisc, ROOT, Reply, Session, Space, Step,
+    Connection, DESTROY, Feature, Filter, HOOKS, Link, Network, Place, Probe, Qdisc, ROOT, Reply, Session,
+    Space, Step,
 };
 use crate::sys::nft::Edit;
 use crate::sys::nft::read::{Counted, Table};
@@ -29,6 +30,8 @@ pub(crate) struct Links {
     filters: Vec<(Place, u32)>,
     tables: Filters,
     connections: Vec<Connection>,
+    /// What the kernel cannot do.
+    pub(crate) lacks: Vec<&'static str>,
     born: u32,
 }
 
@@ -53,6 +56,7 @@ impl Links {
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
             tables: Filters::default(),
+            lacks: Vec::new(),
             connections: (1..=4).map(connection).collect(),
             born: INTERFACE_INDEX,
         }
@@ -148,8 +152,13 @@ impl Network for World {
     }
 
     fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
-        let feature = Feature { name: "nf_tables", lack: None };
-        Box::pin(std::future::ready(self.net(|_| Ok(vec![feature]))))
+        let feature = |name, net: &Links| Feature {
+            name,
+            lack: net.lacks.contains(&name).then(|| "the kernel does not know it".to_owned()),
+        };
+        let names = ["nf_tables", "nft_reject_inet", "nft_numgen", DESTROY];
+        let found = self.net(|net| Ok(names.map(|name| feature(name, net)).to_vec()));
+        Box::pin(std::future::ready(found))
     }
 
     fn reach<'a>(

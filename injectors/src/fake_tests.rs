@@ -54,7 +54,7 @@ pub(crate) struct State {
     /// How many programs were started.
     pub(crate) starts: usize,
     broken: bool,
-    network: crate::fake_network_tests::Links,
+    pub(crate) network: crate::fake_network_tests::Links,
     /// Whether programs that are started say why they cannot.
     pub(crate) unstartable: bool,
     /// Processes that a signal has reached.

@@ -13,7 +13,7 @@ pub const INJECTORS: &[&dyn Injector] = &[
     &faults::HttpTruncate,
     &faults::Shaped(faults::NetworkDelay),
     &faults::Shaped(faults::NetworkDuplicate),
-    &faults::Shaped(faults::NetworkLoss),
+    &faults::Losing,
     &faults::Cut(faults::NetworkPartition),
     &faults::Shaped(faults::NetworkRate),
     &faults::PopDrain,

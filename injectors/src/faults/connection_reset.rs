@@ -5,13 +5,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::cut::features;
 use super::shape::{failed, space};
 use super::{recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::flows::Flows;
 use crate::relay::chance::Dice;
 use crate::sys::aim::{Aim, Protocol};
-use crate::sys::netlink::{Connection, DESTROY, Session, Space};
+use crate::sys::netlink::{Connection, DESTROY, Network, Session, Space};
 use crate::target::{Target, TargetKind};
 use crate::traffic::Direction;
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
@@ -164,18 +165,24 @@ fn mistake(args: &Args, flows: &Flows) -> Option<String> {
     None
 }
 
+/// Refuses a kernel that cannot do it, and says what would serve.
+async fn require(network: &dyn Network) -> Result<(), InjectError> {
+    let features = features(network, "use relay-reset").await?;
+    let lack = features.into_iter().find(|feature| feature.name == DESTROY);
+    match lack.and_then(|feature| feature.lack) {
+        Some(why) => Err(InjectError::Lack(format!(
+            "this kernel cannot end connections of others ({why}): it needs CONFIG_INET_DIAG_DESTROY and tcp_diag \
+             (modprobe tcp_diag); use network-partition with `by: reset`, or relay-reset"
+        ))),
+        None => Ok(()),
+    }
+}
+
 async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     let Target::Flows(flows) = &request.target else {
         return Err(InjectError::Target(format!("{} is no flow", request.target)));
     };
-    let features = env.network.cuts().await.map_err(failed(&request.target.to_string()))?;
-    let lack = features.into_iter().find(|feature| feature.name == DESTROY && feature.lack.is_some());
-    if let Some(why) = lack.and_then(|feature| feature.lack) {
-        return Err(InjectError::Lack(format!(
-            "this kernel cannot end connections of others ({why}): it needs CONFIG_INET_DIAG_DESTROY and tcp_diag \
-             (modprobe tcp_diag); use network-partition with `by: reset`, or relay-reset"
-        )));
-    }
+    require(&*env.network).await?;
     let space = space(&*env.network, &flows.traffic.space)?;
     let failed = failed(&request.target.to_string());
     let session = env.network.enter(&space).await.map_err(&failed)?.ok_or_else(gone)?;

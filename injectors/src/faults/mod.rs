@@ -35,6 +35,7 @@ mod shape;
 pub use command::Command;
 pub use connection_reset::ConnectionReset;
 pub use cut::Cut;
+pub use cut::loss::Losing;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;

@@ -17,14 +17,15 @@ const fn share(name: &'static str, help: &'static str) -> Param {
     Param { name, kind: ParamKind::Share, presence: Presence::Optional, help }
 }
 
-static ABOUT: About = About {
+pub(super) static ABOUT: About = About {
     name: "network-loss",
     summary: "Loses a share of the chosen packets of an interface, at random or in bursts, in the kernel",
     description: "With `share`, each packet is lost by chance. With `model: gilbert-elliott`, losses come in bursts: \
                   `to-bad` and `to-good` are the chances per packet to go from the good to the bad state and back, \
                   `in-bad` (100% if left out) and `in-good` (0%) the loss in each. With `model: four-state`, `p13` \
                   begins a burst of losses, `p31` ends it, `p32` and `p23` go between losses and receptions in a burst, \
-                  `p14` loses one packet alone. A sender on this host may feel its own loss at once instead of by \
+                  `p14` loses one packet alone. With `by: nft`, nftables \
+                  draws for each packet; it works on kernels without netem, and an interface need not be found. A sender on this host may feel its own loss at once instead of by \
                   timeout. Everything else on the interface is untouched, and so are SSH and what `protect` names. \
                   The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
@@ -45,12 +46,18 @@ static ABOUT: About = About {
         share("p32", "four-state: a packet in a burst is received"),
         share("p23", "four-state: losses go on after it"),
         share("p14", "four-state: one packet alone is lost"),
+        Param {
+            name: "by",
+            kind: ParamKind::Choice(&["netem", "nft"]),
+            presence: Presence::Default("netem"),
+            help: "who loses them: netem, or nft: a plain share, on kernels without netem",
+        },
     ],
-    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred (or nf_tables and nft_numgen)"],
     effect: Effect::Degradation,
-    proof: "What netem dropped against what it was handed. Confirmed if the share that the model means lies in the 99.99% \
+    proof: "What netem or nftables dropped against what it was handed. Confirmed if the share that the model means lies in the 99.99% \
             interval of the share that was counted; unproven if no packet met it.",
-    undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
+    undo: "Our filter goes first, then our device (or our table, as a whole); the interface's own queueing was never changed.",
     example: "- network-loss: {to: 10.0.0.2, share: 2%}",
 };
 
@@ -128,7 +135,7 @@ impl Shaping for NetworkLoss {
     }
 
     fn instead(&self) -> &'static str {
-        "use relay-reset or relay-blackhole, which hurt connections"
+        "use `by: nft` for a plain share, or relay-reset or relay-blackhole, which hurt connections"
     }
 }
 

@@ -3,6 +3,7 @@
 //! The change is one table of ours in each namespace ([`rules`]), made and removed as a whole. Its rules look at a lease
 //! first, which fades by itself unless it is renewed.
 
+pub(crate) mod loss;
 pub(crate) mod proof;
 pub(crate) mod rules;
 pub(crate) mod sides;
@@ -22,7 +23,7 @@ use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{DESTROY, Network as Kernel, Probe, Reply, Session, Space};
+use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Probe, Reply, Session, Space};
 use crate::sys::nft::read::Table;
 use crate::sys::nft::{Edit, NAME_MAX};
 use crate::target::Target;
@@ -205,9 +206,9 @@ fn gone(name: &str) -> InjectError {
     InjectError::Target(format!("the network namespace {name} has gone"))
 }
 
-/// Refuses a kernel that lacks what the fault needs, and says what would serve.
-async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), InjectError> {
-    let features = network.cuts().await.map_err(|error| match error.raw_os_error() {
+/// What the kernel can do; refuses a user who may not find out.
+pub(super) async fn features(network: &dyn Kernel, instead: &str) -> Result<Vec<Feature>, InjectError> {
+    network.cuts().await.map_err(|error| match error.raw_os_error() {
         Some(1 | 13) => InjectError::Lack(format!(
             "network faults need root, or CAP_NET_ADMIN and CAP_SYS_ADMIN; as this user, {instead}"
         )),
@@ -215,7 +216,12 @@ async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), Inje
             what: "make a network namespace to try the kernel in".to_owned(),
             source: error,
         },
-    })?;
+    })
+}
+
+/// Refuses a kernel that lacks what the fault needs, and says what would serve.
+async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), InjectError> {
+    let features = features(network, instead).await?;
     let needed = |name: &str| match name {
         "nft_reject_inet" => matches!(by, By::Unreachable | By::Reset | By::Refuse),
         "nft_numgen" => matches!(by, By::Lose(_)),
@@ -238,7 +244,8 @@ async fn alone(network: &dyn Kernel, flows: &Flows, by: By) -> Result<Part, Inje
     let traffic = &flows.traffic;
     let space = space(network, &traffic.space)?;
     let aim = traffic.aim();
-    let mut probes = proof::probes(&aim);
+    // A share is counted; one packet of our own would say nothing.
+    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
     if let Some(name) = &traffic.interface {
         let failed = failed(&flows.to_string());
         let session =
