@@ -33,6 +33,7 @@ enum Aim {
     Packets,
     BothWays,
     Flows(&'static str),
+    Resolver,
     Nothing,
 }
 
@@ -50,6 +51,7 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
     Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::Flows("10.0.0.2")) },
+    state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
@@ -115,6 +117,10 @@ impl Row {
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
             Aim::BothWays => packets("both"),
+            Aim::Resolver => {
+                let given = [("to", "10.0.0.53".to_owned())].into();
+                Target::Flows(Flows::read(&given).unwrap())
+            }
             Aim::Flows(to) => {
                 let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
                 Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))

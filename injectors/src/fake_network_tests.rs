@@ -1,7 +1,7 @@
 //! The network of the fake world: one namespace with one interface, which behaves as the kernel does where it matters.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::Pending;
 use crate::fake_filter_tests::Filters;
 use crate::fake_tests::World;
+use crate::resolver::message::{NO_ERROR, Question, SERVER_FAILURE};
 use crate::sys::aim::Way;
 use crate::sys::netlink::{
     Connection, DESTROY, Feature, Filter, HOOKS, Link, Network, Place, Probe, Qdisc, ROOT, Reply, Session,
@@ -32,6 +33,8 @@ pub(crate) struct Links {
     connections: Vec<Connection>,
     /// What the kernel cannot do.
     pub(crate) lacks: Vec<&'static str>,
+    /// Queries that came to the resolver of a fault.
+    hit: u64,
     born: u32,
 }
 
@@ -57,6 +60,7 @@ impl Links {
             filters: Vec::new(),
             tables: Filters::default(),
             lacks: Vec::new(),
+            hit: 0,
             connections: (1..=4).map(connection).collect(),
             born: INTERFACE_INDEX,
         }
@@ -70,6 +74,11 @@ impl Links {
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
         let connections: Vec<u64> = self.connections.iter().map(|one| one.cookie).collect();
         json!({"connections": connections, "links": links, "qdiscs": qdiscs, "filters": filters, "tables": self.tables.look()})
+    }
+
+    /// What the resolver of a fault answers.
+    pub(crate) fn resolver(&self) -> Value {
+        json!({"ports": [5353], "seen": {"queries": self.hit, "hit": self.hit}})
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -169,6 +178,22 @@ impl Network for World {
     ) -> Pending<'a, io::Result<Vec<Reply>>> {
         let replies = self.net(|net| Ok(probes.iter().map(|_| net.tables.reach()).collect()));
         Box::pin(std::future::ready(replies))
+    }
+
+    fn ask<'a>(
+        &'a self,
+        _space: &'a Space,
+        _to: SocketAddr,
+        query: &'a [u8],
+        _patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
+        let answer = self.net(|net| {
+            let question = Question::read(query).unwrap();
+            let hit = net.tables.reach() == Reply::Nothing;
+            net.hit += u64::from(hit);
+            Ok(Some(question.empty(query, if hit { SERVER_FAILURE } else { NO_ERROR })))
+        });
+        Box::pin(std::future::ready(answer))
     }
 }
 

@@ -28,6 +28,7 @@ pub mod guardian;
 pub mod journal;
 pub mod registry;
 pub mod relay;
+pub mod resolver;
 pub mod restore;
 pub mod secrets;
 pub mod sys;
@@ -60,6 +61,8 @@ pub struct Env {
     pub control: Arc<dyn sys::control::Control>,
     /// Network namespaces of this host.
     pub network: Arc<dyn sys::netlink::Network>,
+    /// The program that carries what needs a process of its own: this one.
+    pub program: std::path::PathBuf,
 }
 
 impl Env {
@@ -70,6 +73,7 @@ impl Env {
             procs: Arc::new(sys::proc::Host),
             control: Arc::new(sys::control::Sockets),
             network: Arc::new(sys::netlink::host::Kernel),
+            program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::faults;
 pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Command,
     &faults::ConnectionReset,
+    &faults::DnsFault,
     &faults::HttpAbort,
     &faults::HttpDelay,
     &faults::HttpHeader,

@@ -19,6 +19,8 @@ mod faults;
 mod language;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
+/// DNS that lies, fails or is late.
+mod names;
 /// Network faults on real interfaces.
 mod network;
 /// nginx and HAProxy from Debian.

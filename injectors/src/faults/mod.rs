@@ -3,6 +3,7 @@
 mod command;
 mod connection_reset;
 mod cut;
+mod dns_fault;
 mod http_abort;
 mod http_delay;
 mod http_header;
@@ -36,6 +37,7 @@ pub use command::Command;
 pub use connection_reset::ConnectionReset;
 pub use cut::Cut;
 pub use cut::loss::Losing;
+pub use dns_fault::DnsFault;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;

@@ -88,16 +88,47 @@ struct Undo {
 
 /// What our tables are called, and what they say of themselves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Ours {
+pub(super) struct Ours {
     table: String,
     comment: String,
 }
 
+impl std::fmt::Display for Ours {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.comment)
+    }
+}
+
 impl Ours {
-    fn new(id: &str) -> Self {
+    pub(super) fn new(id: &str) -> Self {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         let table: String = "squall_".chars().chain(id.chars().map(plain)).take(NAME_MAX).collect();
         Self { table, comment: format!("squall {id}").chars().take(NAME_MAX).collect() }
+    }
+
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    pub(super) fn comment(&self) -> &str {
+        &self.comment
+    }
+
+    /// Takes the lease anew.
+    pub(super) async fn renew(
+        &self,
+        network: &dyn Kernel,
+        space: &Space,
+        name: &str,
+    ) -> Result<(), InjectError> {
+        // A namespace that has gone has nobody left to be hit.
+        let Some(session) = network.enter(space).await.map_err(failed(name))? else { return Ok(()) };
+        match session.commit(&rules::renewal(&self.table)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(InjectError::Deadline(format!(
+                "its lease in {name} has run out, or somebody has removed its table"
+            ))),
+            other => other.map_err(failed(name)),
+        }
     }
 
     /// Our table; an error if somebody else has one of that name.
@@ -142,7 +173,7 @@ impl<C: Cutting> Injector for Cut<C> {
             for Part { space, name, rules, .. } in &parts {
                 let session = env.network.enter(space).await.map_err(&failed)?;
                 let session = session.ok_or_else(|| gone(name))?;
-                session.commit(&rules.edits(&ours.table, &ours.comment)).await.map_err(&failed)?;
+                session.commit(&rules.edits(&ours)).await.map_err(&failed)?;
             }
             Ok(())
         })
@@ -153,7 +184,7 @@ impl<C: Cutting> Injector for Cut<C> {
             let Undo { spaces, ours } = recall(self.0.about().name, undo)?;
             let mut any = false;
             for (space, name) in spaces.iter().rev() {
-                any |= lower(&*env.network, space, &ours).await.map_err(failed(name))?;
+                any |= clear(&*env.network, space, &ours).await.map_err(failed(name))?;
             }
             Ok(if any { Undone::Reverted } else { Undone::NothingToDo })
         })
@@ -186,16 +217,7 @@ impl<C: Cutting> Injector for Cut<C> {
         Box::pin(async move {
             let Apply { parts, ours, .. } = recall(&change.fault, &change.apply)?;
             for Part { space, name, .. } in &parts {
-                // A namespace that has gone has nobody left to be cut off.
-                let Some(session) = env.network.enter(space).await.map_err(failed(name))? else { continue };
-                match session.commit(&rules::renewal(&ours.table)).await {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        return Err(InjectError::Deadline(format!(
-                            "its lease in {name} has run out, or somebody has removed its table"
-                        )));
-                    }
-                    other => other.map_err(failed(name))?,
-                }
+                ours.renew(&*env.network, space, name).await?;
             }
             Ok(())
         })
@@ -394,7 +416,7 @@ async fn prepare(
 }
 
 /// Removes our table, if it is there and ours. Tells whether it was.
-async fn lower(network: &dyn Kernel, space: &Space, ours: &Ours) -> io::Result<bool> {
+pub(super) async fn clear(network: &dyn Kernel, space: &Space, ours: &Ours) -> io::Result<bool> {
     // A namespace that has gone took all that was in it along.
     let Some(session) = network.enter(space).await? else { return Ok(false) };
     let Ok(Some(table)) = ours.find(session.tables().await?) else { return Ok(false) };
@@ -410,13 +432,22 @@ async fn picture(
     spaces: &[(Space, String)],
     ours: &Ours,
 ) -> Result<Value, InjectError> {
+    Ok(json!({"table": ours.table, "in": tables(network, spaces, ours).await?}))
+}
+
+/// In which of these our table is.
+pub(super) async fn tables(
+    network: &dyn Kernel,
+    spaces: &[(Space, String)],
+    ours: &Ours,
+) -> Result<Vec<String>, InjectError> {
     let mut left = Vec::new();
     for (space, name) in spaces {
         let Some(session) = network.enter(space).await.map_err(failed(name))? else { continue };
         let tables = session.tables().await.map_err(failed(name))?;
         left.extend(ours.find(tables).ok().flatten().map(|_| name.clone()));
     }
-    Ok(json!({"table": ours.table, "in": left}))
+    Ok(left)
 }
 
 /// Looks at one part: probes first, since they are counted as well.
@@ -441,7 +472,7 @@ async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen
 }
 
 /// What a person types to remove the tables.
-fn manual(spaces: &[(Space, String)], ours: &Ours) -> String {
+pub(super) fn manual(spaces: &[(Space, String)], ours: &Ours) -> String {
     let one = |(space, _): &(Space, String)| {
         let command = format!("nft delete table inet {}", ours.table);
         if space.path.starts_with("/proc/self") {

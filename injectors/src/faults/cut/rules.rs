@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use super::Ours;
 use crate::LEASE;
 use crate::sys::aim::{Aim, Exempt, Network, Protocol, Way};
 use crate::sys::nft::{Base, Edit, Expression, Hook, IPV4, IPV6, Meta, Point, Reject, Relation, Verdict};
@@ -22,8 +23,8 @@ const PRIORITY: i32 = -50;
 pub(super) const LEASE_SET: &str = "lease";
 /// Of so many packets, a share is hit.
 const DRAWS: u32 = 1 << 24;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(in crate::faults) const TCP: u8 = 6;
+pub(in crate::faults) const UDP: u8 = 17;
 const ICMP: u8 = 1;
 const ICMP_6: u8 = 58;
 
@@ -56,21 +57,14 @@ pub(crate) struct Rules {
     pub(crate) by: By,
 }
 
-type Rule = Vec<Expression>;
+pub(in crate::faults) type Rule = Vec<Expression>;
 type Chain = (String, Option<Hook>, Vec<Rule>);
 
 impl Rules {
     /// All that makes the table.
-    pub(super) fn edits(&self, table: &str, comment: &str) -> Vec<Edit> {
-        let mut edits = vec![
-            Edit::AddTable { table: table.to_owned(), comment: comment.to_owned() },
-            Edit::AddSet {
-                table: table.to_owned(),
-                set: LEASE_SET,
-                lasts_ms: u64::try_from(LEASE.as_millis()).expect("a lease is short"),
-            },
-            lease(table),
-        ];
+    pub(super) fn edits(&self, ours: &Ours) -> Vec<Edit> {
+        let mut edits = ready(ours);
+        let table = ours.table();
         let chains = self.chains();
         edits.extend(chains.iter().map(|(chain, hook, _)| Edit::AddChain {
             table: table.to_owned(),
@@ -99,13 +93,11 @@ impl Rules {
             if led.is_empty() {
                 continue;
             }
-            let unleased = Expression::Lookup { set: LEASE_SET, absent: true };
-            let mut rules =
-                vec![vec![Expression::Meta(Meta::Family), unleased, Expression::Decide(Verdict::Return)]];
+            let mut rules = vec![unleased()];
             rules.extend(
                 led.iter().map(|way| vec![Expression::Decide(Verdict::Jump(prefix(**way).to_owned()))]),
             );
-            chains.push((name.to_owned(), Some(Hook { point, priority: PRIORITY }), rules));
+            chains.push((name.to_owned(), Some(Hook { point, priority: PRIORITY, reroutes: false }), rules));
         }
         chains
     }
@@ -158,9 +150,7 @@ impl Rules {
         let mut leave = |condition| rules.push(with(condition, Expression::Decide(Verdict::Return)));
         if let Some(name) = &self.interface {
             let which = if way == Way::Out { Meta::LeavesBy } else { Meta::ArrivesBy };
-            let mut padded = name.as_bytes().to_vec();
-            padded.resize(16, 0);
-            leave(vec![Expression::Meta(which), compare(Relation::Unequal, &padded)]);
+            leave(named(which, name, Relation::Unequal));
         }
         for exempt in &self.aim.exempt {
             exemptions(exempt, peer).into_iter().for_each(&mut leave);
@@ -171,12 +161,12 @@ impl Rules {
             Some(Protocol::Udp) => leave(not_protocol(UDP)),
             Some(Protocol::Icmp) => {
                 for (version, number) in [(IPV4, ICMP), (IPV6, ICMP_6)] {
-                    leave([family(version), not_protocol(number)].concat());
+                    leave([family_of(version), not_protocol(number)].concat());
                 }
             }
         }
         // Neighbours and routers: types 133 to 137.
-        leave([family(IPV6), icmp(ICMP_6, 133, 137)].concat());
+        leave([family_of(IPV6), icmp(ICMP_6, 133, 137)].concat());
         if matches!(self.by, By::Reset | By::Refuse) {
             let flags = [
                 Expression::Payload { base: Base::Transport, offset: 13, length: 1 },
@@ -187,8 +177,8 @@ impl Rules {
         }
         if matches!(self.by, By::Unreachable | By::Refuse) {
             // Destination unreachable.
-            leave([family(IPV4), icmp(ICMP, 3, 3)].concat());
-            leave([family(IPV6), icmp(ICMP_6, 1, 1)].concat());
+            leave([family_of(IPV4), icmp(ICMP, 3, 3)].concat());
+            leave([family_of(IPV6), icmp(ICMP_6, 1, 1)].concat());
         }
         rules
     }
@@ -214,6 +204,26 @@ impl Rules {
             }
         }
     }
+}
+
+/// An empty table with the lease taken: what every table of ours begins with.
+pub(in crate::faults) fn ready(ours: &Ours) -> Vec<Edit> {
+    let table = ours.table();
+    vec![
+        Edit::AddTable { table: table.to_owned(), comment: ours.comment().to_owned() },
+        Edit::AddSet {
+            table: table.to_owned(),
+            set: LEASE_SET,
+            lasts_ms: u64::try_from(LEASE.as_millis()).expect("a lease is short"),
+        },
+        lease(table),
+    ]
+}
+
+/// Leaves if the lease has run out: the first rule wherever packets enter.
+pub(in crate::faults) fn unleased() -> Vec<Expression> {
+    let absent = Expression::Lookup { set: LEASE_SET, absent: true };
+    vec![Expression::Meta(Meta::Family), absent, Expression::Decide(Verdict::Return)]
 }
 
 /// Takes the lease.
@@ -242,9 +252,18 @@ fn chain(way: Way, name: &str) -> String {
 
 /// One side of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(in crate::faults) enum Side {
+    /// Where it comes from.
     Source,
+    /// Where it goes to.
     Target,
+}
+
+/// An interface has this name, or has not.
+pub(in crate::faults) fn named(which: Meta, name: &str, relation: Relation) -> Rule {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(16, 0);
+    vec![Expression::Meta(which), compare(relation, &padded)]
 }
 
 fn with(mut rule: Rule, last: Expression) -> Rule {
@@ -252,15 +271,15 @@ fn with(mut rule: Rule, last: Expression) -> Rule {
     rule
 }
 
-fn compare(relation: Relation, value: &[u8]) -> Expression {
+pub(in crate::faults) fn compare(relation: Relation, value: &[u8]) -> Expression {
     Expression::Compare(relation, value.to_vec())
 }
 
-fn family(version: u8) -> Rule {
+pub(in crate::faults) fn family_of(version: u8) -> Rule {
     vec![Expression::Meta(Meta::Family), compare(Relation::Equal, &[version])]
 }
 
-fn protocol(number: u8) -> Rule {
+pub(in crate::faults) fn protocol(number: u8) -> Rule {
     vec![Expression::Meta(Meta::Protocol), compare(Relation::Equal, &[number])]
 }
 
@@ -282,7 +301,7 @@ fn from_to(first: &[u8], last: &[u8]) -> Rule {
 }
 
 /// An address of one side lies in a network.
-fn within(network: &Network, side: Side) -> Rule {
+pub(in crate::faults) fn within(network: &Network, side: Side) -> Rule {
     let (version, address, first) = match network.address {
         IpAddr::V4(address) => (IPV4, address.octets().to_vec(), 12),
         IpAddr::V6(address) => (IPV6, address.octets().to_vec(), 8),
@@ -290,7 +309,7 @@ fn within(network: &Network, side: Side) -> Rule {
     let whole = address.len();
     let offset = if side == Side::Source { first } else { first + whole as u32 };
     let bits = usize::from(network.bits);
-    let mut rule = family(version);
+    let mut rule = family_of(version);
     if bits == 0 {
         return rule;
     }
@@ -306,7 +325,7 @@ fn within(network: &Network, side: Side) -> Rule {
 }
 
 /// A port of one side lies in a range. Only behind [`protocol`].
-fn ports(range: &RangeInclusive<u16>, side: Side) -> Rule {
+pub(in crate::faults) fn ports(range: &RangeInclusive<u16>, side: Side) -> Rule {
     let offset = if side == Side::Source { 0 } else { 2 };
     let port = Expression::Payload { base: Base::Transport, offset, length: 2 };
     with(vec![], port)

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -86,6 +86,20 @@ impl Network for Kernel {
                 all.push(space::inside(Some(file), move || reach::reach(probe, patience)));
             }
             futures_util::future::join_all(all).await.into_iter().collect()
+        })
+    }
+
+    fn ask<'a>(
+        &'a self,
+        space: &'a Space,
+        to: SocketAddr,
+        query: &'a [u8],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
+        let query = query.to_vec();
+        Box::pin(async move {
+            let Some(file) = space::open(space)? else { return Ok(None) };
+            space::inside(Some(file), move || reach::ask(to, &query, patience)).await
         })
     }
 }

@@ -14,7 +14,7 @@ mod space;
 pub mod wire;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,9 +26,10 @@ use crate::sys::nft::Edit;
 use crate::sys::nft::read::{Counted, Table};
 
 pub use label::Label;
-pub use probe::{DESTROY, Feature};
+pub use probe::{DESTROY, Feature, TABLES};
 pub use reach::{Probe, Reply};
 pub use sockets::Connection;
+pub(crate) use space::settle;
 
 /// One network namespace: where it was found, and which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -185,6 +186,15 @@ pub trait Network: std::fmt::Debug + Send + Sync {
         probes: &'a [Probe],
         patience: Duration,
     ) -> Pending<'a, io::Result<Vec<Reply>>>;
+
+    /// Sends one datagram from a namespace and waits for one back; none if none comes. The namespace is not locked.
+    fn ask<'a>(
+        &'a self,
+        space: &'a Space,
+        to: SocketAddr,
+        query: &'a [u8],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>>;
 }
 
 /// One namespace, locked.

@@ -18,6 +18,8 @@ pub struct Feature {
 }
 
 const DEVICE: &str = "sqprobe";
+/// Packet filters, as a module is called.
+pub const TABLES: &str = "nf_tables";
 /// Ending connections of others, as kernels are configured for it.
 pub const DESTROY: &str = "inet_diag_destroy";
 
@@ -53,7 +55,7 @@ pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
 /// Tries everything that cutting needs, in this thread's namespace. Blocks.
 pub(super) fn cuts() -> Vec<Feature> {
     let tries: [(&'static str, Vec<Expression>); 3] = [
-        ("nf_tables", vec![Expression::Count, Expression::Decide(Verdict::Drop)]),
+        (TABLES, vec![Expression::Count, Expression::Decide(Verdict::Drop)]),
         ("nft_reject_inet", vec![Expression::Reject(Reject::Host)]),
         ("nft_numgen", vec![Expression::Random(100)]),
     ];
@@ -67,7 +69,7 @@ pub(super) fn cuts() -> Vec<Feature> {
 /// A table with a set whose elements fade, and one chain with one rule.
 fn table(number: usize, rule: Vec<Expression>) -> Vec<Edit> {
     let (table, chain) = (format!("{DEVICE}{number}"), "output".to_owned());
-    let hook = Some(Hook { point: Point::Output, priority: 0 });
+    let hook = Some(Hook { point: Point::Output, priority: 0, reroutes: false });
     vec![
         Edit::AddTable { table: table.clone(), comment: String::new() },
         Edit::AddSet { table: table.clone(), set: "lease", lasts_ms: 1000 },

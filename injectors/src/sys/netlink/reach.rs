@@ -2,7 +2,7 @@
 //! in the namespace.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,17 @@ pub(super) fn reach(probe: Probe, patience: Duration) -> io::Result<Reply> {
     };
     let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(if answered { Reply::Answered(micros) } else { Reply::Nothing })
+}
+
+/// Sends one datagram from this thread's namespace and waits so long for one back.
+pub(super) fn ask(to: SocketAddr, query: &[u8], patience: Duration) -> io::Result<Option<Vec<u8>>> {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(patience))?;
+    let mut buffer = vec![0; 1 << 16];
+    // No way there, or nobody there: nothing comes.
+    let heard = socket.connect(to).and_then(|()| socket.send(query)).and_then(|_| socket.recv(&mut buffer));
+    Ok(heard.ok().map(|length| buffer[..length].to_vec()))
 }
 
 /// Whether this process may not, or has not got what it takes: that says nothing of the other side.

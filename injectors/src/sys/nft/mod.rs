@@ -102,6 +102,8 @@ pub struct Hook {
     pub point: Point,
     /// Smaller ones come first.
     pub priority: i32,
+    /// Whether packets whose address has been rewritten are routed anew.
+    pub reroutes: bool,
 }
 
 /// A point on the way of packets.
@@ -144,6 +146,19 @@ pub enum Expression {
     Random(u32),
     /// Brings a number into the order in which it can be compared.
     NetworkOrder,
+    /// Takes these bytes.
+    Bytes(Vec<u8>),
+    /// Writes what was taken into the packet.
+    Write {
+        /// Counted from here.
+        base: Base,
+        /// The first.
+        offset: u32,
+        /// How many.
+        length: u32,
+        /// The offset of the header's own checksum, which is kept right.
+        sum: Option<u32>,
+    },
     /// Counts the packet.
     Count,
     /// Decides what becomes of the packet.
@@ -252,9 +267,7 @@ impl Edit {
                 const KEY: u32 = 2;
                 text(&mut out, 1, table);
                 text(&mut out, 2, set);
-                for (kind, value) in [(3, FADES), (4, KEY), (5, 1), (10, SET)] {
-                    word(&mut out, kind, value);
-                }
+                words(&mut out, &[(3, FADES), (4, KEY), (5, 1), (10, SET)]);
                 attribute(&mut out, 11, &lasts_ms.to_be_bytes());
                 // For nft: the key's order of bytes.
                 attribute(&mut out, 13, &[0, 4, 0, 0, 0, 0]);
@@ -277,7 +290,7 @@ impl Edit {
                 text(&mut out, 1, table);
                 text(&mut out, 3, chain);
                 if let Some(hook) = hook {
-                    text(&mut out, 7, "filter");
+                    text(&mut out, 7, if hook.reroutes { "route" } else { "filter" });
                     // What no rule decides about passes.
                     word(&mut out, 5, 1);
                     nested(&mut out, 4, |at| {
@@ -298,55 +311,68 @@ impl Edit {
 
 impl Expression {
     fn put(&self, out: &mut Vec<u8>) {
-        let mut part = |name: &str, fill: &dyn Fn(&mut Vec<u8>)| {
-            text(out, 1, name);
-            nested(out, 2, |data| fill(data));
-        };
+        text(out, 1, self.name());
+        nested(out, 2, |data| self.fill(data));
+    }
+
+    /// As the kernel calls it.
+    fn name(&self) -> &'static str {
         match self {
-            Self::Meta(meta) => part("meta", &|data| {
-                word(data, 2, meta.number());
-                word(data, 1, REGISTER);
-            }),
-            Self::Payload { base, offset, length } => part("payload", &|data| {
-                let base = if *base == Base::Network { 1 } else { 2 };
-                for (kind, value) in [(1, REGISTER), (2, base), (3, *offset), (4, *length)] {
-                    word(data, kind, value);
+            Self::Meta(_) => "meta",
+            Self::Payload { .. } | Self::Write { .. } => "payload",
+            Self::Mask(_) => "bitwise",
+            Self::Compare(..) => "cmp",
+            Self::Lookup { .. } => "lookup",
+            Self::Random(_) => "numgen",
+            Self::NetworkOrder => "byteorder",
+            Self::Bytes(_) | Self::Decide(_) => "immediate",
+            Self::Count => "counter",
+            Self::Reject(_) => "reject",
+        }
+    }
+
+    fn fill(&self, data: &mut Vec<u8>) {
+        match self {
+            Self::Meta(meta) => words(data, &[(2, meta.number()), (1, REGISTER)]),
+            Self::Payload { base, offset, length } => {
+                words(data, &[(1, REGISTER), (2, base.number()), (3, *offset), (4, *length)]);
+            }
+            Self::Write { base, offset, length, sum } => {
+                words(data, &[(5, REGISTER), (2, base.number()), (3, *offset), (4, *length)]);
+                if let Some(sum) = sum {
+                    words(data, &[(6, 1), (7, *sum)]);
                 }
-            }),
-            Self::Mask(mask) => part("bitwise", &|data| {
-                for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, mask.len() as u32)] {
-                    word(data, kind, value);
+                if *base == Base::Network {
+                    // The checksum of TCP and UDP covers the addresses.
+                    word(data, 8, 1);
                 }
+            }
+            Self::Mask(mask) => {
+                words(data, &[(1, REGISTER), (2, REGISTER), (3, mask.len() as u32)]);
                 nested(data, 4, |out| attribute(out, 1, mask));
                 nested(data, 5, |out| attribute(out, 1, &vec![0; mask.len()]));
-            }),
-            Self::Compare(relation, value) => part("cmp", &|data| {
-                word(data, 1, REGISTER);
-                word(data, 2, relation.number());
+            }
+            Self::Compare(relation, value) => {
+                words(data, &[(1, REGISTER), (2, relation.number())]);
                 nested(data, 3, |out| attribute(out, 1, value));
-            }),
-            Self::Lookup { set, absent } => part("lookup", &|data| {
+            }
+            Self::Lookup { set, absent } => {
                 word(data, 2, REGISTER);
                 text(data, 1, set);
-                word(data, 4, SET);
-                word(data, 5, u32::from(*absent));
-            }),
-            Self::Random(below) => part("numgen", &|data| {
-                for (kind, value) in [(1, REGISTER), (2, *below), (3, 1), (4, 0)] {
-                    word(data, kind, value);
-                }
-            }),
-            Self::NetworkOrder => part("byteorder", &|data| {
-                for (kind, value) in [(1, REGISTER), (2, REGISTER), (3, 1), (4, 4), (5, 4)] {
-                    word(data, kind, value);
-                }
-            }),
-            Self::Count => part("counter", &|_| {}),
-            Self::Decide(verdict) => part("immediate", &|data| {
+                words(data, &[(4, SET), (5, u32::from(*absent))]);
+            }
+            Self::Random(below) => words(data, &[(1, REGISTER), (2, *below), (3, 1), (4, 0)]),
+            Self::NetworkOrder => words(data, &[(1, REGISTER), (2, REGISTER), (3, 1), (4, 4), (5, 4)]),
+            Self::Bytes(bytes) => {
+                word(data, 1, REGISTER);
+                nested(data, 2, |out| attribute(out, 1, bytes));
+            }
+            Self::Count => {}
+            Self::Decide(verdict) => {
                 word(data, 1, VERDICT);
                 nested(data, 2, |out| nested(out, 2, |out| verdict.put(out)));
-            }),
-            Self::Reject(reject) => part("reject", &|data| {
+            }
+            Self::Reject(reject) => {
                 let (kind, code) = match reject {
                     Reject::Reset => (1, 0),
                     Reject::Port => (2, 1),
@@ -354,7 +380,7 @@ impl Expression {
                 };
                 word(data, 1, kind);
                 attribute(data, 2, &[code]);
-            }),
+            }
         }
     }
 }
@@ -367,6 +393,12 @@ impl Meta {
             Self::Family => 15,
             Self::Protocol => 16,
         }
+    }
+}
+
+impl Base {
+    fn number(self) -> u32 {
+        if self == Self::Network { 1 } else { 2 }
     }
 }
 
@@ -454,6 +486,12 @@ fn text(out: &mut Vec<u8>, kind: u16, text: &str) {
 
 fn word(out: &mut Vec<u8>, kind: u16, value: u32) {
     attribute(out, kind, &value.to_be_bytes());
+}
+
+fn words(out: &mut Vec<u8>, all: &[(u16, u32)]) {
+    for (kind, value) in all {
+        word(out, *kind, *value);
+    }
 }
 
 fn nested(out: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {

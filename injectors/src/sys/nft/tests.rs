@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::Base::{Network, Transport};
 use super::Expression::{
-    Compare, Count, Decide, Lookup, Mask, Meta, NetworkOrder, Payload, Random, Reject as Refuse,
+    Bytes, Compare, Count, Decide, Lookup, Mask, Meta, NetworkOrder, Payload, Random, Reject as Refuse, Write,
 };
 use super::Meta::{Family, LeavesBy, Protocol};
 use super::Relation::{AtLeast, AtMost, Below, Equal, Unequal};
@@ -46,7 +46,7 @@ fn tables_sets_and_chains_are_what_nft_sends() {
     golden(&chain("out_cut", None), "010000000f000100737175616c6c5f585f3100000c0003006f75745f63757400");
     // chain output { type filter hook output priority -190; policy accept; }
     golden(
-        &chain("output", Some(Hook { point: Point::Output, priority: -190 })),
+        &chain("output", Some(Hook { point: Point::Output, priority: -190, reroutes: false })),
         "010000000f000100737175616c6c5f585f3100000b0003006f757470757400000b00070066696c746572000008000500\
              0000000114000480080001000000000308000200ffffff42",
     );
@@ -230,6 +230,52 @@ fn rules_that_decide_are_what_nft_sends() {
         &rule("output", vec![Decide(Jump("out".to_owned()))]),
         "010000000f000100737175616c6c5f585f3100000b0002006f757470757400003c000480380001800e000100696d6d65\
              6469617465000000240002800800010000000000180002801400028008000100fffffffd080002006f757400",
+    );
+}
+
+/// The list of expressions of a rule, without the rule.
+fn expressions(list: &[Expression]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for one in list {
+        nested(&mut out, 1, |out| one.put(out));
+    }
+    out
+}
+
+#[test]
+fn rules_that_rewrite_are_what_nft_sends() {
+    let port = |sum| {
+        [
+            Bytes(5353_u16.to_be_bytes().to_vec()),
+            Write { base: Transport, offset: 2, length: 2, sum: Some(sum) },
+        ]
+    };
+    let four = [Bytes(vec![127, 0, 0, 1]), Write { base: Network, offset: 16, length: 4, sum: Some(10) }];
+    let six = [
+        Bytes(bytes("00000000000000000000000000000001")),
+        Write { base: Network, offset: 24, length: 16, sum: None },
+    ];
+    // ip daddr set 127.0.0.1 udp dport set 5353
+    let nft = "2c0001800e000100696d6d6564696174650000001800028008000100000000010c000280080001007f0000014c000180\
+         0c0001007061796c6f6164003c0002800800050000000001080002000000000108000300000000100800040000000004\
+         0800060000000001080007000000000a08000800000000012c0001800e000100696d6d65646961746500000018000280\
+         08000100000000010c0002800600010014e90000440001800c0001007061796c6f616400340002800800050000000001\
+         08000200000000020800030000000002080004000000000208000600000000010800070000000006";
+    assert_eq!(expressions(&[&four[..], &port(6)].concat()), bytes(nft));
+    // ip6 daddr set ::1 tcp dport set 5353
+    let nft = "380001800e000100696d6d65646961746500000024000280080001000000000118000280140001000000000000000000\
+         00000000000000013c0001800c0001007061796c6f6164002c0002800800050000000001080002000000000108000300\
+         00000018080004000000001008000800000000012c0001800e000100696d6d6564696174650000001800028008000100\
+         000000010c0002800600010014e90000440001800c0001007061796c6f61640034000280080005000000000108000200\
+         000000020800030000000002080004000000000208000600000000010800070000000010";
+    assert_eq!(expressions(&[&six[..], &port(16)].concat()), bytes(nft));
+    // chain output { type route hook output priority -150; policy accept; }, in a table dnstry
+    let hook = Hook { point: Point::Output, priority: -150, reroutes: true };
+    let chain = Edit::AddChain { table: "dnstry".to_owned(), chain: "output".to_owned(), hook: Some(hook) };
+    golden(
+        &chain,
+        "010000000b000100646e7374727900000b0003006f757470757400000a000700726f7574650000000800050000000001\
+         14000480080001000000000308000200ffffff6a",
     );
 }
 
