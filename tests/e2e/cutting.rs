@@ -444,12 +444,18 @@ fn a_share_of_packets_is_lost_on_a_kernel_without_netem_and_counted() {
     let args = ["inject", "network-loss", "--netns", &net.name, "--to", "10.77.0.2", "--by", "nft"];
     let mut going = home.start(&[&args[..], &["--share", "20%", "--for", "60s"]].concat());
     going.says("network-loss on", SLACK);
-    let refused = net.act(|| {
+    let answered = net.act(|| {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-        // Linux tells the sender of its own filter, so each loss is seen at once.
-        (0..4000).filter(|_| socket.send_to(b"?", "10.77.0.2:7001").is_err()).count()
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut answered = 0;
+        // Few at a time, so that no queue is full.
+        for _ in 0..40 {
+            (0..50).for_each(|_| assert_eq!(socket.send_to(b"?", "10.77.0.2:7000").unwrap(), 1));
+            answered += (0..50).take_while(|_| socket.recv(&mut [0; 4]).is_ok()).count();
+        }
+        answered
     });
-    assert!((650..950).contains(&refused), "{refused} of 4000 were lost");
+    assert!((1500..1700).contains(&answered), "{answered} of 2000 were answered");
     crate::support::wait::pass(ALONE + ALONE / 5);
     going.signal(rustix::process::Signal::INT);
     let done = going.end().code(0);
@@ -517,4 +523,29 @@ fn somebody_who_is_not_root_is_refused_and_told_what_would_serve() {
         assert!(done.err.contains("root") && done.err.contains(serves), "{fault}: {}", done.err);
     }
     assert_eq!(ruleset(&net), before);
+}
+
+#[test]
+fn no_sender_on_this_host_is_told_of_a_cut_that_is_silent() {
+    let Some(net) = net("silence") else { return };
+    let (_server, home) = (net.serve(PORT), Home::new());
+    for (by, told) in [("drop", "WouldBlock"), ("reset", "WouldBlock"), ("reject", "PermissionDenied")] {
+        let args = ["--to", "10.77.0.2,fd77::2,127.0.0.1", "--by", by, "--for", "60s"];
+        let mut going = home.start(&partition(&net, &args));
+        going.says("network-partition on", SLACK);
+        let seen = net.act(|| {
+            [("0.0.0.0:0", "10.77.0.2:7000"), ("[::]:0", "[fd77::2]:7000"), ("0.0.0.0:0", "127.0.0.1:7000")]
+                .map(|(from, to)| {
+                    let socket = std::net::UdpSocket::bind(from).unwrap();
+                    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                    socket.connect(to).unwrap();
+                    // More than one packet's worth, so that it is sent in parts.
+                    let sent = socket.send(&[7; 4000]).and_then(|_| socket.recv(&mut [0; 4]));
+                    format!("{:?}", sent.unwrap_err().kind())
+                })
+        });
+        assert_eq!(seen, [told; 3], "{by}");
+        going.signal(rustix::process::Signal::INT);
+        going.end().code(0);
+    }
 }

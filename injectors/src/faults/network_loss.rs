@@ -25,8 +25,8 @@ pub(super) static ABOUT: About = About {
                   `in-bad` (100% if left out) and `in-good` (0%) the loss in each. With `model: four-state`, `p13` \
                   begins a burst of losses, `p31` ends it, `p32` and `p23` go between losses and receptions in a burst, \
                   `p14` loses one packet alone. With `by: nft`, nftables \
-                  draws for each packet; it works on kernels without netem, and an interface need not be found. A sender on this host may feel its own loss at once instead of by \
-                  timeout. Everything else on the interface is untouched, and so are SSH and what `protect` names. \
+                  draws for each packet; it works on kernels without netem, no interface need be found, and no sender \
+                  is told. By netem, a sender on this host may feel its own loss at once instead of by timeout. Everything else on the interface is untouched, and so are SSH and what `protect` names. \
                   The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
     params: &[

@@ -25,9 +25,9 @@ static ABOUT: About = About {
                   halves that both reach one); `majority-ring` (each reaches a majority, no two the same); which \
                   is which is chosen by the seed. Or write the sides: `groups: \"a, b | c, d\"`. Packets that pass \
                   through the namespace are cut as well, behind its translation of addresses. Where \
-                  nothing is told, TCP waits for its timeouts, as in a real partition; a datagram of this very host \
-                  fails with EPERM at once, as Linux tells the sender. A rejected TCP connection may take a second \
-                  to hear of it. SSH, what `protect` names, the discovery of IPv6 neighbours, and all other flows \
+                  nothing is told, nobody hears of it, neither connections nor datagrams, even of this very host: they \
+                  wait for their timeouts, as in a real partition. A rejected TCP connection may take a second to hear of \
+                  it. SSH, what `protect` names, the discovery of IPv6 neighbours, and all other flows \
                   are untouched, and so are the tables of others.",
     target: TargetKind::Flows,
     params: &[

@@ -3,11 +3,15 @@
 //! For each way, a packet goes through a chain for each thing that the aim asks of it, from one to the next by `goto`;
 //! whoever does not fit leaves the table. The last chain counts it and ends it.
 //!
+//! A packet that this host itself has made must not be dropped: Linux would tell its sender, who would fail at once
+//! instead of waiting for an answer. It is sent to the loopback instead, as a protocol that nobody speaks and with a
+//! checksum that is wrong, and ends there. Its sender knows nothing of it.
+//!
 //! Invariants: what is exempt leaves before anything is asked; without the lease, every packet leaves at once; what tells
 //! a sender that it was rejected is itself never hit, nor is the discovery of neighbours and routers, whose loss would
 //! outlive the fault.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +25,8 @@ use crate::sys::nft::{Base, Edit, Expression, Hook, IPV4, IPV6, Meta, Point, Rej
 const PRIORITY: i32 = -50;
 /// The set whose elements fade.
 pub(super) const LEASE_SET: &str = "lease";
+/// The chain that ends packets without a word.
+const SINK: &str = "sink";
 /// Of so many packets, a share is hit.
 const DRAWS: u32 = 1 << 24;
 pub(in crate::faults) const TCP: u8 = 6;
@@ -97,7 +103,8 @@ impl Rules {
             rules.extend(
                 led.iter().map(|way| vec![Expression::Decide(Verdict::Jump(prefix(**way).to_owned()))]),
             );
-            chains.push((name.to_owned(), Some(Hook { point, priority: PRIORITY, reroutes: false }), rules));
+            let hook = Hook { point, priority: PRIORITY, reroutes: point == Point::Output };
+            chains.push((name.to_owned(), Some(hook), rules));
         }
         chains
     }
@@ -140,7 +147,10 @@ impl Rules {
             };
             chains.push((names[at].clone(), None, rules));
         }
-        chains.push((cut(way), None, self.ending()));
+        chains.push((cut(way), None, self.ending(way)));
+        if way == Way::Out {
+            chains.push((chain(way, SINK), None, sink()));
+        }
         chains
     }
 
@@ -184,9 +194,13 @@ impl Rules {
     }
 
     /// What becomes of packets that are hit.
-    fn ending(&self) -> Vec<Rule> {
+    fn ending(&self, way: Way) -> Vec<Rule> {
         let count = || vec![Expression::Count];
-        let drop = || vec![Expression::Count, Expression::Decide(Verdict::Drop)];
+        let silence = match way {
+            Way::Out => Verdict::Goto(chain(way, SINK)),
+            Way::In => Verdict::Drop,
+        };
+        let drop = || with(count(), Expression::Decide(silence.clone()));
         let reset = || [protocol(TCP), count(), vec![Expression::Reject(Reject::Reset)]].concat();
         match self.by {
             By::Drop => vec![drop()],
@@ -224,6 +238,23 @@ pub(in crate::faults) fn ready(ours: &Ours) -> Vec<Edit> {
 pub(in crate::faults) fn unleased() -> Vec<Expression> {
     let absent = Expression::Lookup { set: LEASE_SET, absent: true };
     vec![Expression::Meta(Meta::Family), absent, Expression::Decide(Verdict::Return)]
+}
+
+/// Ends packets without a word, whoever has made them.
+fn sink() -> Vec<Rule> {
+    let others = [Expression::Meta(Meta::Origin), compare(Relation::Unequal, &[0; 4])];
+    let write = |offset, bytes: &[u8]| {
+        let length = bytes.len() as u32;
+        let write = Expression::Write { base: Base::Network, offset, length, sum: None, above: false };
+        vec![Expression::Bytes(bytes.to_vec()), write]
+    };
+    vec![
+        with(others.to_vec(), Expression::Decide(Verdict::Drop)),
+        // Time to live and protocol, then the target; 254 is for experiments, and its checksum is left wrong.
+        [family_of(IPV4), write(8, &[64, 254]), write(16, &Ipv4Addr::LOCALHOST.octets())].concat(),
+        // Next header and hop limit, then the target; 59 means that nothing follows.
+        [family_of(IPV6), write(6, &[59, 64]), write(24, &Ipv6Addr::LOCALHOST.octets())].concat(),
+    ]
 }
 
 /// Takes the lease.

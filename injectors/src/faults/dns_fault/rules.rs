@@ -73,8 +73,8 @@ fn rewritten(address: IpAddr, port: u16, side: Side, sum: u32) -> Vec<Expression
     let at = if side == Side::Source { 0 } else { 2 };
     vec![
         Expression::Bytes(bytes),
-        Expression::Write { base: Base::Network, offset, length, sum: own },
+        Expression::Write { base: Base::Network, offset, length, sum: own, above: true },
         Expression::Bytes(port.to_be_bytes().to_vec()),
-        Expression::Write { base: Base::Transport, offset: at, length: 2, sum: Some(sum) },
+        Expression::Write { base: Base::Transport, offset: at, length: 2, sum: Some(sum), above: false },
     ]
 }

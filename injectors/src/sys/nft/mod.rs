@@ -156,8 +156,10 @@ pub enum Expression {
         offset: u32,
         /// How many.
         length: u32,
-        /// The offset of the header's own checksum, which is kept right.
+        /// The offset of the header's own checksum, if it is to be kept right.
         sum: Option<u32>,
+        /// Whether the checksum of the protocol above covers it, and is to be kept right.
+        above: bool,
     },
     /// Counts the packet.
     Count,
@@ -174,6 +176,8 @@ pub enum Meta {
     ArrivesBy,
     /// The interface by which it leaves: 16 bytes.
     LeavesBy,
+    /// The number of the interface by which it came, 0 if this host has made it: four bytes in the host's order.
+    Origin,
     /// IPv4 or IPv6: one byte.
     Family,
     /// The protocol above IP, behind all of its headers: one byte.
@@ -337,13 +341,12 @@ impl Expression {
             Self::Payload { base, offset, length } => {
                 words(data, &[(1, REGISTER), (2, base.number()), (3, *offset), (4, *length)]);
             }
-            Self::Write { base, offset, length, sum } => {
+            Self::Write { base, offset, length, sum, above } => {
                 words(data, &[(5, REGISTER), (2, base.number()), (3, *offset), (4, *length)]);
                 if let Some(sum) = sum {
                     words(data, &[(6, 1), (7, *sum)]);
                 }
-                if *base == Base::Network {
-                    // The checksum of TCP and UDP covers the addresses.
+                if *above {
                     word(data, 8, 1);
                 }
             }
@@ -388,6 +391,7 @@ impl Expression {
 impl Meta {
     fn number(self) -> u32 {
         match self {
+            Self::Origin => 4,
             Self::ArrivesBy => 6,
             Self::LeavesBy => 7,
             Self::Family => 15,

@@ -6,7 +6,7 @@ use super::Base::{Network, Transport};
 use super::Expression::{
     Bytes, Compare, Count, Decide, Lookup, Mask, Meta, NetworkOrder, Payload, Random, Reject as Refuse, Write,
 };
-use super::Meta::{Family, LeavesBy, Protocol};
+use super::Meta::{Family, LeavesBy, Origin, Protocol};
 use super::Relation::{AtLeast, AtMost, Below, Equal, Unequal};
 use super::Verdict::{Drop, Goto, Jump, Return};
 use super::*;
@@ -204,6 +204,16 @@ fn rules_that_pick_ranges_shares_and_leases_are_what_nft_sends() {
 
 #[test]
 fn rules_that_decide_are_what_nft_sends() {
+    // meta iif != 0 drop, in a table sinktry and a chain out_sink
+    let others = vec![Meta(Origin), Compare(Unequal, vec![0; 4]), Decide(Drop)];
+    let others = Edit::AddRule { table: "sinktry".to_owned(), chain: "out_sink".to_owned(), rule: others };
+    golden(
+        &others,
+        "010000000c00010073696e6b747279000d0002006f75745f73696e6b000000008400048024000180090001006d657461\
+         0000000014000280080002000000000408000100000000012c00018008000100636d7000200002800800010000000001\
+         08000200000000010c0003800800010000000000300001800e000100696d6d6564696174650000001c00028008000100\
+         00000000100002800c0002800800010000000000",
+    );
     // meta l4proto tcp counter reject with tcp reset
     golden(
         &rule("out_cut", vec![Meta(Protocol), Compare(Equal, vec![6]), Count, Refuse(Reject::Reset)]),
@@ -247,13 +257,16 @@ fn rules_that_rewrite_are_what_nft_sends() {
     let port = |sum| {
         [
             Bytes(5353_u16.to_be_bytes().to_vec()),
-            Write { base: Transport, offset: 2, length: 2, sum: Some(sum) },
+            Write { base: Transport, offset: 2, length: 2, sum: Some(sum), above: false },
         ]
     };
-    let four = [Bytes(vec![127, 0, 0, 1]), Write { base: Network, offset: 16, length: 4, sum: Some(10) }];
+    let four = [
+        Bytes(vec![127, 0, 0, 1]),
+        Write { base: Network, offset: 16, length: 4, sum: Some(10), above: true },
+    ];
     let six = [
         Bytes(bytes("00000000000000000000000000000001")),
-        Write { base: Network, offset: 24, length: 16, sum: None },
+        Write { base: Network, offset: 24, length: 16, sum: None, above: true },
     ];
     // ip daddr set 127.0.0.1 udp dport set 5353
     let nft = "2c0001800e000100696d6d6564696174650000001800028008000100000000010c000280080001007f0000014c000180\
@@ -269,6 +282,16 @@ fn rules_that_rewrite_are_what_nft_sends() {
          000000010c0002800600010014e90000440001800c0001007061796c6f61640034000280080005000000000108000200\
          000000020800030000000002080004000000000208000600000000010800070000000010";
     assert_eq!(expressions(&[&six[..], &port(16)].concat()), bytes(nft));
+    // @nh,64,16 set 0x40fe @nh,128,32 set 0x7f000001
+    let plain = |offset, bytes: &[u8]| {
+        let length = bytes.len() as u32;
+        [Bytes(bytes.to_vec()), Write { base: Network, offset, length, sum: None, above: false }]
+    };
+    let nft = "2c0001800e000100696d6d6564696174650000001800028008000100000000010c0002800600010040fe000034000180\
+         0c0001007061796c6f616400240002800800050000000001080002000000000108000300000000080800040000000002\
+         2c0001800e000100696d6d6564696174650000001800028008000100000000010c000280080001007f00000134000180\
+         0c0001007061796c6f616400240002800800050000000001080002000000000108000300000000100800040000000004";
+    assert_eq!(expressions(&[plain(8, &[64, 254]), plain(16, &[127, 0, 0, 1])].concat()), bytes(nft));
     // chain output { type route hook output priority -150; policy accept; }, in a table dnstry
     let hook = Hook { point: Point::Output, priority: -150, reroutes: true };
     let chain = Edit::AddChain { table: "dnstry".to_owned(), chain: "output".to_owned(), hook: Some(hook) };
