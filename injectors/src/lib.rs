@@ -17,14 +17,18 @@ pub mod change;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
+mod fake_filter_tests;
+#[cfg(test)]
 mod fake_network_tests;
 #[cfg(test)]
 mod fake_tests;
 pub mod faults;
+pub mod flows;
 pub mod guardian;
 pub mod journal;
 pub mod registry;
 pub mod relay;
+pub mod resolver;
 pub mod restore;
 pub mod secrets;
 pub mod sys;
@@ -57,6 +61,8 @@ pub struct Env {
     pub control: Arc<dyn sys::control::Control>,
     /// Network namespaces of this host.
     pub network: Arc<dyn sys::netlink::Network>,
+    /// The program that carries what needs a process of its own: this one.
+    pub program: std::path::PathBuf,
 }
 
 impl Env {
@@ -67,6 +73,7 @@ impl Env {
             procs: Arc::new(sys::proc::Host),
             control: Arc::new(sys::control::Sockets),
             network: Arc::new(sys::netlink::host::Kernel),
+            program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
         }
     }
 }
@@ -102,7 +109,9 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process | TargetKind::Traffic | TargetKind::Nothing => self.about().undo.to_owned(),
+            TargetKind::Process | TargetKind::Traffic | TargetKind::Flows | TargetKind::Nothing => {
+                self.about().undo.to_owned()
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use crate::faults;
 /// Every fault, sorted by name.
 pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Command,
+    &faults::ConnectionReset,
+    &faults::DnsFault,
     &faults::HttpAbort,
     &faults::HttpDelay,
     &faults::HttpHeader,
@@ -13,9 +15,11 @@ pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Shaped(faults::NetworkCorrupt),
     &faults::Shaped(faults::NetworkDelay),
     &faults::Shaped(faults::NetworkDuplicate),
-    &faults::Shaped(faults::NetworkLoss),
+    &faults::Losing,
+    &faults::Cut(faults::NetworkPartition),
     &faults::Shaped(faults::NetworkRate),
     &faults::PopDrain,
+    &faults::Cut(faults::PortBlock),
     &faults::ProcessKill,
     &faults::ProcessPause,
     &faults::RelayBandwidth,

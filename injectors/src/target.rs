@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
+use crate::flows::{self, Flows};
 use crate::traffic::{self, Traffic};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
@@ -19,6 +20,8 @@ pub enum TargetKind {
     Pop,
     /// Packets of an interface.
     Traffic,
+    /// Packets of a network namespace, by whatever interface.
+    Flows,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -108,6 +111,7 @@ impl TargetKind {
             Self::Relay => RELAY,
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
+            Self::Flows => flows::SELECTORS,
             Self::Nothing => &[],
         }
     }
@@ -143,6 +147,8 @@ pub enum Target {
     Pop(String),
     /// Packets of an interface.
     Traffic(Traffic),
+    /// Packets of a network namespace.
+    Flows(Flows),
     /// See [`TargetKind::Nothing`].
     Nothing,
     /// The same, called by the program that breaks it.
@@ -150,7 +156,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Gives what squall does not know the name of the program that breaks it, without its folders.
+    /// Gives what squall does not know the name of the program that breaks it, without its folders, and flows the
+    /// namespaces that the fault's parameters name.
     #[must_use]
     pub fn called(self, args: &Args) -> Self {
         match (self, args.argv("do").and_then(<[String]>::first)) {
@@ -158,6 +165,7 @@ impl Target {
                 let base = program.rsplit('/').find(|part| !part.is_empty());
                 Self::Program(base.unwrap_or(program).to_owned())
             }
+            (Self::Flows(flows), _) => Self::Flows(flows.called(args)),
             (target, _) => target,
         }
     }
@@ -188,6 +196,7 @@ impl fmt::Display for Target {
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),
+            Self::Flows(flows) => flows.fmt(f),
             Self::Nothing => f.write_str("-"),
             Self::Program(name) => f.write_str(name),
         }

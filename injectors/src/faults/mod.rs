@@ -1,6 +1,9 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod connection_reset;
+mod cut;
+mod dns_fault;
 mod http_abort;
 mod http_delay;
 mod http_header;
@@ -9,8 +12,10 @@ mod network_corrupt;
 mod network_delay;
 mod network_duplicate;
 mod network_loss;
+mod network_partition;
 mod network_rate;
 mod pop_drain;
+mod port_block;
 mod process_kill;
 mod process_pause;
 #[cfg(test)]
@@ -30,6 +35,10 @@ mod relayed;
 mod shape;
 
 pub use command::Command;
+pub use connection_reset::ConnectionReset;
+pub use cut::Cut;
+pub use cut::loss::Losing;
+pub use dns_fault::DnsFault;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;
@@ -38,8 +47,10 @@ pub use network_corrupt::NetworkCorrupt;
 pub use network_delay::NetworkDelay;
 pub use network_duplicate::NetworkDuplicate;
 pub use network_loss::NetworkLoss;
+pub use network_partition::NetworkPartition;
 pub use network_rate::NetworkRate;
 pub use pop_drain::PopDrain;
+pub use port_block::PortBlock;
 pub use process_kill::ProcessKill;
 pub use process_pause::ProcessPause;
 pub use relay_bandwidth::RelayBandwidth;

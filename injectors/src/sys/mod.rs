@@ -5,6 +5,7 @@ pub mod control;
 pub mod host;
 pub mod netem;
 pub mod netlink;
+pub mod nft;
 pub mod proc;
 pub(crate) mod socket;
 pub mod timer;

@@ -20,6 +20,7 @@ use serde_json::Value;
 use self::evidence::Evidence;
 use self::fallback::Serves;
 use self::part::Part;
+pub(super) use self::site::space;
 use self::site::{Known, Owner, Site};
 use self::tree::Raised;
 use super::{recall, record};
@@ -262,7 +263,7 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
     let written = traffic.found(&env.inventory).map_err(InjectError::Target)?;
-    let spaces = site::spaces(&*env.network, &traffic.space)?;
+    let spaces = [space(&*env.network, &traffic.space)?];
     let all: Vec<&Space> = spaces.iter().collect();
     let addresses = site::addresses(&*env.network, &all, &written.names).await;
     let addresses =
@@ -309,7 +310,7 @@ fn gone() -> InjectError {
 }
 
 /// The error of a request about this.
-fn failed(what: &str) -> impl Fn(std::io::Error) -> InjectError + use<> {
+pub(super) fn failed(what: &str) -> impl Fn(std::io::Error) -> InjectError + use<> {
     let what = format!("the network of {what}");
     move |source| match source.raw_os_error() {
         Some(1) => {
