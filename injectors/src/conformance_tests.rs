@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::about::{ParamKind, Presence, Value as Arg};
 use crate::fake_network_tests::INTERFACE;
+use crate::fake_pressure_tests::GROUP;
 use crate::fake_tests::{Failure, INSTANCE, PORT, World};
+use crate::group::Group;
 use crate::restore::restore;
 use crate::traffic::Traffic;
 use crate::{
@@ -31,6 +33,8 @@ enum Aim {
     Pop,
     Packets,
     BothWays,
+    Group,
+    Host,
     Nothing,
 }
 
@@ -47,10 +51,14 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 /// Every fault of the registry, at least once.
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
+    row("cpu-stress", &[("cores", "2"), ("load", "50%")], Aim::Host),
+    row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::Group),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
     row("http-truncate", &[("bytes", "1B"), ("share", "50%")], Aim::Instance),
+    row("memory-stress", &[("size", "64MiB"), ("ramp", "1s")], Aim::Group),
+    row("memory-stress", &[("fill", "80%")], Aim::Host),
     row("network-delay", &[("delay", "20ms"), ("jitter", "5ms")], Aim::Packets),
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
@@ -58,6 +66,7 @@ const ROWS: &[Row] = &[
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
+    state("process-freeze", &[], Aim::Group),
     state("process-kill", &[], Aim::Instance),
     state("process-kill", RESTART, Aim::Port),
     Row { undone: Undone::Permanent, ..state("process-kill", &[("permanent", "true")], Aim::Port) },
@@ -103,6 +112,8 @@ impl Row {
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
             Aim::BothWays => packets("both"),
+            Aim::Group => Target::Group(Group::Path(GROUP.to_owned())),
+            Aim::Host => Target::Group(Group::Host),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }

@@ -6,15 +6,18 @@ use crate::faults;
 /// Every fault, sorted by name.
 pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Command,
+    &faults::Stressed(faults::CpuStress),
     &faults::HttpAbort,
     &faults::HttpDelay,
     &faults::HttpHeader,
     &faults::HttpTruncate,
+    &faults::Stressed(faults::MemoryStress),
     &faults::Shaped(faults::NetworkDelay),
     &faults::Shaped(faults::NetworkDuplicate),
     &faults::Shaped(faults::NetworkLoss),
     &faults::Shaped(faults::NetworkRate),
     &faults::PopDrain,
+    &faults::Limited(faults::ProcessFreeze),
     &faults::ProcessKill,
     &faults::ProcessPause,
     &faults::RelayBandwidth,

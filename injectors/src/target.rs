@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
+use crate::group::{self, Group};
 use crate::traffic::{self, Traffic};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
@@ -19,6 +20,10 @@ pub enum TargetKind {
     Pop,
     /// Packets of an interface.
     Traffic,
+    /// A control group, or this host.
+    Group,
+    /// A file system, by a folder on it.
+    Volume,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -103,11 +108,19 @@ impl TargetKind {
             presence: Presence::Required,
             help: "the point of presence that is drained",
         }];
+        const VOLUME: &[Param] = &[Param {
+            name: "path",
+            kind: ParamKind::Text,
+            presence: Presence::Required,
+            help: "a folder on the file system that is meant, in which files may be made",
+        }];
         match self {
             Self::Process => PROCESS,
             Self::Relay => RELAY,
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
+            Self::Group => group::SELECTORS,
+            Self::Volume => VOLUME,
             Self::Nothing => &[],
         }
     }
@@ -143,6 +156,10 @@ pub enum Target {
     Pop(String),
     /// Packets of an interface.
     Traffic(Traffic),
+    /// A control group, or this host.
+    Group(Group),
+    /// The file system of this folder.
+    Volume(PathBuf),
     /// See [`TargetKind::Nothing`].
     Nothing,
     /// The same, called by the program that breaks it.
@@ -188,6 +205,8 @@ impl fmt::Display for Target {
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),
+            Self::Group(group) => group.fmt(f),
+            Self::Volume(path) => write!(f, "file system of {}", path.display()),
             Self::Nothing => f.write_str("-"),
             Self::Program(name) => f.write_str(name),
         }

@@ -1,15 +1,19 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod cpu_stress;
 mod http_abort;
 mod http_delay;
 mod http_header;
 mod http_truncate;
+mod limited;
+mod memory_stress;
 mod network_delay;
 mod network_duplicate;
 mod network_loss;
 mod network_rate;
 mod pop_drain;
+mod process_freeze;
 mod process_kill;
 mod process_pause;
 #[cfg(test)]
@@ -27,17 +31,22 @@ mod relay_slice;
 mod relay_slow_close;
 mod relayed;
 mod shape;
+mod stressed;
 
 pub use command::Command;
+pub use cpu_stress::CpuStress;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;
 pub use http_truncate::HttpTruncate;
+pub use limited::Limited;
+pub use memory_stress::MemoryStress;
 pub use network_delay::NetworkDelay;
 pub use network_duplicate::NetworkDuplicate;
 pub use network_loss::NetworkLoss;
 pub use network_rate::NetworkRate;
 pub use pop_drain::PopDrain;
+pub use process_freeze::ProcessFreeze;
 pub use process_kill::ProcessKill;
 pub use process_pause::ProcessPause;
 pub use relay_bandwidth::RelayBandwidth;
@@ -49,6 +58,7 @@ pub use relay_reset::RelayReset;
 pub use relay_slice::RelaySlice;
 pub use relay_slow_close::RelaySlowClose;
 pub use shape::Shaped;
+pub use stressed::Stressed;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
