@@ -19,6 +19,8 @@ mod language;
 mod lifecycle;
 /// Network faults on real interfaces.
 mod network;
+/// Pressure in control groups.
+mod pressure;
 /// nginx and HAProxy from Debian.
 mod real;
 /// The schemas, checked in and generated.

@@ -8,7 +8,7 @@ use crate::sys::timer;
 /// One slice of work.
 const SLICE: u64 = 2_000_000;
 /// What a thread that was kept waiting makes up for at most: after that, the load is lower than asked for, as measured.
-const DEBT_MAX: f64 = 50e6;
+const DEBT_MAX: f64 = 500e6;
 
 pub(super) fn start(cores: u32, load: f64) -> Result<(), String> {
     (0..cores).try_for_each(|number| thread(&format!("burn-{number}"), move || burn(load)))

@@ -163,14 +163,15 @@ async fn serve(order: Order) -> std::io::Result<()> {
     let lease = Arc::new(AtomicU64::new(timer::monotonic()));
     // It joins before it has more than this thread, and before anybody can ask.
     let began = timer::monotonic();
+    // What the program itself takes is none of what it was told to hold.
+    let own = matches!(order.task, Task::Memory { .. }).then(resources::own_resident);
     if let Err(why) = join(&order.join).and_then(|()| work(&order.task, &tally)) {
         tally.fail(why);
     }
     let (told, kept) = (Arc::clone(&tally), Arc::clone(&lease));
-    let resident = matches!(order.task, Task::Memory { .. });
     let handle = move |request: Value| -> Pending<'static, Result<Value, String>> {
         let answer = match (request["op"].as_str(), told.failure()) {
-            (Some("observe"), _) => Ok(json!({"seen": look(&told, began, resident)})),
+            (Some("observe"), _) => Ok(json!({"seen": look(&told, began, own)})),
             (Some("renew"), Some(why)) => Err(why),
             (Some("renew"), None) => {
                 kept.store(timer::monotonic(), Ordering::Relaxed);
@@ -217,12 +218,15 @@ fn work(task: &Task, tally: &Arc<Tally>) -> Result<(), String> {
     }
 }
 
-fn look(tally: &Tally, began: u64, resident: bool) -> Seen {
+fn look(tally: &Tally, began: u64, own: Option<u64>) -> Seen {
     Seen {
         elapsed_s: timer::monotonic().saturating_sub(began) as f64 / 1e9,
         cpu_s: resources::own_cpu().as_secs_f64(),
         due: tally.due.load(Ordering::Relaxed),
-        held: if resident { resources::own_resident() } else { tally.held.load(Ordering::Relaxed) },
+        held: match own {
+            Some(own) => resources::own_resident().saturating_sub(own),
+            None => tally.held.load(Ordering::Relaxed),
+        },
         written: resources::own_written(),
         writes: tally.writes.load(Ordering::Relaxed),
         held_back: tally.held_back.lock().unwrap_or_else(PoisonError::into_inner).clone(),
