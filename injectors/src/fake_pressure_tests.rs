@@ -175,8 +175,11 @@ impl Resources for World {
 
     fn limit_files(&self, id: ProcessId, soft: u64) -> io::Result<bool> {
         self.os(|state| {
-            state.pressure.limits.insert(id.pid, soft);
-            true
+            let same = state.has(id);
+            if same {
+                state.pressure.limits.insert(id.pid, soft);
+            }
+            same
         })
     }
 

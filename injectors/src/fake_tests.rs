@@ -234,6 +234,11 @@ impl State {
         id
     }
 
+    /// Whether this very process runs.
+    pub(crate) fn has(&self, id: ProcessId) -> bool {
+        self.processes.iter().any(|process| process.info.id == id)
+    }
+
     /// The processes of the server that is no lab's.
     pub(crate) fn servers(&self) -> Vec<u32> {
         self.infos(|process| process.info.comm == "nginx").into_iter().map(|info| info.id.pid).collect()

@@ -47,6 +47,13 @@ const PICK: Param = Param {
     help: "how many instances of the service: one, all, a number or a percentage; required if it has several",
 };
 
+const VOLUME: &[Param] = &[Param {
+    name: "path",
+    kind: ParamKind::Text,
+    presence: Presence::Required,
+    help: "a folder on the file system that is meant, in which files may be made",
+}];
+
 impl TargetKind {
     /// The selector parameters that faults of this kind take besides their own.
     pub fn selectors(self) -> &'static [Param] {
@@ -107,12 +114,6 @@ impl TargetKind {
             kind: ParamKind::Text,
             presence: Presence::Required,
             help: "the point of presence that is drained",
-        }];
-        const VOLUME: &[Param] = &[Param {
-            name: "path",
-            kind: ParamKind::Text,
-            presence: Presence::Required,
-            help: "a folder on the file system that is meant, in which files may be made",
         }];
         match self {
             Self::Process => PROCESS,

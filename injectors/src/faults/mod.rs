@@ -2,11 +2,17 @@
 
 mod command;
 mod cpu_stress;
+mod cpu_throttle;
+mod disk_fill;
+mod fd_exhaust;
 mod http_abort;
 mod http_delay;
 mod http_header;
 mod http_truncate;
+mod io_limit;
+mod io_stress;
 mod limited;
+mod memory_limit;
 mod memory_stress;
 mod network_delay;
 mod network_duplicate;
@@ -35,11 +41,17 @@ mod stressed;
 
 pub use command::Command;
 pub use cpu_stress::CpuStress;
+pub use cpu_throttle::CpuThrottle;
+pub use disk_fill::DiskFill;
+pub use fd_exhaust::FdExhaust;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;
 pub use http_truncate::HttpTruncate;
+pub use io_limit::IoLimit;
+pub use io_stress::IoStress;
 pub use limited::Limited;
+pub use memory_limit::MemoryLimit;
 pub use memory_stress::MemoryStress;
 pub use network_delay::NetworkDelay;
 pub use network_duplicate::NetworkDuplicate;

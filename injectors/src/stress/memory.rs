@@ -49,7 +49,9 @@ fn hold(bytes: u64, ramp_s: f64, reserve: u64, tally: &Tally) {
             }
         }
         if now - touched > TOUCH_EVERY {
-            chunks.iter_mut().for_each(|chunk| touch(chunk));
+            for chunk in &mut chunks {
+                touch(chunk);
+            }
             touched = timer::monotonic();
         }
         pause(STEP);

@@ -13,7 +13,7 @@
 
 mod cpu;
 mod fill;
-mod io;
+pub(crate) mod io;
 mod memory;
 
 use std::os::unix::ffi::OsStrExt as _;

@@ -271,7 +271,7 @@ pub fn volume_of(file: impl AsFd) -> io::Result<Volume> {
     Ok(Volume {
         used: (vfs.f_blocks - vfs.f_bfree) * vfs.f_frsize,
         available: vfs.f_bavail * vfs.f_frsize,
-        in_memory: IN_MEMORY.contains(&i64::from(kind.f_type)),
+        in_memory: IN_MEMORY.contains(&kind.f_type),
         read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
         of_root: rustix::fs::fstat(&file)?.st_dev == root,
     })

@@ -168,7 +168,8 @@ pub fn parse_memberships(text: &str) -> Vec<Membership> {
 }
 
 impl Hierarchy {
-    fn has(&self, controller: Controller) -> bool {
+    /// Whether it has a controller.
+    pub fn has(&self, controller: Controller) -> bool {
         match controller.name(self.version) {
             Some(name) => self.controllers.iter().any(|known| known == name),
             None => self.version == Version::Two,
