@@ -70,6 +70,13 @@ const CASES: &[Case] = &[
         leased: false,
     },
     stressor("cpu-stress", &["--cores=1", "--load=20%"]),
+    stressor("disk-fill", &["--path=@", "--size=64MiB"]),
+    Case {
+        fault: "fd-exhaust",
+        args: &["--instance=origin-1", "--spare=0"],
+        traffic: Traffic::None,
+        leased: false,
+    },
     relay("http-abort", &["--instance=origin-1", "--status=503", "--share=50%"], "/login"),
     relay("http-delay", &["--instance=origin-1", "--delay=40ms", "--share=50%"], "/login"),
     relay(
@@ -78,6 +85,7 @@ const CASES: &[Case] = &[
         "/login",
     ),
     relay("http-truncate", &["--instance=origin-1", "--bytes=16B", "--share=50%"], "/asset/logo"),
+    stressor("io-stress", &["--path=@", "--workers=1", "--block=4KiB", "--rate=200kB/s"]),
     stressor("memory-stress", &["--size=64MiB"]),
     Case {
         fault: "pop-drain",
@@ -113,10 +121,13 @@ macro_rules! conform {
 conform! {
     a_command_conforms: "command",
     cpu_stress_conforms: "cpu-stress",
+    disk_fill_conforms: "disk-fill",
+    fd_exhaust_conforms: "fd-exhaust",
     http_abort_conforms: "http-abort",
     http_delay_conforms: "http-delay",
     http_header_conforms: "http-header",
     http_truncate_conforms: "http-truncate",
+    io_stress_conforms: "io-stress",
     memory_stress_conforms: "memory-stress",
     pop_drain_conforms: "pop-drain",
     process_kill_conforms: "process-kill",
@@ -302,7 +313,7 @@ impl Bench {
         let change = self.prepared();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let env = Env { program: exe().into(), ..Env::host(Inventory::default()) };
+            let env = Env { program: exe(), ..Env::host(Inventory::default()) };
             let injector = injectors::registry::find(&change.fault).unwrap();
             assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo, "undo without apply");
             injector.apply(&env, &change).await.unwrap();

@@ -1,6 +1,7 @@
 //! Pressure in control groups that the test makes: the kill matrix, what others change meanwhile, groups that go, and
 //! what is refused. On any kernel with cgroup v1 or v2; without root these tests are skipped and say so.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +12,7 @@ use injectors::restore::restore;
 use injectors::sys::cgroup::{Cgroups as _, Controller, Hierarchy, Version, host::Kernel};
 use injectors::{Args, Change, Env, Inventory, Request, Target, Undone, registry};
 
-use crate::support::{Home, skipped, turns, until};
+use crate::support::{Home, process, skipped, turns, until};
 
 const STEPS: [&str; 8] =
     ["prepared", "intended", "held", "applied", "journalled", "undoing", "undone", "settled"];
@@ -19,7 +20,7 @@ const HOWS: [&str; 4] = ["error", "kill", "kill-guardian", "kill-both"];
 const ALONE: Duration = Duration::from_secs(1);
 
 /// The faults that are tried here.
-pub(crate) const FAULTS: &[&str] = &["process-freeze"];
+pub(crate) const FAULTS: &[&str] = &["cpu-throttle", "io-limit", "memory-limit", "process-freeze"];
 
 /// How one fault is tried.
 struct Case {
@@ -34,14 +35,41 @@ struct Case {
     dweller: &'static str,
 }
 
-const CASES: &[Case] = &[Case {
-    fault: "process-freeze",
-    args: &[],
-    controller: Controller::Freezer,
-    files: ["freezer.state", "cgroup.freeze"],
-    foreign: ["THAWED", "0"],
-    dweller: "while :; do sleep 0.01; done",
-}];
+const CASES: &[Case] = &[
+    Case {
+        fault: "cpu-throttle",
+        args: &["--cores", "0.1"],
+        controller: Controller::Cpu,
+        files: ["cpu.cfs_quota_us", "cpu.max"],
+        foreign: ["70000", "70000 100000"],
+        dweller: "while :; do :; done",
+    },
+    Case {
+        fault: "io-limit",
+        args: &["--path", "/tmp", "--write", "100kB/s"],
+        controller: Controller::Io,
+        files: ["blkio.throttle.write_bps_device", "io.max"],
+        foreign: ["DEVICE 70000", "DEVICE wbps=70000"],
+        dweller: "cd $HOLE; while :; do dd if=/dev/zero of=f bs=4k count=20 oflag=dsync conv=notrunc 2>/dev/null; done",
+    },
+    Case {
+        fault: "memory-limit",
+        args: &["--size", "16MiB"],
+        controller: Controller::Memory,
+        files: ["memory.limit_in_bytes", "memory.max"],
+        foreign: ["67108864", "67108864"],
+        // Pages of a file are dropped at the limit, and nobody is ended.
+        dweller: "cd $HOLE; sleep 0.5; while :; do dd if=/dev/zero of=f bs=1M count=48 2>/dev/null; rm f; sleep 0.1; done",
+    },
+    Case {
+        fault: "process-freeze",
+        args: &[],
+        controller: Controller::Freezer,
+        files: ["freezer.state", "cgroup.freeze"],
+        foreign: ["THAWED", "0"],
+        dweller: "while :; do sleep 0.01; done",
+    },
+];
 
 /// A group of the test's own with a process in it.
 struct Cage {
@@ -49,6 +77,8 @@ struct Cage {
     folder: PathBuf,
     version: Version,
     dweller: Child,
+    /// Where the dweller writes.
+    _hole: tempfile::TempDir,
 }
 
 impl Cage {
@@ -71,9 +101,12 @@ impl Cage {
             skipped(&format!("{what}: no control group: {error}"));
             return None;
         }
-        let dweller = Command::new("sh").args(["-c", case.dweller]).stdout(Stdio::null()).spawn().unwrap();
+        let hole = tempfile::tempdir_in("/tmp").unwrap();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", case.dweller]).env("HOLE", hole.path()).stdout(Stdio::null()).process_group(0);
+        let dweller = shell.spawn().unwrap();
         std::fs::write(folder.join("cgroup.procs"), dweller.id().to_string()).unwrap();
-        Some(Self { name, folder, version: hierarchy.version, dweller })
+        Some(Self { name, folder, version: hierarchy.version, dweller, _hole: hole })
     }
 
     fn file(&self, names: [&str; 2]) -> PathBuf {
@@ -92,9 +125,12 @@ impl Cage {
                 let _ = std::fs::write(path, thawed.1);
             }
         }
-        let _ = self.dweller.kill();
+        if let Some(group) = rustix::process::Pid::from_raw(self.dweller.id() as i32) {
+            // The shell leads a group of its own.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
         let _ = self.dweller.wait();
-        // What the dweller has started ends by itself, a moment later.
+        // What has ended leaves the group a moment later.
         until("the end of the group", Duration::from_secs(5), || {
             let removed = std::fs::remove_dir(&self.folder);
             (removed.is_ok() || !self.folder.exists()).then_some(())
@@ -208,6 +244,27 @@ fn undo_without_apply_and_undo_twice_find_nothing_to_do_in_a_group() {
 }
 
 #[test]
+fn what_somebody_else_has_written_into_a_real_group_is_left_alone_until_it_is_forgotten_or_put_back() {
+    for case in CASES.iter().filter(|case| case.fault != "process-freeze") {
+        let Some(cage) = Cage::new("a foreign change of a group", case) else { continue };
+        let change = block_on(async {
+            let change = case.prepared(&cage).await;
+            registry::find(case.fault).unwrap().apply(&env(), &change).await.unwrap();
+            change
+        });
+        let device = change.undo["settings"][0]["device"].as_str().unwrap_or_default().to_owned();
+        let foreign = case.foreign.map(|text| text.replace("DEVICE", &device));
+        let ours = cage.says(case.files);
+        std::fs::write(cage.file(case.files), &foreign[usize::from(cage.version == Version::Two)]).unwrap();
+        let theirs = cage.says(case.files);
+        assert_ne!(theirs, ours, "{}", case.fault);
+        let error = block_on(restore(&env(), &change)).unwrap_err().to_string();
+        assert!(error.contains("somebody else has written"), "{}: {error}", case.fault);
+        assert_eq!(cage.says(case.files), theirs, "{}", case.fault);
+    }
+}
+
+#[test]
 fn a_group_that_has_gone_or_was_made_again_under_its_name_is_left_alone() {
     for case in CASES {
         let Some(mut cage) = Cage::new("a group that goes", case) else { continue };
@@ -241,4 +298,102 @@ fn squall_never_touches_the_group_that_it_is_in_itself() {
     let done = home.start_as(command).end().code(3);
     assert!(done.err.contains("which is squall itself"), "{done:?}");
     assert_eq!(cage.says(case.files), before);
+}
+
+/// A file system of the test's own, in memory.
+struct Volume(tempfile::TempDir);
+
+impl Volume {
+    fn new(what: &str) -> Option<Self> {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64m", "squall-test"])
+            .arg(folder.path())
+            .output()
+            .is_ok_and(|done| done.status.success());
+        if !mounted {
+            skipped(&format!("{what}: no file system of its own"));
+        }
+        mounted.then_some(Self(folder))
+    }
+
+    fn path(&self) -> &str {
+        self.0.path().to_str().unwrap()
+    }
+
+    fn available(&self) -> u64 {
+        let vfs = rustix::fs::statvfs(self.0.path()).unwrap();
+        vfs.f_bavail * vfs.f_frsize
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn whatever_ends_a_full_disk_at_whatever_step_all_of_its_room_is_back_within_a_second() {
+    let Some(volume) = Volume::new("the kill matrix of a full disk") else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    let before = volume.available();
+    for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+        let point = format!("{step}:{how}");
+        let asked = ["inject", "disk-fill", "--path", volume.path(), "--fill", "90%", "--reserve", "1MiB"];
+        let done = home.squall(&[&asked[..], &["--for", "100ms", "--crash-at", &point]].concat());
+        assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
+        // Even of both that were killed nothing is left, without any help: the kernel takes it back.
+        until(&format!("{point}: the room as before"), ALONE, || {
+            (volume.available() == before).then_some(())
+        });
+        until("the end of engines and guardians", ALONE, || {
+            (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
+        });
+        home.squall(&["recover"]).code(0);
+    }
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_full_disk_gives_room_back_when_others_take_its_reserve() {
+    let Some(volume) = Volume::new("the reserve of a full disk") else { return };
+    let home = Home::new();
+    let before = volume.available();
+    let asked = ["inject", "disk-fill", "--path", volume.path(), "--size", "40MiB", "--reserve", "16MiB"];
+    let mut going = home.start(&[&asked[..], &["--for", "4s"]].concat());
+    going.says("disk-fill on", Duration::from_secs(5));
+    until("a full disk", ALONE, || (volume.available() <= before - (40 << 20)).then_some(()));
+    let other = volume.0.path().join("log");
+    std::fs::write(&other, vec![1; 20 << 20]).unwrap();
+    until("the reserve", ALONE, || (volume.available() >= 16 << 20).then_some(()));
+    let done = going.end().code(6);
+    assert!(done.out.contains("mismatch") && done.out.contains("reserve);"), "{}", done.out);
+    std::fs::remove_file(other).unwrap();
+    assert_eq!(volume.available(), before);
+}
+
+#[test]
+fn a_stressor_ends_with_a_stopped_engine_by_its_lease() {
+    let home = Home::new();
+    let mut going = home.start(&["inject", "cpu-stress", "--cores", "1", "--load", "5%", "--for", "60s"]);
+    going.says("cpu-stress on", Duration::from_secs(5));
+    let stressors = || {
+        let own = process::of_home(home.dir()).into_iter().map(process::command_line);
+        own.filter(|line| line.contains("__stress")).count()
+    };
+    assert_eq!(stressors(), 1);
+    // The guardian would act as well: it is stopped too, so that nothing but the lease is left.
+    let all = process::of_home(home.dir());
+    let guardian =
+        all.iter().find(|pid| process::command_line(**pid).contains("__guardian")).copied().unwrap();
+    process::signal(guardian, rustix::process::Signal::STOP);
+    going.signal(rustix::process::Signal::STOP);
+    until("the end of the lease", Duration::from_secs(6), || (stressors() == 0).then_some(()));
+    process::signal(guardian, rustix::process::Signal::CONT);
+    going.signal(rustix::process::Signal::CONT);
+    going.end();
+    home.squall(&["recover"]);
+    home.assert_nothing_left();
 }

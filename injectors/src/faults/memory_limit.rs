@@ -4,7 +4,7 @@ use super::limited::{Counts, Evidence, Limit, Limiting, Seen, Setting, before, g
 use super::stressed::bytes;
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::change::{InjectError, Proof, ProofStatus};
-use crate::sys::cgroup::{Controller, Version, flat};
+use crate::sys::cgroup::{Controller, Version, flat, unreclaimable};
 use crate::target::TargetKind;
 
 /// A control group gets less memory.
@@ -17,7 +17,7 @@ static ABOUT: About = About {
     description: "With `at: max` (memory.max of cgroup v2, memory.limit_in_bytes of v1) a group that wants more than `size` first \
                   loses its cached files, then the kernel ends one of its processes: what happens to a pod whose memory limit \
                   is too small. With `at: high` (memory.high, v2 only) it is slowed and squeezed instead, and nothing is \
-                  ended. A limit below what the group uses now is refused without `below-use: true`, since it ends a process \
+                  ended. A limit below what the group holds now, cached files apart, is refused without `below-use: true`, since it ends a process \
                   at once; squall does not start that process again. Groups that hold squall, its guardian or its ancestors \
                   are refused, as is the root group. The limit lives in the kernel and has no lease of its own: if both \
                   squall and its guardian are killed, `squall recover` puts it back.",
@@ -86,10 +86,10 @@ impl Limiting for MemoryLimit {
         if let Some(has) = now.parse::<u64>().ok().filter(|has| *has <= size) {
             return Err(InjectError::Target(format!("{group} has a limit of {} already", bytes(has))));
         }
-        let used = use_of(group)?;
+        let used = unreclaimable(use_of(group)?, &group.read("memory.stat")?);
         if used > size && args.flag("below-use") != Some(true) {
             return Err(InjectError::Target(format!(
-                "{group} uses {} now, more than {}: the kernel would end a process of it at once; write `below-use: true` \
+                "{group} holds {} now that cannot be dropped, more than {}: the kernel would end a process of it at once; write `below-use: true` \
                  if that is what you want",
                 bytes(used),
                 bytes(size)

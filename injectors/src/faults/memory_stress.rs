@@ -5,7 +5,7 @@ use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::change::{InjectError, Proof, ProofStatus};
 use crate::group::Group;
 use crate::stress::{Seen, Task};
-use crate::sys::cgroup::{self, Controller, Place, Version, flat};
+use crate::sys::cgroup::{self, Controller, Place, Version, unreclaimable};
 use crate::sys::resources::{Memory, Volume};
 use crate::target::{Target, TargetKind};
 use crate::{Env, Request};
@@ -154,7 +154,7 @@ impl Stressing for MemoryStress {
 #[derive(Debug, Clone, Copy)]
 struct Limits {
     limit: Option<u64>,
-    /// Without file pages that the kernel can drop at any time.
+    /// Without pages of files, which the kernel can drop.
     used: u64,
 }
 
@@ -185,9 +185,7 @@ fn limits(env: &Env, place: &Place) -> Result<Limits, InjectError> {
         Version::Two => ("memory.max", "memory.current"),
     };
     let (limit, used) = (read(limit)?.trim().parse().ok(), read(used)?.trim().parse().unwrap_or_default());
-    let stat = read("memory.stat")?;
-    let dropped = flat(&stat, "total_inactive_file").or_else(|| flat(&stat, "inactive_file"));
-    Ok(Limits { limit, used: u64::saturating_sub(used, dropped.unwrap_or_default()) })
+    Ok(Limits { limit, used: unreclaimable(used, &read("memory.stat")?) })
 }
 
 #[cfg(test)]

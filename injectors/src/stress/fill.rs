@@ -34,7 +34,7 @@ fn fill(mut file: File, bytes: u64, reserve: u64, tally: &Tally) -> std::io::Res
         if volume.available < reserve && size > 0 {
             size -= (reserve - volume.available).min(size);
             file.set_len(size)?;
-            tally.hold_back(Some("others have taken room that is kept in reserve".to_owned()));
+            tally.hold_back(Some("others have taken room of the reserve".to_owned()));
         } else if size < bytes && spare > 0 {
             let next = size + STEP.min(bytes - size).min(spare);
             match occupy(&mut file, size, next) {

@@ -281,3 +281,10 @@ pub fn nested<'t>(text: &'t str, device: &str) -> Option<Vec<(&'t str, &'t str)>
     let line = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '))?;
     Some(line.split_ascii_whitespace().filter_map(|word| word.split_once('=')).collect())
 }
+
+/// Memory of a group without the pages of files, which the kernel can drop, from its use and its `memory.stat`.
+pub fn unreclaimable(used: u64, stat: &str) -> u64 {
+    let pages =
+        |name: &str| flat(stat, &format!("total_{name}")).or_else(|| flat(stat, name)).unwrap_or_default();
+    used.saturating_sub(pages("inactive_file") + pages("active_file"))
+}

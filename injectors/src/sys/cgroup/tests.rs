@@ -65,6 +65,9 @@ fn flat_and_nested_files_give_their_numbers() {
     let io = "8:0 rbytes=1 wbytes=22\n253:0 rbytes=5 wbytes=6\n";
     assert_eq!(nested(io, "8:0").unwrap()[1], ("wbytes", "22"));
     assert!(nested(io, "3:0").is_none());
+    assert_eq!(unreclaimable(100, "anon 60\ninactive_file 10\nactive_file 20\n"), 70);
+    // Version 1 tells of the group alone as well; its use is that of the groups below it, too.
+    assert_eq!(unreclaimable(100, "inactive_file 1\ntotal_inactive_file 10\ntotal_active_file 200\n"), 0);
 }
 
 /// A host that has these mounts, every group, and one process.
