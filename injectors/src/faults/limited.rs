@@ -18,7 +18,7 @@ use crate::sys::cgroup::{self, Controller, PROCESSES_MAX, Place, Version, flat, 
 use crate::target::Target;
 use crate::{Env, Injector, Looks, Pending, Request};
 
-/// How far apart the two looks are that a proof compares.
+/// How far apart the two looks are that tell how fast something goes: several periods of the kernel's.
 const WINDOW: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 400 });
 /// How long the kernel may take to do what was written.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
@@ -105,6 +105,11 @@ pub(crate) trait Limiting: std::fmt::Debug + Sync {
 
     /// Requested against measured, while the setting is in force.
     fn judge(&self, limit: &Limit, evidence: &Evidence) -> Proof;
+
+    /// How far apart the two looks are that a proof compares.
+    fn window(&self) -> Duration {
+        WINDOW
+    }
 
     /// See [`Injector::looks`].
     fn looks(&self) -> Looks {
@@ -325,7 +330,7 @@ impl<L: Limiting> Injector for Limited<L> {
                 }
             }
             let (first, began) = (self.0.counts(&seen, &limit)?, crate::sys::timer::monotonic());
-            tokio::time::sleep(WINDOW).await;
+            tokio::time::sleep(self.0.window()).await;
             let (last, ended) = (self.0.counts(&seen, &limit)?, crate::sys::timer::monotonic());
             let seconds = (ended - began) as f64 / 1e9;
             Ok(self.0.judge(&limit, &Evidence { before, first, last, seconds }))
@@ -368,7 +373,7 @@ fn refuse_own(seen: &Seen<'_>) -> Result<(), InjectError> {
         .extend(inside.iter().filter(|pid| procs.parent(**pid) == Some(own) && name(**pid) == name(own)));
     match inside.iter().find(|pid| protected.contains(pid)) {
         Some(pid) => Err(InjectError::Target(format!(
-            "{seen} holds process {pid}, which is squall itself, its guardian, one of its ancestors or process 1; refused"
+            "{seen} holds process {pid}, which is squall itself, a process that guards or serves it, one of its ancestors or process 1; refused"
         ))),
         None => Ok(()),
     }

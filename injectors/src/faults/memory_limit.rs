@@ -1,5 +1,7 @@
 //! `memory-limit`: a control group gets less memory.
 
+use std::time::Duration;
+
 use super::limited::{Counts, Evidence, Limit, Limiting, Seen, Setting, before, get};
 use super::stressed::bytes;
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
@@ -69,6 +71,11 @@ impl Limiting for MemoryLimit {
 
     fn controller(&self) -> Controller {
         Controller::Memory
+    }
+
+    fn window(&self) -> Duration {
+        // Nothing is measured by the time.
+        Duration::ZERO
     }
 
     fn limit(&self, group: &Seen<'_>, args: &Args) -> Result<Limit, InjectError> {

@@ -1,5 +1,7 @@
 //! `process-freeze`: a whole control group stands still.
 
+use std::time::Duration;
+
 use super::limited::{Counts, Evidence, Limit, Limiting, Seen, Setting, before};
 use crate::Looks;
 use crate::about::{About, Args, Effect};
@@ -39,6 +41,11 @@ impl Limiting for ProcessFreeze {
 
     fn controller(&self) -> Controller {
         Controller::Freezer
+    }
+
+    fn window(&self) -> Duration {
+        // Whoever runs at all has had some time by then.
+        Duration::from_millis(50)
     }
 
     fn looks(&self) -> Looks {

@@ -32,6 +32,8 @@ use crate::{LEASE, Pending};
 
 /// The hidden verb of the binary that becomes a stressor.
 pub const VERB: &str = "__stress";
+/// What a stressor is called, as `ps` shows it.
+pub const NAME: &str = "squall-stress";
 /// How often the lease is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -95,6 +97,8 @@ pub struct Seen {
     pub elapsed_s: f64,
     /// Processor time that it has had, in seconds.
     pub cpu_s: f64,
+    /// Time that its threads were ready to run while others had the processors, in seconds.
+    pub waited_s: f64,
     /// Bytes that it was to hold by now.
     pub due: u64,
     /// Bytes that it holds: memory that is resident, or room on the file system.
@@ -150,7 +154,7 @@ pub fn main_blocking(args: &[String]) -> bool {
     if host::die_with(parent).is_err() {
         return false;
     }
-    host::call_it("squall-stress");
+    host::call_it(NAME);
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() else {
         return false;
     };
@@ -222,6 +226,7 @@ fn look(tally: &Tally, began: u64, own: Option<u64>) -> Seen {
     Seen {
         elapsed_s: timer::monotonic().saturating_sub(began) as f64 / 1e9,
         cpu_s: resources::own_cpu().as_secs_f64(),
+        waited_s: resources::own_waits().as_secs_f64(),
         due: tally.due.load(Ordering::Relaxed),
         held: match own {
             Some(own) => resources::own_resident().saturating_sub(own),

@@ -283,6 +283,17 @@ pub fn own_cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
+/// Time that the threads of this process have been ready to run while others had the processor; nothing if the kernel
+/// does not count it.
+pub fn own_waits() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let waited = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(waited.sum())
+}
+
 /// Bytes of this process that are in memory.
 pub fn own_resident() -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
