@@ -153,7 +153,7 @@ impl Resources for World {
             used: 10 * GIB,
             available: 90 * GIB,
             in_memory: false,
-            read_only: false,
+            writable: true,
             of_root: false,
         })
     }

@@ -140,7 +140,7 @@ mod tests {
             used: used << 20,
             available: available << 20,
             in_memory: false,
-            read_only: false,
+            writable: true,
             of_root: false,
         };
         let judge = |held: u64, now: Volume, held_back: Option<&str>| {

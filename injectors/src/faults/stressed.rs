@@ -254,8 +254,9 @@ pub(crate) fn writable(env: &Env, target: &Target) -> Result<(std::path::PathBuf
         return Err(InjectError::Target(format!("{target} is no file system")));
     };
     let volume = volume(env, path)?;
-    if volume.read_only {
-        return Err(InjectError::Target(format!("the {target} is mounted read-only")));
+    if !volume.writable {
+        let text = format!("no files can be made in {}, as this user or at all", path.display());
+        return Err(InjectError::Lack(text));
     }
     Ok((path.clone(), volume))
 }

@@ -166,16 +166,15 @@ async fn serve(order: Order) -> std::io::Result<()> {
     let tally = Arc::new(Tally::default());
     let lease = Arc::new(AtomicU64::new(timer::monotonic()));
     // It joins before it has more than this thread, and before anybody can ask.
-    let began = timer::monotonic();
-    // What the program itself takes is none of what it was told to hold.
-    let own = matches!(order.task, Task::Memory { .. }).then(resources::own_resident);
+    // What the program itself has taken is none of what it was told to take.
+    let own = Own::now(&order.task);
     if let Err(why) = join(&order.join).and_then(|()| work(&order.task, &tally)) {
         tally.fail(why);
     }
     let (told, kept) = (Arc::clone(&tally), Arc::clone(&lease));
     let handle = move |request: Value| -> Pending<'static, Result<Value, String>> {
         let answer = match (request["op"].as_str(), told.failure()) {
-            (Some("observe"), _) => Ok(json!({"seen": look(&told, began, own)})),
+            (Some("observe"), _) => Ok(json!({"seen": look(&told, &own)})),
             (Some("renew"), Some(why)) => Err(why),
             (Some("renew"), None) => {
                 kept.store(timer::monotonic(), Ordering::Relaxed);
@@ -222,17 +221,40 @@ fn work(task: &Task, tally: &Arc<Tally>) -> Result<(), String> {
     }
 }
 
-fn look(tally: &Tally, began: u64, own: Option<u64>) -> Seen {
+/// What the program has taken before it began to work.
+#[derive(Debug)]
+struct Own {
+    began: u64,
+    cpu: Duration,
+    waits: Duration,
+    written: Option<u64>,
+    /// Bytes in memory, if memory is what it holds.
+    resident: Option<u64>,
+}
+
+impl Own {
+    fn now(task: &Task) -> Self {
+        Self {
+            began: timer::monotonic(),
+            cpu: resources::own_cpu(),
+            waits: resources::own_waits(),
+            written: resources::own_written(),
+            resident: matches!(task, Task::Memory { .. }).then(resources::own_resident),
+        }
+    }
+}
+
+fn look(tally: &Tally, own: &Own) -> Seen {
     Seen {
-        elapsed_s: timer::monotonic().saturating_sub(began) as f64 / 1e9,
-        cpu_s: resources::own_cpu().as_secs_f64(),
-        waited_s: resources::own_waits().as_secs_f64(),
+        elapsed_s: timer::monotonic().saturating_sub(own.began) as f64 / 1e9,
+        cpu_s: resources::own_cpu().saturating_sub(own.cpu).as_secs_f64(),
+        waited_s: resources::own_waits().saturating_sub(own.waits).as_secs_f64(),
         due: tally.due.load(Ordering::Relaxed),
-        held: match own {
-            Some(own) => resources::own_resident().saturating_sub(own),
+        held: match own.resident {
+            Some(before) => resources::own_resident().saturating_sub(before),
             None => tally.held.load(Ordering::Relaxed),
         },
-        written: resources::own_written(),
+        written: resources::own_written().zip(own.written).map(|(now, before)| now.saturating_sub(before)),
         writes: tally.writes.load(Ordering::Relaxed),
         held_back: tally.held_back.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         failed: tally.failure(),

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ pub struct Volume {
     pub available: u64,
     /// It holds its files in memory.
     pub in_memory: bool,
-    /// Nothing can be written.
-    pub read_only: bool,
+    /// This user may make files in the folder that was asked about.
+    pub writable: bool,
     /// It also holds the root folder.
     pub of_root: bool,
 }
@@ -89,7 +89,7 @@ pub trait Resources: std::fmt::Debug + Send + Sync {
     fn memory(&self) -> io::Result<Memory>;
     /// The file system of a folder.
     fn volume(&self, path: &Path) -> io::Result<Volume>;
-    /// The block device that holds this path, as `MAJOR:MINOR`, whole and not a part; none if there is none.
+    /// The block device that holds this path, or that is this path, as `MAJOR:MINOR`, whole and not a part; none if there is none.
     fn device(&self, path: &Path) -> io::Result<Option<String>>;
     /// Processor time that these processes have had; those that have ended count no more.
     fn cpu_time(&self, pids: &[u32]) -> Duration;
@@ -123,11 +123,18 @@ impl Resources for Host {
     }
 
     fn volume(&self, path: &Path) -> io::Result<Volume> {
-        volume_of(File::open(path)?)
+        let folder =
+            rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let may = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        let writable = rustix::fs::accessat(&folder, ".", may, rustix::fs::AtFlags::EACCESS).is_ok();
+        let volume = volume_of(folder)?;
+        Ok(Volume { writable: volume.writable && writable, ..volume })
     }
 
     fn device(&self, path: &Path) -> io::Result<Option<String>> {
-        let device = std::fs::metadata(path)?.dev();
+        let meta = std::fs::metadata(path)?;
+        // The device itself may be named as well, by its node.
+        let device = if meta.file_type().is_block_device() { meta.rdev() } else { meta.dev() };
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let block = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
         // Limits are those of whole devices; a partition is a folder in that of its device.
@@ -272,7 +279,7 @@ pub fn volume_of(file: impl AsFd) -> io::Result<Volume> {
         used: (vfs.f_blocks - vfs.f_bfree) * vfs.f_frsize,
         available: vfs.f_bavail * vfs.f_frsize,
         in_memory: IN_MEMORY.contains(&kind.f_type),
-        read_only: vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
+        writable: !vfs.f_flag.contains(StatVfsMountFlags::RDONLY),
         of_root: rustix::fs::fstat(&file)?.st_dev == root,
     })
 }
