@@ -10,8 +10,12 @@ use std::time::Duration;
 use injectors::group::Group;
 use injectors::restore::restore;
 use injectors::sys::cgroup::{Cgroups as _, Controller, Hierarchy, Version, host::Kernel};
+use injectors::sys::resources::{Host as Disk, Resources as _};
 use injectors::{Args, Change, Env, Inventory, Request, Target, Undone, registry};
 
+use rustix::process::Signal;
+
+use crate::support::home::Going;
 use crate::support::{Home, process, skipped, turns, until};
 
 const STEPS: [&str; 8] =
@@ -86,16 +90,17 @@ impl Cage {
     fn new(what: &str, case: &Case) -> Option<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("sqt-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let has = |one: &&Hierarchy| match case.controller.name(one.version) {
-            Some(name) => one.controllers.iter().any(|known| known == name),
-            None => one.version == Version::Two,
-        };
+        let has = |one: &&Hierarchy| one.has(case.controller);
         let mut all = Kernel.hierarchies().unwrap();
         all.sort_by_key(|one| one.version == Version::Two);
         let Some(hierarchy) = all.iter().find(has) else {
             skipped(&format!("{what}: no cgroup controller for {}", case.fault));
             return None;
         };
+        if case.controller == Controller::Io && Disk.device("/tmp".as_ref()).unwrap().is_none() {
+            skipped(&format!("{what}: /tmp is on no disk"));
+            return None;
+        }
         let folder = hierarchy.mount.join(&name);
         if let Err(error) = std::fs::create_dir(&folder) {
             skipped(&format!("{what}: no control group: {error}"));
@@ -127,7 +132,7 @@ impl Cage {
         }
         if let Some(group) = rustix::process::Pid::from_raw(self.dweller.id() as i32) {
             // The shell leads a group of its own.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
         let _ = self.dweller.wait();
         // What has ended leaves the group a moment later.
@@ -374,25 +379,56 @@ fn a_full_disk_gives_room_back_when_others_take_its_reserve() {
     assert_eq!(volume.available(), before);
 }
 
+/// How many stressors of this home live.
+fn stressors(home: &Home) -> usize {
+    let own = process::of_home(home.dir()).into_iter().map(process::command_line);
+    own.filter(|line| line.contains("__stress")).count()
+}
+
+/// A stressor at work, with its engine and the number of its guardian.
+fn at_work(home: &Home, fault: &[&str]) -> (Going, u32) {
+    let mut going = home.start(&[&["inject"][..], fault, &["--for", "60s"]].concat());
+    going.says(&format!("{} on", fault[0]), Duration::from_secs(5));
+    assert_eq!(stressors(home), 1, "{fault:?}");
+    let all = process::of_home(home.dir());
+    let guardian = all.iter().find(|pid| process::command_line(**pid).contains("__guardian")).copied();
+    (going, guardian.unwrap())
+}
+
+#[test]
+fn a_stressor_ends_at_once_with_an_engine_that_is_killed_together_with_its_guardian() {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let path = folder.path().to_str().unwrap();
+    for fault in [
+        &["cpu-stress", "--cores", "1", "--load", "5%"][..],
+        &["memory-stress", "--size", "32MiB"],
+        &["disk-fill", "--path", path, "--size", "16MiB"],
+    ] {
+        let home = Home::new();
+        let (going, guardian) = at_work(&home, fault);
+        process::signal(guardian, Signal::KILL);
+        going.signal(Signal::KILL);
+        until(&format!("the end of {}", fault[0]), ALONE, || (stressors(&home) == 0).then_some(()));
+        going.end().code(137);
+        until("the end of engines and guardians", ALONE, || {
+            (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
+        });
+        home.squall(&["recover"]).code(0);
+        home.assert_nothing_left();
+    }
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "a file was left behind");
+}
+
 #[test]
 fn a_stressor_ends_with_a_stopped_engine_by_its_lease() {
     let home = Home::new();
-    let mut going = home.start(&["inject", "cpu-stress", "--cores", "1", "--load", "5%", "--for", "60s"]);
-    going.says("cpu-stress on", Duration::from_secs(5));
-    let stressors = || {
-        let own = process::of_home(home.dir()).into_iter().map(process::command_line);
-        own.filter(|line| line.contains("__stress")).count()
-    };
-    assert_eq!(stressors(), 1);
+    let (going, guardian) = at_work(&home, &["cpu-stress", "--cores", "1", "--load", "5%"]);
     // The guardian would act as well: it is stopped too, so that nothing but the lease is left.
-    let all = process::of_home(home.dir());
-    let guardian =
-        all.iter().find(|pid| process::command_line(**pid).contains("__guardian")).copied().unwrap();
-    process::signal(guardian, rustix::process::Signal::STOP);
-    going.signal(rustix::process::Signal::STOP);
-    until("the end of the lease", Duration::from_secs(6), || (stressors() == 0).then_some(()));
-    process::signal(guardian, rustix::process::Signal::CONT);
-    going.signal(rustix::process::Signal::CONT);
+    process::signal(guardian, Signal::STOP);
+    going.signal(Signal::STOP);
+    until("the end of the lease", Duration::from_secs(6), || (stressors(&home) == 0).then_some(()));
+    process::signal(guardian, Signal::CONT);
+    going.signal(Signal::CONT);
     going.end();
     home.squall(&["recover"]);
     home.assert_nothing_left();

@@ -89,11 +89,12 @@ impl Stressing for CpuStress {
         let close = (got - wanted).abs() <= 0.1 * wanted + 0.02;
         // What others do not leave to it, it has to wait for: the processors are full, which is what was asked for.
         let full = got < wanted && got + waited >= 0.9 * wanted;
-        let why = match (close, full) {
-            (true, _) => String::new(),
-            (false, true) => format!("; ready to run, it waited for {:.2} more", wanted - got),
-            (false, false) if got < wanted => ": it was given no more".to_owned(),
-            (false, false) => String::new(),
+        let why = if close || got > wanted {
+            String::new()
+        } else if full {
+            format!("; ready to run, it waited for {:.2} more", wanted - got)
+        } else {
+            ": it was given no more".to_owned()
         };
         Proof {
             status: if close || full { ProofStatus::Confirmed } else { ProofStatus::Mismatch },

@@ -20,7 +20,8 @@ static ABOUT: About = About {
                   until the file system is so full as `fill` says, as `df` counts it. Refused if less than `reserve` would \
                   stay available; while it lives, it looks again and again, and gives room back when others have taken the \
                   reserve. For a file system that is full to the last byte write `reserve: 0B`: on the one that holds the \
-                  root folder this is refused, and at least 256 MiB stay. The kernel takes the file back when the stressor \
+                  root folder this is refused, and at least 256 MiB stay; squall's own runs (`--runs`) need room elsewhere \
+                  then. The kernel takes the file back when the stressor \
                   ends, however that ends: no file is ever left behind. It ends with squall, or 3 s after the last renewal.",
     target: TargetKind::Volume,
     params: &[

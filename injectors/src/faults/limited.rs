@@ -421,8 +421,16 @@ pub(crate) fn before(
 
 fn write(seen: &Seen<'_>, one: &Setting, value: &str) -> Result<bool, InjectError> {
     let text = line(one.device.as_deref(), value);
-    let written = seen.env.cgroups.write(&seen.place.folder, &one.file, &text);
-    written.map_err(seen.failed(&format!("write {text} into"), &one.file))
+    seen.env.cgroups.write(&seen.place.folder, &one.file, &text).map_err(|source| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::InvalidInput => {
+                " (a group below it may have more of its own, or one above it less)"
+            }
+            std::io::ErrorKind::ResourceBusy => " (the kernel could not take back as much as that)",
+            _ => "",
+        };
+        seen.failed(&format!("write {text}{hint} into"), &one.file)(source)
+    })
 }
 
 fn line(device: Option<&str>, value: &str) -> String {

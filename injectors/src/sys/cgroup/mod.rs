@@ -172,7 +172,8 @@ impl Hierarchy {
     pub fn has(&self, controller: Controller) -> bool {
         match controller.name(self.version) {
             Some(name) => self.controllers.iter().any(|known| known == name),
-            None => self.version == Version::Two,
+            // Every group of version 2 can be frozen. The account of its time is a part of the controller cpu.
+            None => controller == Controller::Freezer,
         }
     }
 

@@ -136,6 +136,7 @@ fn a_group_is_found_where_its_controller_has_it() {
     }
     let hybrid = Texts { absent: "freezer", ..one };
     assert_eq!(found(&hybrid, &path("web"), Controller::Freezer), "/sys/fs/cgroup/unified/web");
+    assert!(found(&two, &path("web"), Controller::CpuAccount).contains("no cgroup controller"));
 }
 
 #[test]
