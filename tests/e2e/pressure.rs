@@ -97,8 +97,10 @@ impl Cage {
             skipped(&format!("{what}: no cgroup controller for {}", case.fault));
             return None;
         };
-        if case.controller == Controller::Io && Disk.device("/tmp".as_ref()).unwrap().is_none() {
-            skipped(&format!("{what}: /tmp is on no disk"));
+        let on_disk = matches!(case.controller, Controller::Io | Controller::Memory);
+        if on_disk && Disk.device("/tmp".as_ref()).unwrap().is_none() {
+            // Files in memory meet no disk, and cannot be dropped from memory.
+            skipped(&format!("{what}: {}: /tmp is on no disk", case.fault));
             return None;
         }
         let folder = hierarchy.mount.join(&name);
