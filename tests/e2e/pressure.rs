@@ -404,7 +404,7 @@ fn a_stressor_ends_at_once_with_an_engine_that_is_killed_together_with_its_guard
     for fault in [
         &["cpu-stress", "--cores", "1", "--load", "5%"][..],
         &["memory-stress", "--size", "32MiB"],
-        &["disk-fill", "--path", path, "--size", "16MiB"],
+        &["disk-fill", "--path", path, "--size", "16MiB", "--reserve", "256MiB"],
     ] {
         let home = Home::new();
         let (going, guardian) = at_work(&home, fault);
