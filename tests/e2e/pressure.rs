@@ -97,8 +97,9 @@ impl Cage {
             skipped(&format!("{what}: no cgroup controller for {}", case.fault));
             return None;
         };
-        let on_disk = matches!(case.controller, Controller::Io | Controller::Memory);
-        if on_disk && Disk.device("/tmp".as_ref()).unwrap().is_none() {
+        if ["io-limit", "memory-limit"].contains(&case.fault)
+            && Disk.device("/tmp".as_ref()).unwrap().is_none()
+        {
             // Files in memory meet no disk, and cannot be dropped from memory.
             skipped(&format!("{what}: {}: /tmp is on no disk", case.fault));
             return None;
@@ -305,6 +306,60 @@ fn squall_never_touches_the_group_that_it_is_in_itself() {
     let done = home.start_as(command).end().code(3);
     assert!(done.err.contains("which is squall itself"), "{done:?}");
     assert_eq!(cage.says(case.files), before);
+}
+
+/// A group whose dweller sleeps, for a controller.
+fn quiet(what: &str, controller: Controller) -> Option<Cage> {
+    let (files, foreign) = (["cgroup.procs", "cgroup.procs"], ["", ""]);
+    let dweller = "exec sleep 60";
+    Cage::new(what, &Case { fault: "a stressor", args: &[], controller, files, foreign, dweller })
+}
+
+#[test]
+fn a_stressor_is_a_member_of_the_group_and_is_kept_to_its_share_of_the_processors() {
+    let Some(cage) = quiet("a stressor in a group", Controller::Cpu) else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    let (file, tenth) = match cage.version {
+        Version::One => ("cpu.cfs_quota_us", "10000"),
+        Version::Two => ("cpu.max", "10000 100000"),
+    };
+    std::fs::write(cage.folder.join(file), tenth).unwrap();
+    let asked = ["inject", "cpu-stress", "--cgroup", &cage.name, "--cores", "1", "--load", "60%"];
+    let mut going = home.start(&[&asked[..], &["--for", "3s", "--json"]].concat());
+    going.says("cpu-stress on", Duration::from_secs(5));
+    let inside = || std::fs::read_to_string(cage.folder.join("cgroup.procs")).unwrap().lines().count();
+    until("the stressor in the group", ALONE, || (inside() == 2).then_some(()));
+    let done = going.end().code(0);
+    assert!(done.out.contains("ready to run, it waited for"), "{}", done.out);
+    until("the group without it", ALONE, || (inside() == 1).then_some(()));
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_stressor_takes_no_more_memory_than_its_group_may_have() {
+    let Some(cage) = quiet("a stressor in a group with a limit", Controller::Memory) else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    let (limit, used) = match cage.version {
+        Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        Version::Two => ("memory.max", "memory.current"),
+    };
+    std::fs::write(cage.folder.join(limit), (96 << 20).to_string()).unwrap();
+    let inject = |size: &'static str, length: &'static str| {
+        let asked = ["inject", "memory-stress", "--cgroup", &cage.name, "--size", size, "--for", length];
+        home.start(&[&asked[..], &["--reserve", "64MiB"]].concat())
+    };
+    let refused = inject("90MiB", "1s").end().code(3);
+    assert!(refused.err.contains("would meet the limit of cgroup"), "{refused:?}");
+    let going = inject("40MiB", "2s");
+    let holds = || std::fs::read_to_string(cage.folder.join(used)).unwrap().trim().parse::<u64>().unwrap();
+    until("the memory on account of the group", Duration::from_secs(5), || {
+        (holds() >= 40 << 20).then_some(())
+    });
+    assert!(going.end().code(0).out.contains("confirmed"));
+    until("the memory given back", ALONE, || (holds() < 20 << 20).then_some(()));
+    home.assert_nothing_left();
 }
 
 /// A file system of the test's own, in memory.
