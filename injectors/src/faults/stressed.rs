@@ -18,7 +18,7 @@ use crate::sys::cgroup::{self, Controller, Folder, Place, Version};
 use crate::sys::control::ControlError;
 use crate::sys::proc::{ProcessInfo, SignalName};
 use crate::sys::resources::Volume;
-use crate::target::Target;
+use crate::target::{ProcessId, Target};
 use crate::{Env, Injector, LEASE, Pending, Request};
 
 /// How long a stressor may take until it answers, and until it has ended.
@@ -129,18 +129,22 @@ impl<S: Stressing> Injector for Stressed<S> {
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
             let Undo { id } = recall(self.0.about().name, undo)?;
-            let mut outcome = Undone::NothingToDo;
+            let mut hit: Vec<ProcessId> = Vec::new();
             let mut left = DEADLINE.as_millis() / POLL.as_millis();
             loop {
-                let living = living(env, &id)?;
+                let mut living = living(env, &id)?;
                 for info in &living {
                     let what = || format!("end the stressor, process {}", info.id.pid);
                     let failed = |source| InjectError::System { what: what(), source };
                     env.procs.signal(info.id, SignalName::Kill).map_err(failed)?;
-                    outcome = Undone::Reverted;
+                    if !hit.contains(&info.id) {
+                        hit.push(info.id);
+                    }
                 }
+                // An ending process loses its mark first, and what it holds a moment later.
+                living.extend(processes::alive(&*env.procs, &hit)?);
                 if living.is_empty() {
-                    return Ok(outcome);
+                    return Ok(if hit.is_empty() { Undone::NothingToDo } else { Undone::Reverted });
                 }
                 if left == 0 {
                     return Err(InjectError::Deadline(format!(
