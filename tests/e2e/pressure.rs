@@ -352,7 +352,7 @@ fn a_stressor_takes_no_more_memory_than_its_group_may_have() {
     };
     let refused = inject("90MiB", "1s").end().code(3);
     assert!(refused.err.contains("would meet the limit of cgroup"), "{refused:?}");
-    let going = inject("40MiB", "2s");
+    let going = inject("40MiB", "5s");
     let holds = || std::fs::read_to_string(cage.folder.join(used)).unwrap().trim().parse::<u64>().unwrap();
     until("the memory on account of the group", Duration::from_secs(5), || {
         (holds() >= 40 << 20).then_some(())
@@ -410,7 +410,7 @@ fn whatever_ends_a_full_disk_at_whatever_step_all_of_its_room_is_back_within_a_s
         until(&format!("{point}: the room as before"), ALONE, || {
             (volume.available() == before).then_some(())
         });
-        until("the end of engines and guardians", ALONE, || {
+        until("the end of engines and guardians", Duration::from_secs(5), || {
             (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
         });
         home.squall(&["recover"]).code(0);
