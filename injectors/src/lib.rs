@@ -109,9 +109,7 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process | TargetKind::Traffic | TargetKind::Flows | TargetKind::Nothing => {
-                self.about().undo.to_owned()
-            }
+            _ => self.about().undo.to_owned(),
         }
     }
 

@@ -22,6 +22,10 @@ pub enum TargetKind {
     Traffic,
     /// Packets of a network namespace, by whatever interface.
     Flows,
+    /// Connections of a network namespace.
+    Connections,
+    /// Resolvers that a network namespace asks.
+    Resolvers,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -112,6 +116,8 @@ impl TargetKind {
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
             Self::Flows => flows::SELECTORS,
+            Self::Connections => flows::CONNECTIONS,
+            Self::Resolvers => flows::RESOLVERS,
             Self::Nothing => &[],
         }
     }

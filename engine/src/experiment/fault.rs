@@ -248,6 +248,8 @@ fn ways(kind: TargetKind) -> String {
             "aim it by `to`, `ports`, `local-ports` or `interface`, and narrow it by `direction` and `protocol`"
                 .to_owned()
         }
+        TargetKind::Connections => "aim it by `to`, `ports` or `local-ports`".to_owned(),
+        TargetKind::Resolvers => "aim it by `to` (resolvers), `netns` or `pid`".to_owned(),
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
@@ -267,7 +269,7 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     if about.target == TargetKind::Traffic {
         return Traffic::read(given).map(|traffic| Selector::Exactly(Target::Traffic(traffic)));
     }
-    if about.target == TargetKind::Flows {
+    if matches!(about.target, TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers) {
         return Flows::read(given).map(|flows| Selector::Exactly(Target::Flows(flows)));
     }
     let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();

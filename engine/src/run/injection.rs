@@ -317,7 +317,8 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
     };
     let kind = planned.injector.about().target;
-    let state = matches!(kind, TargetKind::Process | TargetKind::Flows | TargetKind::Nothing);
+    let cut = matches!(kind, TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers);
+    let state = cut || matches!(kind, TargetKind::Process | TargetKind::Nothing);
     let stuck = state && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {
         id: change.id.clone(),
@@ -326,9 +327,8 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         measured: proof.measured.clone(),
     });
     // What packets feel is seen while they flow: a silence at the end takes nothing back.
-    let fades = matches!(kind, TargetKind::Traffic | TargetKind::Flows)
-        && proof.status == ProofStatus::Unproven
-        && seen.is_some();
+    let fades =
+        (cut || kind == TargetKind::Traffic) && proof.status == ProofStatus::Unproven && seen.is_some();
     if !stuck && !fades {
         *seen = Some(proof);
     }
