@@ -70,7 +70,14 @@ impl Flows {
     pub fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
         let mut given = given.clone();
         given.entry("direction").or_insert_with(|| "both".to_owned());
-        Ok(Self { traffic: Traffic::parse(&given)?, among: None })
+        let traffic = Traffic::parse(&given)?;
+        if let Some(name) = traffic.names.first() {
+            let text = format!(
+                "`{name}` is neither an address nor a network such as 10.0.0.0/8; cuts take no names"
+            );
+            return Err((Some("to"), text));
+        }
+        Ok(Self { traffic, among: None })
     }
 
     /// The same, but for these networks of other sides.
@@ -101,7 +108,7 @@ impl Flows {
 
 impl fmt::Display for Flows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Traffic { space, interface, direction, to, ports, local_ports, protocol, protect } =
+        let Traffic { space, interface, direction, to, ports, local_ports, protocol, protect, .. } =
             &self.traffic;
         match &self.among {
             Some(names) => f.write_str(names)?,

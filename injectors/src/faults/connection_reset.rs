@@ -11,7 +11,7 @@ use super::{recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::flows::Flows;
 use crate::relay::chance::Dice;
-use crate::sys::aim::Aim;
+use crate::sys::aim::{Aim, Protocol};
 use crate::sys::netlink::{Connection, DESTROY, Network, Session, Space};
 use crate::target::{Target, TargetKind};
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
@@ -212,7 +212,8 @@ async fn choose(
     seed: u64,
 ) -> Result<(Vec<u64>, usize), InjectError> {
     let open = session.connections().await.map_err(failed("its connections"))?;
-    let mut fit: Vec<Connection> = open.into_iter().filter(|one| aim.hits_tcp(one.peer, one.local)).collect();
+    let mut fit: Vec<Connection> =
+        open.into_iter().filter(|one| aim.hits(Protocol::Tcp, one.peer, one.local)).collect();
     let wanted = (share.clamp(0.0, 1.0) * fit.len() as f64).ceil() as usize;
     if wanted > CHOSEN_MAX {
         return Err(InjectError::Target(format!(

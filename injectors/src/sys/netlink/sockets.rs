@@ -82,7 +82,8 @@ fn end(socket: &OwnedFd, family: u8, name: &[u8]) -> io::Result<()> {
     let request = request(SOCK_DESTROY, REQUEST_AND_ACKNOWLEDGE, family, name);
     rustix::net::send(socket, &request, SendFlags::empty())?;
     let mut buffer = [0; 4096];
-    let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
+    let (length, _) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()))?;
     read(&buffer[..length], |_| {}).map(drop)
 }
 
@@ -98,7 +99,9 @@ fn dump<T>(pick: impl Fn(&[u8], &mut Vec<T>)) -> io::Result<Vec<T>> {
         rustix::net::send(&socket, &request, SendFlags::empty())?;
         let mut buffer = vec![0; 1 << 16];
         loop {
-            let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+            let (length, _) = rustix::io::retry_on_intr(|| {
+                rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())
+            })?;
             match read(&buffer[..length], |body| pick(body, &mut found)) {
                 Ok(true) => {}
                 Ok(false) => break,
