@@ -22,39 +22,48 @@ const fn text(name: &'static str, help: &'static str) -> Param {
     Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
 }
 
+const TO: Param =
+    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32");
+const RESOLVERS_TO: Param =
+    text("to", "addresses of resolvers, parted by commas; those of its resolv.conf, if left out");
+const PORTS: Param = text("ports", "ports of the other side: 443 or 8000-8100, parted by commas");
+const LOCAL_PORTS: Param = text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas");
+const PROTOCOL: Param = Param {
+    name: "protocol",
+    kind: ParamKind::Choice(&["tcp", "udp", "icmp"]),
+    presence: Presence::Optional,
+    help: "tcp, udp (and so QUIC) or icmp; without one, all of IP",
+};
+const INTERFACE: Param = text("interface", "only what goes by this interface; without one, by any");
+const DIRECTION: Param = Param {
+    name: "direction",
+    kind: ParamKind::Choice(&["out", "in", "both"]),
+    presence: Presence::Optional,
+    help: "out (what leaves), in (what arrives) or both; both if left out",
+};
+const NETNS: Param =
+    text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall");
+const PID: Param = Param {
+    name: "pid",
+    kind: ParamKind::Int { min: 1, max: 4_194_304 },
+    presence: Presence::Optional,
+    help: "the network namespace of this process, such as one of a container",
+};
+const PROTECT: Param = text(
+    "protect",
+    "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
+);
+
 /// The parameters that say which flows are meant.
-pub const SELECTORS: &[Param] = &[
-    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32"),
-    text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
-    text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
-    Param {
-        name: "protocol",
-        kind: ParamKind::Choice(&["tcp", "udp", "icmp"]),
-        presence: Presence::Optional,
-        help: "tcp, udp (and so QUIC) or icmp; without one, all of IP",
-    },
-    text("interface", "only what goes by this interface; without one, by any"),
-    Param {
-        name: "direction",
-        kind: ParamKind::Choice(&["out", "in", "both"]),
-        presence: Presence::Optional,
-        help: "out (what leaves), in (what arrives) or both; both if left out",
-    },
-    text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall"),
-    Param {
-        name: "pid",
-        kind: ParamKind::Int { min: 1, max: 4_194_304 },
-        presence: Presence::Optional,
-        help: "the network namespace of this process, such as one of a container",
-    },
-    text(
-        "protect",
-        "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
-    ),
-];
+pub const SELECTORS: &[Param] =
+    &[TO, PORTS, LOCAL_PORTS, PROTOCOL, INTERFACE, DIRECTION, NETNS, PID, PROTECT];
+/// Those that say which connections are meant.
+pub const CONNECTIONS: &[Param] = &[TO, PORTS, LOCAL_PORTS, NETNS, PID, PROTECT];
+/// Those that say which resolvers are meant.
+pub const RESOLVERS: &[Param] = &[RESOLVERS_TO, NETNS, PID, PROTECT];
 
 impl Flows {
-    /// Reads the parameters of [`SELECTORS`].
+    /// Reads the parameters of [`SELECTORS`], [`CONNECTIONS`] or [`RESOLVERS`].
     ///
     /// # Errors
     /// The first mistake.

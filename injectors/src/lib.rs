@@ -132,12 +132,7 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process
-            | TargetKind::Traffic
-            | TargetKind::Flows
-            | TargetKind::Group
-            | TargetKind::Volume
-            | TargetKind::Nothing => self.about().undo.to_owned(),
+            _ => self.about().undo.to_owned(),
         }
     }
 
@@ -146,7 +141,7 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Process | TargetKind::Nothing => Looks::State,
             TargetKind::Traffic => Looks::Felt,
-            TargetKind::Flows => Looks::FeltState,
+            TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers => Looks::FeltState,
             TargetKind::Relay | TargetKind::Pop | TargetKind::Group | TargetKind::Volume => Looks::Tally,
         }
     }

@@ -27,6 +27,10 @@ pub enum TargetKind {
     Group,
     /// A file system, by a folder on it.
     Volume,
+    /// Connections of a network namespace.
+    Connections,
+    /// Resolvers that a network namespace asks.
+    Resolvers,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -126,6 +130,8 @@ impl TargetKind {
             Self::Flows => flows::SELECTORS,
             Self::Group => group::SELECTORS,
             Self::Volume => VOLUME,
+            Self::Connections => flows::CONNECTIONS,
+            Self::Resolvers => flows::RESOLVERS,
             Self::Nothing => &[],
         }
     }

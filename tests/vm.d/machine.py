@@ -11,7 +11,7 @@ import subprocess
 
 BOOT_DEADLINE = 600
 DOWNLOAD_DEADLINE = 180
-MODULES = """tcp_diag sch_netem sch_ingress cls_bpf act_mirred ifb veth bridge sch_prio sch_tbf sch_htb sch_fq
+MODULES = """tcp_diag sch_netem sch_ingress cls_bpf act_mirred ifb veth bridge sch_prio sch_tbf sch_htb sch_fq sch_fq_codel
     nf_tables nft_ct nft_reject_inet nft_numgen nft_redir nft_nat nft_chain_nat nft_limit""".split()
 TOOLS = ("dash", "ip", "tc", "nft", "nginx")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -105,6 +105,7 @@ def initramfs(folder, parts, repository, programs, modules):
     (root / "mods" / "order").write_text("\n".join(name for name, _ in found))
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/tmp:/bin/sh\n")
     (root / "etc" / "group").write_text("root:x:0:\n")
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     shutil.copytree(repository / "scenarios", root / "scenarios")
     # The tests look for the repository where they were built.
     inside = root / str(repository)[1:]

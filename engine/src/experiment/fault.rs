@@ -259,6 +259,8 @@ fn ways(kind: TargetKind) -> String {
         }
         TargetKind::Group => "aim it by `cgroup` or `pid`".to_owned(),
         TargetKind::Volume => "aim it by `path`, a folder on the file system".to_owned(),
+        TargetKind::Connections => "aim it by `to`, `ports` or `local-ports`".to_owned(),
+        TargetKind::Resolvers => "aim it by `to` (resolvers), `netns` or `pid`".to_owned(),
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
@@ -278,7 +280,7 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     if about.target == TargetKind::Traffic {
         return packets(given);
     }
-    if about.target == TargetKind::Flows {
+    if matches!(about.target, TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers) {
         return Flows::read(given).map(|flows| Selector::Exactly(Target::Flows(flows)));
     }
     if about.target == TargetKind::Group {

@@ -14,7 +14,6 @@ use crate::relay::chance::Dice;
 use crate::sys::aim::{Aim, Protocol};
 use crate::sys::netlink::{Connection, DESTROY, Network, Session, Space};
 use crate::target::{Target, TargetKind};
-use crate::traffic::Direction;
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
 
 /// Resets: connections that are open break.
@@ -29,7 +28,7 @@ static ABOUT: About = About {
                   hindered: what is tried is whether both sides open them again. Once at the start, or with \
                   `repeat: true` again each second. Connections that only pass through this host are not hit: for them there is \
                   network-partition with `by: reset`. SSH and what `protect` names are never hit.",
-    target: TargetKind::Flows,
+    target: TargetKind::Connections,
     params: &[
         Param {
             name: "share",
@@ -149,13 +148,6 @@ fn gone() -> InjectError {
 
 /// What is wrong with the parameters; none if nothing is.
 fn mistake(args: &Args, flows: &Flows) -> Option<String> {
-    let traffic = &flows.traffic;
-    if traffic.interface.is_some() || traffic.direction != Direction::Both {
-        return Some("a connection is no matter of one interface or one way: leave them out".to_owned());
-    }
-    if traffic.protocol.is_some_and(|protocol| protocol != Protocol::Tcp) {
-        return Some("only TCP has connections".to_owned());
-    }
     if !flows.is_aimed() {
         return Some("it would reset everything: write `to`, `ports` or `local-ports`".to_owned());
     }
@@ -251,16 +243,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_connection_or_everything_is_refused() {
+    fn resetting_everything_is_refused() {
         let refused = |given: &[(&'static str, &str)]| {
             let given = given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
             mistake(&Args::default(), &Flows::read(&given).unwrap()).is_some()
         };
         assert!(!refused(&[("to", "10.0.0.2")]));
-        assert!(!refused(&[("local-ports", "80"), ("protocol", "tcp")]));
+        assert!(!refused(&[("local-ports", "80")]));
         assert!(refused(&[("netns", "a")]));
-        assert!(refused(&[("interface", "eth0")]));
-        assert!(refused(&[("to", "10.0.0.2"), ("direction", "in")]));
-        assert!(refused(&[("to", "10.0.0.2"), ("protocol", "udp")]));
     }
 }

@@ -40,7 +40,7 @@ static ABOUT: About = About {
                   nothing lasts when it ends, but for what clients keep of themselves. DNS over TLS or HTTPS, and other \
                   namespaces whose queries only pass through, are not hit. If squall is killed, names fail for up to \
                   3 s.",
-    target: TargetKind::Flows,
+    target: TargetKind::Resolvers,
     params: &[
         Param {
             name: "answer",

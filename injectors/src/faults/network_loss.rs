@@ -1,11 +1,12 @@
 //! `network-loss`: packets are lost.
 
-use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence, Value};
 use crate::change::Proof;
 use crate::sys::netem::Loss;
 use crate::target::TargetKind;
 
 use super::shape::evidence::{Evidence, Felt, either, judge_runs};
+use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
 use super::shape::{CORRELATION, Shaping, chance};
 
@@ -54,6 +55,7 @@ pub(super) static ABOUT: About = About {
             presence: Presence::Default("netem"),
             help: "who loses them: netem, or nft: a plain share, on kernels without netem",
         },
+        FALLBACK,
     ],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred (or nf_tables and nft_numgen)"],
     effect: Effect::Degradation,
@@ -127,6 +129,14 @@ impl Shaping for NetworkLoss {
 
     fn instead(&self) -> &'static str {
         "use `by: nft` for a plain share, or relay-reset or relay-blackhole, which hurt connections"
+    }
+
+    fn serves(&self, args: &Args) -> Vec<Serves> {
+        // nftables draws a plain share, each packet for itself.
+        let plain = args.0.keys().all(|name| ["share", "by", "fallback"].contains(&name.as_str()));
+        let Some(share) = args.0.get("share").filter(|_| plain) else { return Vec::new() };
+        let drawn = [("share".to_owned(), share.clone()), ("by".to_owned(), Value::Text("nft".to_owned()))];
+        vec![Serves::Otherwise("nft", Args(drawn.into()))]
     }
 }
 

@@ -2,9 +2,9 @@
 //! as it is told. All others it passes on to the one that was asked.
 //!
 //! It listens on the loopback of that namespace alone; packet filters lead queries to it. The kernel ends it with its
-//! parent, the engine. It holds at most [`QUERIES_MAX`] queries and [`PEERS_MAX`] connections, each with a deadline.
+//! parent, the engine. It holds at most `QUERIES_MAX` queries and `PEERS_MAX` connections, each with a deadline.
 //!
-//! Its control operation: `observe` answers with `ports` (one for each of the real ones) and `seen` (a [`Seen`]).
+//! Its control operation: `observe` answers with `ports` (one for each of the real ones) and `seen` (what it has counted).
 
 pub(crate) mod message;
 

@@ -214,3 +214,24 @@ fn packets_to_an_instance_of_the_lab_are_hit_by_its_port_alone_and_a_relay_serve
     assert!(felt && done.out.contains("undo: restored"), "{}", done.out);
     lab.down(&home);
 }
+
+#[test]
+fn loss_falls_back_to_nftables_where_it_may_and_says_why() {
+    let Some(net) = Net::new("loss without netem") else { return };
+    let home = Home::new();
+    let before = net.picture();
+    let loss = ["inject", "network-loss", "--netns", &net.name, "--to", "10.77.0.2", "--share", "100%"];
+    let more = ["--fallback", "relay", "--for", "2s"];
+    let mut going = home.start(&[&loss[..], &more].concat());
+    going.says("network-loss on", PATIENCE);
+    // On a kernel with netem nothing has to serve for it.
+    let _ = net.try_near("ping", &["-c", "3", "-i", "0.2", "-W", "1", "10.77.0.2"]);
+    let done = going.end().code(0);
+    assert!(done.out.contains("confirmed"), "{done:?}");
+    let features = block_on(Kernel.features()).unwrap();
+    if features.iter().any(|one| one.name == "netem" && one.lack.is_some()) {
+        assert!(done.out.contains("nft serves, as this kernel has no sch_netem"), "{done:?}");
+    }
+    assert_eq!(net.picture(), before);
+    home.assert_nothing_left();
+}

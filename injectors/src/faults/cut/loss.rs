@@ -100,6 +100,9 @@ impl Cutting for Drawn {
         if let Some(stranger) = args.0.keys().find(|name| !plain.contains(&name.as_str())) {
             return Err(format!("`{stranger}` does not go with `by: nft`, which knows a plain share only"));
         }
+        if !flows.traffic.names.is_empty() || flows.traffic.instance.is_some() {
+            return Err("`by: nft` takes addresses and networks only, neither names nor instances".to_owned());
+        }
         if !flows.is_aimed() {
             return Err("it is aimed at nothing: write `interface`, `to` or both".to_owned());
         }
@@ -112,5 +115,29 @@ impl Cutting for Drawn {
 
     fn instead(&self) -> &'static str {
         "use `by: netem`, or relay-reset or relay-blackhole, which hurt connections"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::about::Value as Arg;
+    use crate::traffic::Traffic;
+    use crate::units::Share;
+
+    #[test]
+    fn what_nftables_cannot_aim_at_is_refused_instead_of_hitting_everything() {
+        let args = [("by", Arg::Text("nft".to_owned())), ("share", Arg::Share(Share(0.5)))];
+        let args = Args(args.map(|(name, value)| (name.to_owned(), value)).into());
+        let refused = |given: &[(&'static str, &str)]| {
+            let given = given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+            Losing.check(&args, &Target::Traffic(Traffic::read(&given).unwrap())).is_err()
+        };
+        assert!(!refused(&[("to", "10.0.0.2")]));
+        assert!(!refused(&[("interface", "eth0")]));
+        assert!(refused(&[("interface", "eth0"), ("to", "example.org")]));
+        assert!(refused(&[("to", "10.0.0.2,example.org")]));
+        assert!(refused(&[("interface", "eth0"), ("instance", "auth-1")]));
+        assert!(refused(&[("netns", "a")]));
     }
 }

@@ -4,6 +4,8 @@
 //! first, which fades by itself unless it is renewed.
 
 pub(crate) mod loss;
+mod ours;
+mod parts;
 pub(crate) mod proof;
 pub(crate) mod rules;
 pub(crate) mod sides;
@@ -14,30 +16,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::proof::{Seen, Watched};
-use self::rules::{By, Rules};
+pub(super) use self::ours::{Ours, clear, manual, tables};
+use self::parts::{Part, alone, among, gone, look};
+use self::proof::Seen;
+use self::rules::By;
 use self::sides::Sides;
-use super::shape::{failed, space};
+use super::shape::failed;
 use super::{recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
-use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Probe, Reply, Session, Space};
-use crate::sys::nft::read::Table;
-use crate::sys::nft::{Edit, NAME_MAX};
+use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Space};
 use crate::target::Target;
-use crate::traffic::Whose;
 use crate::{Env, Injector, Pending, Request};
-
-/// How long the first and the second look at somebody may take before anything is cut.
-const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
-/// How long a probe waits for an answer that should not come, as a multiple of the time that it took before.
-const PATIENCE: u32 = 4;
-const PATIENCE_MIN: Duration = Duration::from_millis(100);
-const PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// The most members whose addresses one other member is tried against.
-const TRIED_MAX: usize = 2;
 
 /// What one fault adds to the common part.
 pub(crate) trait Cutting: std::fmt::Debug + Sync {
@@ -63,16 +54,6 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub struct Cut<C>(pub C);
 
-/// The part of a fault that is in one namespace.
-#[derive(Debug, Serialize, Deserialize)]
-struct Part {
-    space: Space,
-    /// For people.
-    name: String,
-    rules: Rules,
-    watched: Vec<Watched>,
-}
-
 #[derive(Debug, Serialize, Deserialize)]
 struct Apply {
     parts: Vec<Part>,
@@ -84,61 +65,6 @@ struct Apply {
 struct Undo {
     spaces: Vec<(Space, String)>,
     ours: Ours,
-}
-
-/// What our tables are called, and what they say of themselves.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Ours {
-    table: String,
-    comment: String,
-}
-
-impl std::fmt::Display for Ours {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.comment)
-    }
-}
-
-impl Ours {
-    pub(super) fn new(id: &str) -> Self {
-        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        let table: String = "squall_".chars().chain(id.chars().map(plain)).take(NAME_MAX).collect();
-        Self { table, comment: format!("squall {id}").chars().take(NAME_MAX).collect() }
-    }
-
-    pub(super) fn table(&self) -> &str {
-        &self.table
-    }
-
-    pub(super) fn comment(&self) -> &str {
-        &self.comment
-    }
-
-    /// Takes the lease anew.
-    pub(super) async fn renew(
-        &self,
-        network: &dyn Kernel,
-        space: &Space,
-        name: &str,
-    ) -> Result<(), InjectError> {
-        // A namespace that has gone has nobody left to be hit.
-        let Some(session) = network.enter(space).await.map_err(failed(name))? else { return Ok(()) };
-        match session.commit(&rules::renewal(&self.table)).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(InjectError::Deadline(format!(
-                "its lease in {name} has run out, or somebody has removed its table"
-            ))),
-            other => other.map_err(failed(name)),
-        }
-    }
-
-    /// Our table; an error if somebody else has one of that name.
-    fn find(&self, tables: Vec<Table>) -> Result<Option<Table>, String> {
-        match tables.into_iter().find(|table| table.name == self.table) {
-            Some(table) if table.comment == self.comment => Ok(Some(table)),
-            Some(_) => Err(format!("there is a table inet {} that is not squall's", self.table)),
-            None => Ok(None),
-        }
-    }
 }
 
 impl<C: Cutting> Injector for Cut<C> {
@@ -224,10 +150,6 @@ impl<C: Cutting> Injector for Cut<C> {
     }
 }
 
-fn gone(name: &str) -> InjectError {
-    InjectError::Target(format!("the network namespace {name} has gone"))
-}
-
 /// What the kernel can do; refuses a user who may not find out.
 pub(super) async fn features(network: &dyn Kernel, instead: &str) -> Result<Vec<Feature>, InjectError> {
     network.cuts().await.map_err(|error| match error.raw_os_error() {
@@ -261,127 +183,6 @@ async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), Inje
     if lacks.is_empty() { Ok(()) } else { Err(InjectError::Lack(lacks.join("; "))) }
 }
 
-/// The one namespace that the flows name.
-async fn alone(network: &dyn Kernel, flows: &Flows, by: By) -> Result<Part, InjectError> {
-    let traffic = &flows.traffic;
-    let space = space(network, &traffic.space)?;
-    let aim = traffic.aim();
-    // A share is counted; one packet of our own would say nothing.
-    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
-    if let Some(name) = &traffic.interface {
-        let failed = failed(&flows.to_string());
-        let session =
-            network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
-        let links = session.links().await.map_err(&failed)?;
-        let Some(link) = links.iter().find(|link| link.name == *name) else {
-            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
-            return Err(InjectError::Target(format!(
-                "there is no interface {name}; there are {}",
-                known.join(", ")
-            )));
-        };
-        probes = leading(&*session, link.index, probes).await;
-    }
-    let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
-    let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part { space, name: word(&traffic.space), rules, watched })
-}
-
-/// The namespace as one word.
-fn word(whose: &Whose) -> String {
-    match whose {
-        Whose::Own => "of this host".to_owned(),
-        Whose::Named(name) => name.clone(),
-        Whose::Process(pid) => format!("of process {pid}"),
-    }
-}
-
-/// Those probes that leave by this interface: others would not be hit.
-async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
-    let mut kept = Vec::new();
-    for probe in probes {
-        let to = match probe {
-            Probe::Echo(address) => address,
-            Probe::Connect(to) => to.ip(),
-        };
-        if session.route(to).await.is_ok_and(|leads| leads == link) {
-            kept.push(probe);
-        }
-    }
-    kept
-}
-
-/// One part for each member that is cut off from another.
-async fn among(network: &dyn Kernel, flows: &Flows, by: By, sides: &Sides) -> Result<Vec<Part>, InjectError> {
-    let mut homes: Vec<(Space, Vec<Network>)> = Vec::new();
-    for name in &sides.members {
-        let space = space(network, &Whose::Named(name.clone()))?;
-        if let Some(at) = homes.iter().position(|(other, _)| other.inode == space.inode) {
-            let other = &sides.members[at];
-            return Err(InjectError::Target(format!("{name} and {other} are the same network namespace")));
-        }
-        let failed = failed(name);
-        let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(name))?;
-        let addresses = session.addresses().await.map_err(&failed)?;
-        if addresses.is_empty() {
-            return Err(InjectError::Target(format!("{name} has no address by which others reach it")));
-        }
-        let whole =
-            |address: std::net::IpAddr| Network { address, bits: if address.is_ipv4() { 32 } else { 128 } };
-        homes.push((space, addresses.into_iter().map(whole).collect()));
-    }
-    let mut parts = Vec::new();
-    for ((space, own), (name, severed)) in homes.iter().zip(sides.members.iter().zip(&sides.severed)) {
-        if severed.is_empty() {
-            continue;
-        }
-        let mut traffic = flows.traffic.clone();
-        let others = severed.iter().flat_map(|other| &homes[*other].1);
-        traffic.to = others.filter(|network| !own.contains(network)).copied().collect();
-        traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
-        let aim = traffic.aim();
-        let probes = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
-        let watched = watch(network, space, &probes).await.map_err(failed(name))?;
-        let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: None, by };
-        parts.push(Part { space: space.clone(), name: name.clone(), rules, watched });
-    }
-    Ok(parts)
-}
-
-/// Probes of the first address of each family of a few others.
-fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Probe> {
-    let mut peers = Vec::new();
-    for other in others.take(TRIED_MAX) {
-        for ipv4 in [true, false] {
-            let global = |network: &&Network| match network.address {
-                std::net::IpAddr::V4(address) => ipv4 && !address.is_link_local(),
-                std::net::IpAddr::V6(address) => !ipv4 && !address.is_unicast_link_local(),
-            };
-            peers.extend(other.iter().find(global));
-        }
-    }
-    if peers.is_empty() { Vec::new() } else { proof::probes(&Aim { peers, ..aim.clone() }) }
-}
-
-/// Looks whether the probes are answered while nothing is cut: twice, as the first may get lost.
-async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Result<Vec<Watched>> {
-    let mut watched: Vec<Watched> =
-        probes.iter().map(|probe| Watched { probe: *probe, before: Reply::Nothing }).collect();
-    for patience in LOOKS {
-        let silent: Vec<&mut Watched> =
-            watched.iter_mut().filter(|watched| watched.before == Reply::Nothing).collect();
-        if silent.is_empty() {
-            break;
-        }
-        let again: Vec<Probe> = silent.iter().map(|watched| watched.probe).collect();
-        let replies = network.reach(space, &again, patience).await?;
-        for (watched, reply) in silent.into_iter().zip(replies) {
-            watched.before = reply;
-        }
-    }
-    Ok(watched)
-}
-
 async fn prepare(
     name: &str,
     network: &dyn Kernel,
@@ -396,12 +197,15 @@ async fn prepare(
         let session = network.enter(space).await.map_err(failed(name))?.ok_or_else(|| gone(name))?;
         let tables = session.tables().await.map_err(failed(name))?;
         if ours.find(tables).map_err(InjectError::Target)?.is_some() {
-            return Err(InjectError::Target(format!("{} is there already", ours.comment)));
+            return Err(InjectError::Target(format!("{} is there already", ours.comment())));
         }
     }
-    let claims = spaces.iter().map(|(space, _)| format!("network:{}:{}", space.inode, ours.table)).collect();
+    let claims =
+        spaces.iter().map(|(space, _)| format!("network:{}:{}", space.inode, ours.table())).collect();
     let picture = picture(network, &spaces, &ours).await?;
-    let who = plan.sides.as_ref().map_or(String::new(), |sides| format!(" ({})", sides.words()));
+    // Groups say themselves who is parted from whom.
+    let split = plan.sides.as_ref().filter(|_| request.args.text("groups").is_none());
+    let who = split.map_or(String::new(), |sides| format!(" ({})", sides.words()));
     Ok(Change {
         id: request.id.clone(),
         fault: name.to_owned(),
@@ -415,71 +219,11 @@ async fn prepare(
     })
 }
 
-/// Removes our table, if it is there and ours. Tells whether it was.
-pub(super) async fn clear(network: &dyn Kernel, space: &Space, ours: &Ours) -> io::Result<bool> {
-    // A namespace that has gone took all that was in it along.
-    let Some(session) = network.enter(space).await? else { return Ok(false) };
-    let Ok(Some(table)) = ours.find(session.tables().await?) else { return Ok(false) };
-    match session.commit(&[Edit::DropTable { handle: table.handle }]).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        other => other.map(|()| true),
-    }
-}
-
 /// Where our table is.
 async fn picture(
     network: &dyn Kernel,
     spaces: &[(Space, String)],
     ours: &Ours,
 ) -> Result<Value, InjectError> {
-    Ok(json!({"table": ours.table, "in": tables(network, spaces, ours).await?}))
-}
-
-/// In which of these our table is.
-pub(super) async fn tables(
-    network: &dyn Kernel,
-    spaces: &[(Space, String)],
-    ours: &Ours,
-) -> Result<Vec<String>, InjectError> {
-    let mut left = Vec::new();
-    for (space, name) in spaces {
-        let Some(session) = network.enter(space).await.map_err(failed(name))? else { continue };
-        let tables = session.tables().await.map_err(failed(name))?;
-        left.extend(ours.find(tables).ok().flatten().map(|_| name.clone()));
-    }
-    Ok(left)
-}
-
-/// Looks at one part: probes first, since they are counted as well.
-async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
-    let probes: Vec<Probe> = part.watched.iter().map(|watched| watched.probe).collect();
-    let slowest = part.watched.iter().filter_map(|watched| match watched.before {
-        Reply::Answered(micros) => Some(Duration::from_micros(micros)),
-        _ => None,
-    });
-    let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
-    let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
-    let name = part.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let replies = match network.reach(&part.space, &probes, patience).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
-        other => other?,
-    };
-    let Some(session) = network.enter(&part.space).await? else { return Ok(gone(name)) };
-    let there = ours.find(session.tables().await?).ok().flatten().is_some();
-    let counted = if there { Some(session.counted(&ours.table).await?) } else { None };
-    Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
-}
-
-/// What a person types to remove the tables.
-pub(super) fn manual(spaces: &[(Space, String)], ours: &Ours) -> String {
-    let one = |(space, _): &(Space, String)| {
-        let command = format!("nft delete table inet {}", ours.table);
-        if space.path.starts_with("/proc/self") {
-            command
-        } else {
-            format!("nsenter --net={} {command}", space.path.display())
-        }
-    };
-    spaces.iter().map(one).collect::<Vec<_>>().join("; ")
+    Ok(json!({"table": ours.table(), "in": tables(network, spaces, ours).await?}))
 }

@@ -10,7 +10,7 @@ use crate::change::InjectError;
 use crate::flows::Flows;
 use crate::resolver::Answer;
 use crate::resolver::message::{Question, TYPES};
-use crate::traffic::{Direction, Whose};
+use crate::traffic::Whose;
 
 /// The most resolvers, and the most names.
 const UPSTREAMS_MAX: usize = 8;
@@ -20,17 +20,9 @@ const DELAY_MAX: Duration = Duration::from_secs(60);
 /// The most of a `resolv.conf` that is read.
 const CONF_MAX: u64 = 1 << 16;
 
-/// Only resolvers and a namespace are an aim.
+/// Only single addresses are resolvers.
 pub(super) fn aimed(flows: &Flows) -> Result<(), String> {
     let traffic = &flows.traffic;
-    let ported = !traffic.ports.is_empty() || !traffic.local_ports.is_empty();
-    if ported
-        || traffic.protocol.is_some()
-        || traffic.interface.is_some()
-        || traffic.direction != Direction::Both
-    {
-        return Err("it is about queries: aim it by `to` (resolvers), `netns` or `pid` alone".to_owned());
-    }
     if traffic.to.iter().any(|network| network.bits != if network.address.is_ipv4() { 32 } else { 128 }) {
         return Err("to: write the addresses of resolvers, not networks".to_owned());
     }
@@ -92,8 +84,20 @@ pub(super) fn asked(args: &Args) -> Result<(Vec<String>, Vec<u16>, Answer), Stri
     Ok((names, types, answer))
 }
 
-/// The resolvers that are asked: those that are written, or those of the namespace's own `resolv.conf`.
+/// The resolvers whose queries are led to ours; none that is protected.
 pub(super) fn upstreams(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
+    let protected = |address: &IpAddr| flows.traffic.protect.iter().any(|network| network.contains(*address));
+    let mut all = known(flows)?;
+    all.retain(|address| !protected(address));
+    all.truncate(UPSTREAMS_MAX);
+    if all.is_empty() {
+        return Err(InjectError::Target("all of its resolvers are protected".to_owned()));
+    }
+    Ok(all)
+}
+
+/// Those that are written, or those of the namespace's own `resolv.conf`.
+fn known(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
     let written: Vec<IpAddr> = flows.traffic.to.iter().map(|network| network.address).collect();
     if !written.is_empty() {
         return Ok(written);
@@ -112,8 +116,7 @@ pub(super) fn upstreams(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
         Some(text)
     };
     let text = files.iter().find_map(read).unwrap_or_default();
-    let mut found: Vec<IpAddr> = nameservers(&text);
-    found.truncate(UPSTREAMS_MAX);
+    let found = nameservers(&text);
     if found.is_empty() {
         let text = "its resolv.conf names no resolver: write them in `to`";
         return Err(InjectError::Target(text.to_owned()));
@@ -164,6 +167,17 @@ mod tests {
         ] {
             assert!(asked(&args(wrong)).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_resolver_that_is_protected_is_left_alone() {
+        let given = |protect: &str| {
+            let given = [("to", "10.0.0.1,10.0.0.2"), ("protect", protect)];
+            Flows::read(&given.map(|(name, text)| (name, text.to_owned())).into()).unwrap()
+        };
+        let left = upstreams(&given("10.0.0.2")).unwrap();
+        assert_eq!(left, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert!(upstreams(&given("10.0.0.0/24")).is_err());
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) const FALLBACK: Param = Param {
 pub(crate) enum Serves {
     /// Another qdisc.
     Part(Part),
+    /// The same fault with other parameters: who does it, and these.
+    Otherwise(&'static str, Args),
     /// A fault of the relay that stands before the target.
     Relay(&'static str, Args),
 }
@@ -56,6 +58,10 @@ pub(super) async fn take(
     for serve in serves {
         let taken = match serve {
             Serves::Part(part) => with_part(shaping, env, request, part).await.map(|change| ("tbf", change)),
+            Serves::Otherwise(by, args) => {
+                let injector = registry::find(shaping.about().name).expect("a fault is in the registry");
+                injector.prepare(env, &Request { args, ..request.clone() }).await.map(|change| (by, change))
+            }
             Serves::Relay(name, args) => {
                 with_relay(name, env, request, args).await.map(|change| (name, change))
             }
