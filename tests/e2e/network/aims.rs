@@ -230,7 +230,7 @@ fn loss_falls_back_to_nftables_where_it_may_and_says_why() {
     assert!(done.out.contains("confirmed"), "{done:?}");
     let features = block_on(Kernel.features()).unwrap();
     if features.iter().any(|one| one.name == "netem" && one.lack.is_some()) {
-        assert!(done.out.contains("nft serves, as this kernel has no sch_netem"), "{done:?}");
+        assert!(done.err.contains("nft serves, as this kernel has no sch_netem"), "{done:?}");
     }
     assert_eq!(net.picture(), before);
     home.assert_nothing_left();
