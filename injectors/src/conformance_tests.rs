@@ -8,6 +8,7 @@ use crate::about::{ParamKind, Presence, Value as Arg};
 use crate::fake_network_tests::INTERFACE;
 use crate::fake_pressure_tests::GROUP;
 use crate::fake_tests::{Failure, INSTANCE, PORT, World};
+use crate::flows::Flows;
 use crate::group::Group;
 use crate::restore::restore;
 use crate::traffic::Traffic;
@@ -32,10 +33,14 @@ enum Aim {
     Port,
     Pop,
     Packets,
+    Named,
+    Around,
     BothWays,
     Group,
     Host,
     Volume,
+    Flows(&'static str),
+    Resolver,
     Nothing,
 }
 
@@ -52,10 +57,12 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 /// Every fault of the registry, at least once.
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
+    Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::Flows("10.0.0.2")) },
     row("cpu-stress", &[("cores", "2"), ("load", "50%")], Aim::Host),
     row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::Group),
     row("cpu-throttle", &[("cores", "0.5")], Aim::Group),
     row("disk-fill", &[("size", "1GiB")], Aim::Volume),
+    state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
     state("fd-exhaust", &[("spare", "0")], Aim::Instance),
     state("fd-exhaust", &[("spare", "0")], Aim::Port),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
@@ -67,13 +74,20 @@ const ROWS: &[Row] = &[
     row("memory-limit", &[("size", "512MiB")], Aim::Group),
     row("memory-stress", &[("size", "64MiB"), ("ramp", "1s")], Aim::Group),
     row("memory-stress", &[("fill", "80%")], Aim::Host),
+    row("network-corrupt", &[("share", "5%"), ("correlation", "25%")], Aim::Packets),
     row("network-delay", &[("delay", "20ms"), ("jitter", "5ms")], Aim::Packets),
+    row("network-delay", &[("delay", "20ms"), ("reorder", "10%"), ("gap", "5")], Aim::Around),
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
+    row("network-loss", &[("share", "5%"), ("correlation", "50%")], Aim::Named),
+    row("network-loss", &[("share", "5%"), ("by", "nft")], Aim::BothWays),
+    state("network-partition", &[], Aim::Flows("10.0.0.2")),
+    state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
+    state("port-block", &[("by", "reject")], Aim::Flows("10.0.0.2")),
     state("process-freeze", &[], Aim::Group),
     state("process-kill", &[], Aim::Instance),
     state("process-kill", RESTART, Aim::Port),
@@ -91,12 +105,20 @@ const ROWS: &[Row] = &[
 ];
 
 fn packets(direction: &str) -> Target {
-    let given = [("interface", INTERFACE), ("direction", direction)];
-    let given = given.map(|(name, text)| (name, text.to_owned())).into();
+    packets_by(&[("interface", INTERFACE), ("direction", direction)])
+}
+
+fn packets_by(given: &[(&'static str, &str)]) -> Target {
+    let given = given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
     Target::Traffic(Traffic::read(&given).unwrap())
 }
 
 impl Row {
+    /// Whether what it does stays done.
+    fn stays(&self) -> bool {
+        matches!(self.undone, Undone::Permanent | Undone::Passed)
+    }
+
     fn injector(&self) -> &'static dyn Injector {
         registry::find(self.fault).unwrap()
     }
@@ -119,10 +141,20 @@ impl Row {
             Aim::Port => Target::Port(PORT),
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
+            Aim::Named => packets_by(&[("to", "api.example.org")]),
+            Aim::Around => packets_by(&[("instance", INSTANCE), ("direction", "both")]),
             Aim::BothWays => packets("both"),
             Aim::Group => Target::Group(Group::Path(GROUP.to_owned())),
             Aim::Volume => Target::Volume("/var/log".into()),
             Aim::Host => Target::Group(Group::Host),
+            Aim::Resolver => {
+                let given = [("to", "10.0.0.53".to_owned())].into();
+                Target::Flows(Flows::read(&given).unwrap())
+            }
+            Aim::Flows(to) => {
+                let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
+                Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))
+            }
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }
@@ -172,8 +204,8 @@ async fn apply_changes_what_the_picture_shows_and_undo_brings_it_back_once() {
         let proof = row.injector().observe(&env, &change).await.unwrap();
         let expected = if row.state { ProofStatus::Confirmed } else { ProofStatus::Unproven };
         assert_eq!(proof.status, expected, "{fault}: {proof:?}");
-        if row.undone == Undone::Permanent {
-            assert_eq!(restore(&env, &change).await.unwrap(), Undone::Permanent, "{fault}");
+        if row.stays() {
+            assert_eq!(restore(&env, &change).await.unwrap(), row.undone, "{fault}");
             continue;
         }
         let during = row.injector().picture(&env, &change.undo).await.unwrap();
@@ -211,7 +243,7 @@ async fn whatever_call_of_apply_fails_undo_brings_everything_back_or_says_that_i
                 let at = format!("{} {:?}, {failure:?} at call {number}", row.fault, row.args);
                 assert_eq!(applied.is_err(), reached, "{at}: {applied:?}");
                 let undone = row.injector().undo(&env, &change.undo).await;
-                let whole = row.undone == Undone::Permanent || world.look() == before;
+                let whole = row.stays() || world.look() == before;
                 assert_eq!(undone.is_ok(), whole, "{at}: {undone:?}, {}", world.look());
                 if whole {
                     restore(&env, &change).await.unwrap_or_else(|error| panic!("{at}: {error}"));
@@ -463,11 +495,92 @@ async fn a_second_network_fault_of_a_family_or_of_another_aim_is_refused() {
     let again = Request { id: "other/1".to_owned(), ..loss.request() };
     let error = loss.injector().prepare(&env, &again).await.unwrap_err().to_string();
     assert!(error.contains("already have the loss of run/1"), "{error}");
-    let given = [("interface", INTERFACE), ("to", "10.0.0.2")].map(|(name, text)| (name, text.to_owned()));
-    let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+    let target = packets_by(&[("interface", INTERFACE), ("to", "10.0.0.2")]);
     let crossing = Request { id: "other/1".to_owned(), target, ..copies.request() };
     let error = copies.injector().prepare(&env, &crossing).await.unwrap_err().to_string();
-    assert!(error.contains("could mean one packet"), "{error}");
+    assert!(error.contains("one packet could be among both"), "{error}");
+}
+
+#[tokio::test]
+async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order() {
+    for first in [0, 1] {
+        let world = World::new();
+        let before = world.look();
+        let env = world.env(Inventory::default());
+        let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
+        let mut alive = Vec::new();
+        for (number, to) in ["10.0.0.2", "10.0.0.3"].into_iter().enumerate() {
+            let target = packets_by(&[("interface", INTERFACE), ("to", to)]);
+            let request = Request { id: format!("run/{number}"), target, ..loss.request() };
+            let change = loss.injector().prepare(&env, &request).await.unwrap();
+            loss.apply(&env, &change).await.unwrap();
+            alive.push(change);
+        }
+        assert_eq!(restore(&env, &alive[first]).await.unwrap(), Undone::Reverted);
+        assert_eq!(restore(&env, &alive[1 - first]).await.unwrap(), Undone::Reverted);
+        assert_eq!(world.look(), before);
+    }
+}
+
+#[tokio::test]
+async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experiment_says_so() {
+    let target = packets_by(&[("instance", INSTANCE), ("direction", "both")]);
+    for (fault, lacks, taken) in [
+        ("network-delay", &["netem"][..], "relay-latency"),
+        ("network-rate", &["netem"], "network-rate"),
+        ("network-rate", &["netem", "tbf"], "relay-bandwidth"),
+        ("network-rate", &["ifb"], "relay-bandwidth"),
+    ] {
+        let world = World::new();
+        world.lacks(lacks);
+        let (env, before) = (world.env(world.inventory()), world.look());
+        let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
+        let mut request = Request { target: target.clone(), ..row.request() };
+        let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
+        assert!(error.contains(lacks[0]) && error.contains("fallback: relay"), "{fault}: {error}");
+        request.args.0.insert("fallback".to_owned(), Arg::Text("relay".to_owned()));
+        let change = row.injector().prepare(&env, &request).await.unwrap();
+        assert_eq!(change.fault, taken, "{fault}");
+        assert!(change.summary.contains("serves, as this kernel has no"), "{}", change.summary);
+        row.injector().apply(&env, &change).await.unwrap();
+        assert_ne!(world.look(), before, "{fault}");
+        row.injector().renew(&env, &change, Duration::from_secs(1)).await.unwrap();
+        let proof = row.injector().observe(&env, &change).await.unwrap();
+        let by = proof.measured.contains(&format!("by {taken}: "));
+        assert!(by || taken == fault, "{proof:?}");
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
+        assert_eq!(world.look(), before, "{fault}");
+        // No relay stands before everybody.
+        request.target = packets("out");
+        let wide = row.injector().prepare(&env, &request).await;
+        assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
+    let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
+    let (world, env, change) = row.prepared().await;
+    let before = world.look();
+    row.apply(&env, &change).await.unwrap();
+    let renew = async |seconds: u64| {
+        row.injector().renew(&env, &change, Duration::from_secs(seconds)).await.unwrap();
+        world.hit_addresses()
+    };
+    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
+    assert_eq!(renew(5).await, [address(2)]);
+    world.name_means(&[address(3)]);
+    assert_eq!(renew(6).await, [address(2), address(3)], "connections outlive a name's addresses");
+    world.name_means(&[address(4)]);
+    assert_eq!(renew(8).await, [address(2), address(3)], "a name is not asked for each second");
+    assert_eq!(renew(10).await, [address(2), address(3), address(4)]);
+    let many: Vec<_> = (0..=255).map(address).collect();
+    world.name_means(&many);
+    assert!(renew(15).await.len() <= 128);
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
+    world.name_means(&[address(9)]);
+    row.injector().renew(&env, &change, Duration::from_secs(20)).await.unwrap();
+    assert_eq!(world.look(), before, "a renewal revived it");
 }
 
 #[tokio::test]
@@ -487,5 +600,25 @@ async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes(
         restore(&env, &alive[first]).await.unwrap();
         restore(&env, &alive[1 - first]).await.unwrap();
         assert_eq!(world.look(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_that_cannot_cut_is_refused_with_what_to_load_and_what_would_serve() {
+    for (fault, lacks, load, serves) in [
+        ("network-partition", "nf_tables", "modprobe nf_tables", "relay-blackhole"),
+        ("port-block", "nft_reject_inet", "modprobe nft_reject_inet", "relay-refuse"),
+        ("network-loss", "nft_numgen", "modprobe nft_numgen", "relay-reset"),
+        ("connection-reset", "inet_diag_destroy", "CONFIG_INET_DIAG_DESTROY", "by: reset"),
+    ] {
+        let cuts = |row: &&Row| fault != "network-loss" || row.args.contains(&("by", "nft"));
+        let row = ROWS.iter().filter(|row| row.fault == fault).find(cuts).unwrap();
+        let world = World::new();
+        world.state().network.lacks.push(lacks);
+        let env = world.env(world.inventory());
+        let error = row.injector().prepare(&env, &row.request()).await.unwrap_err();
+        assert!(matches!(error, InjectError::Lack(_)), "{fault}: {error}");
+        let error = error.to_string();
+        assert!(error.contains(load) && error.contains(serves), "{fault}: {error}");
     }
 }

@@ -1,17 +1,23 @@
 //! The network of the fake world: one namespace with one interface, which behaves as the kernel does where it matters.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::Pending;
+use crate::fake_filter_tests::Filters;
 use crate::fake_tests::World;
-use crate::sys::aim::Way;
+use crate::resolver::message::{NO_ERROR, Question, SERVER_FAILURE};
+use crate::sys::aim::{Aim, Instruction, Way};
 use crate::sys::netlink::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step,
+    Connection, DESTROY, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT,
+    Reply, Session, Space, Step, Stream,
 };
+use crate::sys::nft::Edit;
+use crate::sys::nft::read::{Counted, Table};
 
 /// The only interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -22,8 +28,28 @@ const INTERFACE_INDEX: u32 = 2;
 pub(crate) struct Links {
     devices: Vec<Link>,
     qdiscs: Vec<(u32, Qdisc)>,
-    filters: Vec<(Place, u32)>,
+    filters: Vec<(Place, u32, Vec<Instruction>)>,
+    /// The addresses of every name.
+    pub(crate) addresses: Vec<IpAddr>,
+    tables: Filters,
+    connections: Vec<Connection>,
+    /// Features that this kernel does not have.
+    pub(crate) lacks: Vec<&'static str>,
+    /// Queries that came to the resolver of a fault.
+    hit: u64,
     born: u32,
+}
+
+/// A connection on which nothing has been sent.
+fn connection(cookie: u64) -> Connection {
+    Connection {
+        local: ([10, 0, 0, 1], 5000 + cookie as u16).into(),
+        peer: ([10, 0, 0, 2], 443).into(),
+        cookie,
+        rtt: Duration::ZERO,
+        scatter: Duration::ZERO,
+        sent: 0,
+    }
 }
 
 impl Links {
@@ -34,6 +60,11 @@ impl Links {
             devices: vec![link],
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
+            addresses: vec![[10, 0, 0, 2].into()],
+            tables: Filters::default(),
+            lacks: Vec::new(),
+            hit: 0,
+            connections: (1..=4).map(connection).collect(),
             born: INTERFACE_INDEX,
         }
     }
@@ -44,7 +75,17 @@ impl Links {
         let qdiscs: Vec<String> =
             self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
-        json!({"links": links, "qdiscs": qdiscs, "filters": filters})
+        let connections: Vec<u64> = self.connections.iter().map(|one| one.cookie).collect();
+        json!({"connections": connections, "links": links, "qdiscs": qdiscs, "filters": filters, "tables": self.tables.look()})
+    }
+
+    /// What the resolver of a fault answers.
+    pub(crate) fn resolver(&self) -> Value {
+        json!({"ports": [5353], "seen": {"queries": self.hit, "hit": self.hit}})
+    }
+
+    pub(crate) fn hit_addresses(&self) -> Vec<IpAddr> {
+        self.filters.iter().flat_map(|(_, _, program)| Aim::addresses(program, Way::Out)).collect()
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -62,7 +103,7 @@ impl Links {
                 self.devices.push(Link { index: self.born, name: name.clone(), ..Link::default() });
             }
             Step::DeleteDevice { index } => {
-                let points = |(_, device): &(Place, u32)| device == index;
+                let points = |(_, device, _): &(Place, u32, _)| device == index;
                 assert!(!self.filters.iter().any(points), "a filter without its device swallows packets");
                 self.devices.retain(|link| link.index != *index);
                 self.qdiscs.retain(|(link, _)| link != index);
@@ -85,29 +126,35 @@ impl Links {
             }
             Step::DeleteHooks { index } => {
                 assert!(
-                    self.filters.iter().all(|(place, _)| place.index != *index),
+                    self.filters.iter().all(|(place, ..)| place.index != *index),
                     "filters of others go with them"
                 );
                 self.qdiscs.retain(|(link, qdisc)| link != index || qdisc.kind != HOOKS);
             }
-            Step::AddFilter { at, device, .. } => {
+            Step::AddFilter { at, device, program } => {
                 self.find(*device)?;
-                self.filters.push((*at, *device));
+                self.filters.push((*at, *device, program.clone()));
             }
-            Step::DeleteFilter { at } => self.filters.retain(|(place, _)| place != at),
+            Step::ChangeFilter { at, program, .. } => {
+                let found = self.filters.iter_mut().find(|(place, ..)| place == at);
+                found.ok_or(io::ErrorKind::NotFound)?.2.clone_from(program);
+            }
+            Step::DeleteFilter { at } => self.filters.retain(|(place, ..)| place != at),
         }
         Ok(())
     }
 
     fn filters(&self, index: u32, way: Way) -> Vec<Filter> {
-        let own = self.filters.iter().filter(|(place, _)| place.index == index && place.way == way);
-        let filter = |place: &Place| Filter {
+        let own = self.filters.iter().filter(|(place, ..)| place.index == index && place.way == way);
+        let filter = |(place, _, program): &(Place, u32, Vec<Instruction>)| Filter {
             kind: "bpf".to_owned(),
             pref: place.pref,
             handle: place.handle,
             packets: 0,
+            action: 1,
+            program: program.clone(),
         };
-        own.map(|(place, _)| filter(place)).collect()
+        own.map(filter).collect()
     }
 }
 
@@ -121,9 +168,61 @@ impl Network for World {
         Box::pin(std::future::ready(entered))
     }
 
+    fn resolve<'a>(&'a self, _space: &'a Space, _name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.addresses.clone()))))
+    }
+
+    fn echo<'a>(
+        &'a self,
+        _space: &'a Space,
+        _peer: &'a Peer,
+        _stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        Box::pin(std::future::ready(Ok(Echoed::default())))
+    }
+
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
-        let features = ["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: None });
-        Box::pin(std::future::ready(self.net(|_| Ok(features.to_vec()))))
+        let features = |net: &mut Links| {
+            let lack = |name| net.lacks.contains(&name).then(|| "the kernel does not know it".to_owned());
+            Ok(["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: lack(name) }).to_vec())
+        };
+        Box::pin(std::future::ready(self.net(features)))
+    }
+
+    fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        let feature = |name, net: &Links| Feature {
+            name,
+            lack: net.lacks.contains(&name).then(|| "the kernel does not know it".to_owned()),
+        };
+        let names = ["nf_tables", "nft_reject_inet", "nft_numgen", DESTROY];
+        let found = self.net(|net| Ok(names.map(|name| feature(name, net)).to_vec()));
+        Box::pin(std::future::ready(found))
+    }
+
+    fn reach<'a>(
+        &'a self,
+        _space: &'a Space,
+        probes: &'a [Probe],
+        _patience: Duration,
+    ) -> Pending<'a, io::Result<Vec<Reply>>> {
+        let replies = self.net(|net| Ok(probes.iter().map(|_| net.tables.reach()).collect()));
+        Box::pin(std::future::ready(replies))
+    }
+
+    fn ask<'a>(
+        &'a self,
+        _space: &'a Space,
+        _to: SocketAddr,
+        query: &'a [u8],
+        _patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
+        let answer = self.net(|net| {
+            let question = Question::read(query).unwrap();
+            let hit = net.tables.reach() == Reply::Nothing;
+            net.hit += u64::from(hit);
+            Ok(Some(question.empty(query, if hit { SERVER_FAILURE } else { NO_ERROR })))
+        });
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -134,6 +233,10 @@ impl Session for World {
 
     fn route(&self, _to: IpAddr) -> Pending<'_, io::Result<u32>> {
         Box::pin(std::future::ready(self.net(|_| Ok(INTERFACE_INDEX))))
+    }
+
+    fn neighbours(&self, _index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {
@@ -149,7 +252,34 @@ impl Session for World {
     }
 
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
-        Box::pin(std::future::ready(self.net(|_| Ok(Vec::new()))))
+        Box::pin(std::future::ready(self.net(|net| Ok(net.connections.clone()))))
+    }
+
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>> {
+        let destroy = |net: &mut Links| {
+            let there = net.connections.iter().map(|one| one.cookie);
+            let ended = there.filter(|cookie| cookies.contains(cookie)).collect();
+            net.connections.retain(|one| !cookies.contains(&one.cookie));
+            Ok(ended)
+        };
+        Box::pin(std::future::ready(self.net(destroy)))
+    }
+
+    fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        let own = vec![IpAddr::from([10, 0, 0, 1])];
+        Box::pin(std::future::ready(self.net(|_| Ok(own))))
+    }
+
+    fn tables(&self) -> Pending<'_, io::Result<Vec<Table>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.tables()))))
+    }
+
+    fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.counted(table)))))
+    }
+
+    fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {
+        Box::pin(std::future::ready(self.net(|net| net.tables.commit(edits))))
     }
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {

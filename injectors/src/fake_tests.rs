@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::relay::fault::RelayFault;
 use crate::relay::table::Table;
-use crate::stress::{Seen, VERB};
+use crate::stress::{NAME, Seen, VERB};
 use crate::sys::control::{Control, ControlError};
 use crate::sys::proc::{Output, ProcessInfo, Procs, SignalName, Started};
 use crate::target::{Balancer, Instance, Inventory, ProcessId, Protocol, Relay, Scope};
@@ -55,7 +55,7 @@ pub(crate) struct State {
     /// How many programs were started.
     pub(crate) starts: usize,
     broken: bool,
-    network: crate::fake_network_tests::Links,
+    pub(crate) network: crate::fake_network_tests::Links,
     pub(crate) pressure: crate::fake_pressure_tests::Pressure,
     /// Whether programs that are started say why they cannot.
     pub(crate) unstartable: bool,
@@ -192,6 +192,21 @@ impl World {
         let drains = &mut self.state().drains;
         drains.retain(|id, _| id != "other/1");
         drains.extend(lives.then(|| ("other/1".to_owned(), 0.5)));
+    }
+
+    /// A kernel without these.
+    pub(crate) fn lacks(&self, features: &[&'static str]) {
+        self.state().network.lacks = features.to_vec();
+    }
+
+    /// What every name means from now on.
+    pub(crate) fn name_means(&self, addresses: &[std::net::IpAddr]) {
+        self.state().network.addresses = addresses.to_vec();
+    }
+
+    /// The addresses that filters of what leaves ask for.
+    pub(crate) fn hit_addresses(&self) -> Vec<std::net::IpAddr> {
+        self.state().network.hit_addresses()
     }
 
     /// Somebody else has the lab's instance again.
@@ -353,6 +368,12 @@ impl Control for World {
                         return Err(ControlError::Gone(path.into()));
                     }
                 }
+                Some(resolver) if resolver.starts_with("\0squall-resolver-") => {
+                    if !state.processes.iter().any(|process| process.info.comm == "squall") {
+                        return Err(ControlError::Gone(path.to_owned()));
+                    }
+                    Ok(state.network.resolver())
+                }
                 _ => return Err(ControlError::Gone(path.to_owned())),
             };
             answer.map_err(ControlError::Refused)
@@ -416,8 +437,9 @@ impl Procs for World {
             if state.unstartable {
                 return Box::new(Program(Some(ExitStatus::from_raw(7 << 8))));
             }
-            if argv.get(1).is_some_and(|verb| verb == VERB) {
-                let id = state.bear("squall-stress", false);
+            if argv[0] == "squall" {
+                let stresses = argv.get(1).is_some_and(|verb| verb == VERB);
+                let id = state.bear(if stresses { NAME } else { "squall" }, false);
                 let born = state.processes.iter_mut().find(|process| process.info.id == id);
                 mark.clone_into(&mut born.expect("it was just born").mark);
                 return Box::new(Program(None));

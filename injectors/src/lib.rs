@@ -17,17 +17,21 @@ pub mod change;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
+mod fake_filter_tests;
+#[cfg(test)]
 mod fake_network_tests;
 #[cfg(test)]
 mod fake_pressure_tests;
 #[cfg(test)]
 mod fake_tests;
 pub mod faults;
+pub mod flows;
 pub mod group;
 pub mod guardian;
 pub mod journal;
 pub mod registry;
 pub mod relay;
+pub mod resolver;
 pub mod restore;
 pub mod secrets;
 pub mod stress;
@@ -65,7 +69,7 @@ pub struct Env {
     pub cgroups: Arc<dyn sys::cgroup::Cgroups>,
     /// What this host has to give: processors, memory, file systems, descriptors.
     pub resources: Arc<dyn sys::resources::Resources>,
-    /// The program that carries what burns, holds and fills: this one.
+    /// The program that carries what needs a process of its own: this one.
     pub program: std::path::PathBuf,
 }
 
@@ -93,6 +97,8 @@ pub enum Looks {
     Tally,
     /// What others feel while they are at work: a silence takes nothing back.
     Felt,
+    /// That nothing gets through: once something did, the fault did not hold, and a silence takes nothing back.
+    Closed,
 }
 
 /// What one injection is asked to be: the input of [`Injector::prepare`].
@@ -128,6 +134,7 @@ pub trait Injector: std::fmt::Debug + Sync {
             TargetKind::Pop => format!("give {target} back the weight that it had"),
             TargetKind::Process
             | TargetKind::Traffic
+            | TargetKind::Flows
             | TargetKind::Group
             | TargetKind::Volume
             | TargetKind::Nothing => self.about().undo.to_owned(),
@@ -139,6 +146,7 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Process | TargetKind::Nothing => Looks::State,
             TargetKind::Traffic => Looks::Felt,
+            TargetKind::Flows => Looks::Closed,
             TargetKind::Relay | TargetKind::Pop | TargetKind::Group | TargetKind::Volume => Looks::Tally,
         }
     }

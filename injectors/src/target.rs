@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
+use crate::flows::{self, Flows};
 use crate::group::{self, Group};
 use crate::traffic::{self, Traffic};
 
@@ -20,6 +21,8 @@ pub enum TargetKind {
     Pop,
     /// Packets of an interface.
     Traffic,
+    /// Packets of a network namespace, by whatever interface.
+    Flows,
     /// A control group, or this host.
     Group,
     /// A file system, by a folder on it.
@@ -28,19 +31,19 @@ pub enum TargetKind {
     Nothing,
 }
 
-const SERVICE: Param = Param {
+pub(crate) const SERVICE: Param = Param {
     name: "service",
     kind: ParamKind::Text,
     presence: Presence::Optional,
     help: "service of the lab or the topology whose instances are hit",
 };
-const INSTANCE: Param = Param {
+pub(crate) const INSTANCE: Param = Param {
     name: "instance",
     kind: ParamKind::Text,
     presence: Presence::Optional,
     help: "one instance by name",
 };
-const PICK: Param = Param {
+pub(crate) const PICK: Param = Param {
     name: "pick",
     kind: ParamKind::Text,
     presence: Presence::Optional,
@@ -120,6 +123,7 @@ impl TargetKind {
             Self::Relay => RELAY,
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
+            Self::Flows => flows::SELECTORS,
             Self::Group => group::SELECTORS,
             Self::Volume => VOLUME,
             Self::Nothing => &[],
@@ -157,6 +161,8 @@ pub enum Target {
     Pop(String),
     /// Packets of an interface.
     Traffic(Traffic),
+    /// Packets of a network namespace.
+    Flows(Flows),
     /// A control group, or this host.
     Group(Group),
     /// The file system of this folder.
@@ -168,7 +174,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Gives what squall does not know the name of the program that breaks it, without its folders.
+    /// Gives what squall does not know the name of the program that breaks it, without its folders, and flows the
+    /// namespaces that the fault's parameters name.
     #[must_use]
     pub fn called(self, args: &Args) -> Self {
         match (self, args.argv("do").and_then(<[String]>::first)) {
@@ -176,6 +183,7 @@ impl Target {
                 let base = program.rsplit('/').find(|part| !part.is_empty());
                 Self::Program(base.unwrap_or(program).to_owned())
             }
+            (Self::Flows(flows), _) => Self::Flows(flows.called(args)),
             (target, _) => target,
         }
     }
@@ -206,6 +214,7 @@ impl fmt::Display for Target {
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),
+            Self::Flows(flows) => flows.fmt(f),
             Self::Group(group) => group.fmt(f),
             Self::Volume(path) => write!(f, "file system of {}", path.display()),
             Self::Nothing => f.write_str("-"),

@@ -11,12 +11,16 @@ mod byhand;
 mod cli;
 /// Every fault, broken off at every step: the world is as before.
 mod conformance;
+/// Flows that are cut, on real interfaces.
+mod cutting;
 /// What the registry says is true of the binary.
 mod faults;
 /// Mistakes in experiments, and texts that mean harm.
 mod language;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
+/// DNS that lies, fails or is late.
+mod names;
 /// Network faults on real interfaces.
 mod network;
 /// Pressure in control groups.

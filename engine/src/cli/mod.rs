@@ -110,6 +110,7 @@ fn hidden(args: &[OsString]) -> Option<u8> {
         "__guardian" => Some(ok(out::guardian())),
         injectors::stress::VERB => Some(ok(injectors::stress::main_blocking(&rest()))),
         "__relay" => Some(ok(injectors::relay::main_blocking().is_ok())),
+        injectors::resolver::VERB => Some(ok(injectors::resolver::main_blocking(&rest()))),
         verb => {
             let kind = crate::lab::Kind::of(verb)?;
             let code = crate::lab::main(kind, &rest());

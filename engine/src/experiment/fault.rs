@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
+use injectors::flows::Flows;
 use injectors::group::Group;
 use injectors::target::{Scope, Target, TargetKind};
 use injectors::traffic::Traffic;
@@ -69,6 +70,13 @@ pub enum Selector {
     },
     /// One instance by name.
     Instance(String),
+    /// Packets to and from instances of the topology.
+    Around {
+        /// Which packets, without their other side.
+        traffic: Traffic,
+        /// The instances.
+        of: Box<Self>,
+    },
     /// Exactly this.
     Exactly(Target),
 }
@@ -241,7 +249,12 @@ fn ways(kind: TargetKind) -> String {
         TargetKind::Relay => "aim it by `service` (with `pick`), `instance` or `relay`".to_owned(),
         TargetKind::Pop => "aim it by `pop`".to_owned(),
         TargetKind::Traffic => {
-            "aim it by `interface`, `to` or both, and narrow it by `direction`, `ports`, `local-ports`, `protocol`"
+            "aim it by `instance`, `service` (with `pick`), `interface`, `to` or `netns`, and narrow it by `direction`, \
+             `ports`, `local-ports`, `protocol`"
+                .to_owned()
+        }
+        TargetKind::Flows => {
+            "aim it by `to`, `ports`, `local-ports` or `interface`, and narrow it by `direction` and `protocol`"
                 .to_owned()
         }
         TargetKind::Group => "aim it by `cgroup` or `pid`".to_owned(),
@@ -263,7 +276,10 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         return Ok(Selector::Exactly(Target::Nothing));
     }
     if about.target == TargetKind::Traffic {
-        return Traffic::read(given).map(|traffic| Selector::Exactly(Target::Traffic(traffic)));
+        return packets(given);
+    }
+    if about.target == TargetKind::Flows {
+        return Flows::read(given).map(|flows| Selector::Exactly(Target::Flows(flows)));
     }
     if about.target == TargetKind::Group {
         return Group::read(given).map(|group| Selector::Exactly(Target::Group(group)));
@@ -288,11 +304,7 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         }
     }
     match anchor {
-        "service" => {
-            let pick = get("pick").map(|text| text.parse()).transpose();
-            let pick = pick.map_err(|error: String| (Some("pick"), format!("pick: {error}")))?;
-            Ok(Selector::Service { service: get("service").unwrap_or_default(), pick })
-        }
+        "service" => service(given),
         "instance" => Ok(Selector::Instance(get("instance").unwrap_or_default())),
         "relay" => Ok(Selector::Exactly(Target::Relay(get("relay").unwrap_or_default()))),
         "pop" => Ok(Selector::Exactly(Target::Pop(get("pop").unwrap_or_default()))),
@@ -305,6 +317,28 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         },
         _ => command(given),
     }
+}
+
+fn service(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> {
+    let pick = given.get("pick").map(|text| text.parse()).transpose();
+    let pick = pick.map_err(|error: String| (Some("pick"), format!("pick: {error}")))?;
+    Ok(Selector::Service { service: given.get("service").cloned().unwrap_or_default(), pick })
+}
+
+fn packets(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> {
+    let traffic = Traffic::read(given)?;
+    let of = match (given.get("service"), given.get("instance")) {
+        (Some(_), Some(_)) => {
+            return Err((Some("instance"), "it is aimed at two things at once".to_owned()));
+        }
+        (Some(_), None) => service(given)?,
+        (None, _) if given.contains_key("pick") => {
+            return Err((Some("pick"), "`pick` goes with `service`".to_owned()));
+        }
+        (None, Some(name)) => Selector::Instance(name.clone()),
+        (None, None) => return Ok(Selector::Exactly(Target::Traffic(traffic))),
+    };
+    Ok(Selector::Around { traffic, of: Box::new(of) })
 }
 
 fn command(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> {

@@ -315,8 +315,8 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
     };
     let looks = planned.injector.looks();
-    let stuck =
-        looks == Looks::State && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
+    let stuck = matches!(looks, Looks::State | Looks::Closed)
+        && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {
         id: change.id.clone(),
         what: format!("{} on {}", change.fault, change.target),
@@ -324,7 +324,9 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         measured: proof.measured.clone(),
     });
     // What others feel is seen while they are at work: a silence at the end takes nothing back.
-    let fades = looks == Looks::Felt && proof.status == ProofStatus::Unproven && seen.is_some();
+    let fades = matches!(looks, Looks::Felt | Looks::Closed)
+        && proof.status == ProofStatus::Unproven
+        && seen.is_some();
     if !stuck && !fades {
         *seen = Some(proof);
     }
@@ -351,7 +353,8 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     let entry = match (&outcome, crashed) {
         (Ok(outcome), _) => {
             record.undone_s = Some(shared.clock.now());
-            let undo = if *outcome == Undone::Permanent { "not-needed" } else { "restored" };
+            let stays = matches!(outcome, Undone::Permanent | Undone::Passed);
+            let undo = if stays { "not-needed" } else { "restored" };
             undo.clone_into(&mut record.undo);
             let text = format!("{} on {} {}", change.fault, change.target, outcome.words());
             let took_s = shared.clock.now() - began;

@@ -6,6 +6,7 @@ pub mod control;
 pub mod host;
 pub mod netem;
 pub mod netlink;
+pub mod nft;
 pub mod proc;
 pub mod resources;
 pub(crate) mod socket;

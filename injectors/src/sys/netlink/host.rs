@@ -2,34 +2,41 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use rtnetlink::packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload, Nla,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
+use super::answer::{OPTIONS, filter_of, gateway, has_answered, link, neighbour, qdisc};
 use super::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step, probe,
-    sockets, space, wire,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT, Reply,
+    Session, Space, Step, Stream, echo, filter, probe, reach, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
+use crate::sys::nft::Edit;
+use crate::sys::nft::read::{Counted, Table};
 
 /// How long the kernel may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The most messages of one answer.
 const ANSWER_MAX: usize = 65_536;
-/// `TCA_OPTIONS`.
-const OPTIONS: u16 = 2;
+/// The most neighbours that are told.
+const NEIGHBOURS_MAX: usize = 16;
+/// The most addresses of a name.
+const ADDRESSES_MAX: usize = 64;
 /// Every protocol, in network order: `ETH_P_ALL`.
 const ALL: u32 = 0x0003_u16.to_be() as u32;
 /// Where the hooks hang: their handle, their place, and what leaves and arrives.
@@ -56,11 +63,76 @@ impl Network for Kernel {
         })
     }
 
+    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let file = space::open(space)?.ok_or(io::ErrorKind::NotFound)?;
+            let ask = move || {
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|address| address.ip().to_canonical()).take(ADDRESSES_MAX).collect())
+            };
+            // The thread of a resolver that does not answer ends by the resolver's own deadline.
+            match tokio::time::timeout(DEADLINE, space::inside(Some(file), ask)).await {
+                Ok(found) => found,
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers")),
+            }
+        })
+    }
+
+    fn echo<'a>(
+        &'a self,
+        space: &'a Space,
+        peer: &'a Peer,
+        stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        let (peer, stream) = (*peer, *stream);
+        Box::pin(async move {
+            let file = space::open(space)?.ok_or(io::ErrorKind::NotFound)?;
+            space::inside(Some(file), move || echo::send(&peer, &stream)).await
+        })
+    }
+
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
         Box::pin(async {
             // Nobody else knows of the new namespace, and it ends with its socket.
             let opened = connect(None, None).await?;
             Ok(probe::features(&opened).await)
+        })
+    }
+
+    fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        Box::pin(async { space::inside(None, || Ok(probe::cuts())).await })
+    }
+
+    fn reach<'a>(
+        &'a self,
+        space: &'a Space,
+        probes: &'a [Probe],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Vec<Reply>>> {
+        Box::pin(async move {
+            let gone = || io::Error::new(io::ErrorKind::NotFound, "the network namespace has gone");
+            let file = space::open(space)?.ok_or_else(gone)?;
+            let mut all = Vec::new();
+            for probe in probes {
+                let (file, probe) = (file.try_clone()?, *probe);
+                all.push(space::inside(Some(file), move || reach::reach(probe, patience)));
+            }
+            futures_util::future::join_all(all).await.into_iter().collect()
+        })
+    }
+
+    fn ask<'a>(
+        &'a self,
+        space: &'a Space,
+        to: SocketAddr,
+        query: &'a [u8],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
+        let query = query.to_vec();
+        Box::pin(async move {
+            let Some(file) = space::open(space)? else { return Ok(None) };
+            space::inside(Some(file), move || reach::ask(to, &query, patience)).await
         })
     }
 }
@@ -115,6 +187,33 @@ impl Opened {
         }
     }
 
+    /// The route to an address.
+    async fn lead(&self, to: IpAddr) -> io::Result<Vec<RouteAttribute>> {
+        let mut message = RouteMessage::default();
+        let (family, bits, address) = match to {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(address));
+        let answers = self.ask(Message::GetRoute(message), 0).await?;
+        let route = answers.into_iter().find_map(|answer| match answer {
+            Message::NewRoute(route) => Some(route.attributes),
+            _ => None,
+        });
+        Ok(route.unwrap_or_default())
+    }
+
+    /// Does something that blocks, in this namespace.
+    async fn beside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let space = self.space.as_ref().map(File::try_clone).transpose()?;
+        space::inside(space, act).await
+    }
+
     async fn tell(&self, message: Message, flags: u16) -> io::Result<()> {
         self.ask(message, NLM_F_ACK | flags).await.map(drop)
     }
@@ -146,8 +245,13 @@ impl Opened {
                 gone(self.tell(Message::DelQueueDiscipline(hooks), 0).await)
             }
             Step::AddFilter { at, program, device } => {
-                let filter = filter(at, Some(wire::redirecting(program, *device)));
+                let filter = filter(at, Some(wire::redirecting(program, *device, 0)));
                 self.tell(Message::NewTrafficFilter(filter), NEW).await
+            }
+            Step::ChangeFilter { at, program, device, action } => {
+                let filter = filter(at, Some(wire::redirecting(program, *device, *action)));
+                // Not made if it is not there.
+                self.tell(Message::NewTrafficFilter(filter), NLM_F_REPLACE).await
             }
             Step::DeleteFilter { at } => {
                 gone(self.tell(Message::DelTrafficFilter(filter(at, None)), 0).await)
@@ -210,23 +314,38 @@ impl Session for Opened {
 
     fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
         Box::pin(async move {
-            let mut message = RouteMessage::default();
-            let (family, bits, address) = match to {
-                IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
-                IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
-            };
-            message.header.address_family = family;
-            message.header.destination_prefix_length = bits;
-            message.attributes.push(RouteAttribute::Destination(address));
-            let answers = self.ask(Message::GetRoute(message), 0).await?;
-            let leaves = answers.into_iter().find_map(|answer| match answer {
-                Message::NewRoute(route) => route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                }),
+            let leaves = self.lead(to).await?.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
                 _ => None,
             });
             leaves.ok_or_else(|| io::Error::other("its route names no interface"))
+        })
+    }
+
+    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let all = Message::GetNeighbour(NeighbourMessage::default());
+            let mut found = Vec::new();
+            for answer in self.ask(all, NLM_F_DUMP).await? {
+                if let Message::NewNeighbour(one) = answer
+                    && one.header.ifindex == index
+                    && has_answered(one.header.state)
+                {
+                    found.extend(one.attributes.iter().find_map(neighbour));
+                }
+            }
+            // Documentation's addresses are nobody's: they lead by the default route, and nothing is sent.
+            for to in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])] {
+                let Ok(route) = self.lead(to).await else { continue };
+                let leads = |one: &RouteAttribute| matches!(one, RouteAttribute::Oif(link) if *link == index);
+                if route.iter().any(leads) {
+                    found.extend(route.iter().find_map(gateway));
+                }
+            }
+            found.sort_unstable_by_key(IpAddr::is_ipv6);
+            found.dedup();
+            found.truncate(NEIGHBOURS_MAX);
+            Ok(found)
         })
     }
 
@@ -251,12 +370,7 @@ impl Session for Opened {
             all.header.parent = TcHandle::from(hook(way));
             let answers = self.ask(Message::GetTrafficFilter(all), NLM_F_DUMP).await?;
             let own = answers.into_iter().filter_map(|answer| match answer {
-                Message::NewTrafficFilter(one) => Some(Filter {
-                    kind: kind(&one.attributes),
-                    pref: (one.header.info >> 16) as u16,
-                    handle: one.header.handle.into(),
-                    packets: wire::handed_on(&options(&one.attributes)),
-                }),
+                Message::NewTrafficFilter(one) => Some(filter_of(&one)),
                 _ => None,
             });
             Ok(own.collect())
@@ -264,10 +378,37 @@ impl Session for Opened {
     }
 
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
+        Box::pin(self.beside(sockets::connections))
+    }
+
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>> {
+        let cookies = cookies.to_vec();
+        Box::pin(self.beside(move || sockets::destroy(&cookies)))
+    }
+
+    fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {
         Box::pin(async {
-            let space = self.space.as_ref().map(File::try_clone).transpose()?;
-            space::inside(space, sockets::connections).await
+            let answers = self.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
+            let all = answers.into_iter().filter_map(|answer| match answer {
+                Message::NewAddress(message) => address(&message),
+                _ => None,
+            });
+            Ok(all.collect())
         })
+    }
+
+    fn tables(&self) -> Pending<'_, io::Result<Vec<Table>>> {
+        Box::pin(self.beside(filter::tables))
+    }
+
+    fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
+        let table = table.to_owned();
+        Box::pin(self.beside(move || filter::counted(&table)))
+    }
+
+    fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {
+        let edits = edits.to_vec();
+        Box::pin(self.beside(move || filter::commit(&edits)))
     }
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
@@ -275,76 +416,16 @@ impl Session for Opened {
     }
 }
 
-fn link(message: LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, ..Link::default() };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::IfAlias(alias) => link.alias = alias,
-            LinkAttribute::Stats64(stats) => {
-                link.packets = (stats.rx_packets, stats.tx_packets);
-                link.bytes = (stats.rx_bytes, stats.tx_bytes);
-            }
-            _ => {}
-        }
-    }
-    link
-}
-
-fn kind(attributes: &[TcAttribute]) -> String {
-    let kind = attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some(kind.clone()),
+/// The address of an interface; none of the loopback.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let own = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
         _ => None,
     });
-    kind.unwrap_or_default()
-}
-
-/// The bytes of the options, whatever rtnetlink makes of them.
-fn options(attributes: &[TcAttribute]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for attribute in attributes {
-        let TcAttribute::Options(options) = attribute else { continue };
-        for option in options {
-            // What it does not know is whole; what it knows has been taken apart.
-            if !matches!(option, TcOption::Other(other) if other.kind() == OPTIONS) {
-                let mut bytes = vec![0; option.buffer_len()];
-                option.emit(&mut bytes);
-                out.extend(bytes);
-                continue;
-            }
-            let mut bytes = vec![0; option.value_len()];
-            option.emit_value(&mut bytes);
-            out.extend(bytes);
-        }
-    }
-    out
-}
-
-fn qdisc(message: TcMessage) -> Qdisc {
-    let mut qdisc = Qdisc {
-        kind: kind(&message.attributes),
-        handle: message.header.handle.into(),
-        parent: message.header.parent.into(),
-        options: options(&message.attributes),
-        ..Qdisc::default()
-    };
-    let stats = message.attributes.into_iter().filter_map(|attribute| match attribute {
-        TcAttribute::Stats2(stats) => Some(stats),
+    // IPv6 names it once; of a point-to-point IPv4 address, the other attribute is the other side.
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    for part in stats.flatten() {
-        match part {
-            TcStats2::Basic(basic) => {
-                qdisc.bytes = basic.bytes;
-                qdisc.packets = u64::from(basic.packets);
-            }
-            TcStats2::Queue(queue) => {
-                qdisc.drops = u64::from(queue.drops);
-                qdisc.waiting = u64::from(queue.qlen);
-                qdisc.backlog = u64::from(queue.backlog);
-            }
-            _ => {}
-        }
-    }
-    qdisc
+    own.or(any).filter(|address| !address.is_loopback())
 }
