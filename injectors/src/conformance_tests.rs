@@ -38,11 +38,11 @@ enum Aim {
     Named,
     Around,
     BothWays,
+    Flows(&'static str),
+    Resolver,
     Group,
     Host,
     Volume,
-    Flows(&'static str),
-    Resolver,
     Nothing,
 }
 
@@ -146,9 +146,6 @@ impl Row {
             Aim::Named => packets_by(&[("to", "api.example.org")]),
             Aim::Around => packets_by(&[("instance", INSTANCE), ("direction", "both")]),
             Aim::BothWays => packets("both"),
-            Aim::Group => Target::Group(Group::Path(GROUP.to_owned())),
-            Aim::Volume => Target::Volume("/var/log".into()),
-            Aim::Host => Target::Group(Group::Host),
             Aim::Resolver => {
                 let given = [("to", "10.0.0.53".to_owned())].into();
                 Target::Flows(Flows::read(&given).unwrap())
@@ -157,6 +154,9 @@ impl Row {
                 let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
                 Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))
             }
+            Aim::Group => Target::Group(Group::Path(GROUP.to_owned())),
+            Aim::Volume => Target::Volume("/var/log".into()),
+            Aim::Host => Target::Group(Group::Host),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::relay::fault::RelayFault;
 use crate::relay::table::Table;
-use crate::stress::{NAME, Seen, VERB};
+use crate::stress::{Seen, VERB};
 use crate::sys::control::{Control, ControlError};
 use crate::sys::proc::{Output, ProcessInfo, Procs, SignalName, Started};
 use crate::target::{Balancer, Instance, Inventory, ProcessId, Protocol, Relay, Scope};
@@ -358,6 +358,12 @@ impl Control for World {
                 Some("/relay") => state.relay(request),
                 Some("/lab") => state.lab(request),
                 Some("/glb") => state.balancer(request),
+                Some(resolver) if resolver.starts_with("\0squall-resolver-") => {
+                    if !state.processes.iter().any(|process| process.info.comm == "squall") {
+                        return Err(ControlError::Gone(path.to_owned()));
+                    }
+                    Ok(state.network.resolver())
+                }
                 Some(name) if name.starts_with("\0squall-stress-") => {
                     let id = name.trim_start_matches("\0squall-stress-");
                     let lives = state.processes.iter().any(|process| process.mark == id);
@@ -367,12 +373,6 @@ impl Control for World {
                     } else {
                         return Err(ControlError::Gone(path.into()));
                     }
-                }
-                Some(resolver) if resolver.starts_with("\0squall-resolver-") => {
-                    if !state.processes.iter().any(|process| process.info.comm == "squall") {
-                        return Err(ControlError::Gone(path.to_owned()));
-                    }
-                    Ok(state.network.resolver())
                 }
                 _ => return Err(ControlError::Gone(path.to_owned())),
             };
@@ -437,9 +437,10 @@ impl Procs for World {
             if state.unstartable {
                 return Box::new(Program(Some(ExitStatus::from_raw(7 << 8))));
             }
-            if argv[0] == "squall" {
-                let stresses = argv.get(1).is_some_and(|verb| verb == VERB);
-                let id = state.bear(if stresses { NAME } else { "squall" }, false);
+            let verb = argv.get(1).map(String::as_str);
+            if verb == Some(VERB) || argv[0] == "squall" {
+                let name = if verb == Some(VERB) { "squall-stress" } else { "squall" };
+                let id = state.bear(name, false);
                 let born = state.processes.iter_mut().find(|process| process.info.id == id);
                 mark.clone_into(&mut born.expect("it was just born").mark);
                 return Box::new(Program(None));

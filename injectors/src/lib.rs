@@ -97,8 +97,8 @@ pub enum Looks {
     Tally,
     /// What others feel while they are at work: a silence takes nothing back.
     Felt,
-    /// That nothing gets through: once something did, the fault did not hold, and a silence takes nothing back.
-    Closed,
+    /// A state that others feel, such as that nothing gets through: as [`Looks::State`], and a silence takes nothing back.
+    FeltState,
 }
 
 /// What one injection is asked to be: the input of [`Injector::prepare`].
@@ -146,7 +146,7 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Process | TargetKind::Nothing => Looks::State,
             TargetKind::Traffic => Looks::Felt,
-            TargetKind::Flows => Looks::Closed,
+            TargetKind::Flows => Looks::FeltState,
             TargetKind::Relay | TargetKind::Pop | TargetKind::Group | TargetKind::Volume => Looks::Tally,
         }
     }

@@ -315,7 +315,7 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
     };
     let looks = planned.injector.looks();
-    let stuck = matches!(looks, Looks::State | Looks::Closed)
+    let stuck = matches!(looks, Looks::State | Looks::FeltState)
         && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {
         id: change.id.clone(),
@@ -324,7 +324,7 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         measured: proof.measured.clone(),
     });
     // What others feel is seen while they are at work: a silence at the end takes nothing back.
-    let fades = matches!(looks, Looks::Felt | Looks::Closed)
+    let fades = matches!(looks, Looks::Felt | Looks::FeltState)
         && proof.status == ProofStatus::Unproven
         && seen.is_some();
     if !stuck && !fades {
