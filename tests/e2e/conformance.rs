@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use injectors::registry::INJECTORS;
 use injectors::restore::restore;
+use injectors::target::TargetKind;
 use injectors::{Change, Env, Inventory, Undone, journal};
 use serde_json::{Value, json};
 
@@ -144,10 +145,14 @@ conform! {
 
 #[test]
 fn every_fault_of_the_registry_is_tested_here() {
-    // Those of the network need interfaces instead of a lab, and some need control groups: `network.rs`, `pressure.rs`.
-    let elsewhere = |name: &&str| name.starts_with("network-") || crate::pressure::FAULTS.contains(name);
-    let names = INJECTORS.iter().map(|injector| injector.about().name);
-    let registry: Vec<&str> = names.filter(|name| !elsewhere(name)).collect();
+    // Those of the network need interfaces instead of a lab (`network.rs`, `cutting.rs`, `names.rs`), and some need control
+    // groups (`pressure.rs`).
+    let elsewhere = |about: &&injectors::About| {
+        matches!(about.target, TargetKind::Traffic | TargetKind::Flows)
+            || crate::pressure::FAULTS.contains(&about.name)
+    };
+    let abouts = INJECTORS.iter().map(|injector| injector.about());
+    let registry: Vec<&str> = abouts.filter(|about| !elsewhere(about)).map(|about| about.name).collect();
     let cases: Vec<&str> = CASES.iter().map(|case| case.fault).collect();
     assert_eq!(registry, cases, "a fault without a case, or a case without a fault");
     assert_eq!(registry, TESTED, "a case without a test");

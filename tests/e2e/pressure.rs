@@ -426,10 +426,12 @@ fn a_full_disk_gives_room_back_when_others_take_its_reserve() {
     let asked = ["inject", "disk-fill", "--path", volume.path(), "--size", "40MiB", "--reserve", "16MiB"];
     let mut going = home.start(&[&asked[..], &["--for", "4s"]].concat());
     going.says("disk-fill on", Duration::from_secs(5));
-    until("a full disk", ALONE, || (volume.available() <= before - (40 << 20)).then_some(()));
+    until("a full disk", Duration::from_secs(5), || {
+        (volume.available() <= before - (40 << 20)).then_some(())
+    });
     let other = volume.0.path().join("log");
     std::fs::write(&other, vec![1; 20 << 20]).unwrap();
-    until("the reserve", ALONE, || (volume.available() >= 16 << 20).then_some(()));
+    until("the reserve", Duration::from_secs(5), || (volume.available() >= 16 << 20).then_some(()));
     let done = going.end().code(6);
     assert!(done.out.contains("mismatch") && done.out.contains("reserve);"), "{}", done.out);
     std::fs::remove_file(other).unwrap();
