@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::target::TargetKind;
-use crate::units::{Bandwidth, Rate, Share, Size, Span};
+use crate::units::{Bandwidth, Cores, Rate, Share, Size, Span};
 
 /// Everything that there is to know about one kind of fault.
 #[derive(Debug)]
@@ -86,6 +86,8 @@ pub enum ParamKind {
     Bandwidth,
     /// Bytes: `64KiB`.
     Size,
+    /// Processor cores: `2`, `0.5` or `500m`.
+    Cores,
     /// A whole number in a range, ends included.
     Int {
         /// The smallest accepted.
@@ -121,6 +123,8 @@ pub enum Value {
     Bandwidth(Bandwidth),
     /// See [`ParamKind::Size`].
     Size(Size),
+    /// See [`ParamKind::Cores`].
+    Cores(Cores),
     /// See [`ParamKind::Int`].
     Int(u64),
     /// See [`ParamKind::Flag`].
@@ -156,6 +160,7 @@ impl ParamKind {
             Self::Rate => text.parse().map(Value::Rate).map_err(unit),
             Self::Bandwidth => text.parse().map(Value::Bandwidth).map_err(unit),
             Self::Size => text.parse().map(Value::Size).map_err(unit),
+            Self::Cores => text.parse().map(Value::Cores).map_err(unit),
             Self::Int { min, max } => match text.parse::<u64>() {
                 Ok(n) if (min..=max).contains(&n) => Ok(Value::Int(n)),
                 _ => Err(format!("`{text}` is not a whole number from {min} to {max}")),
@@ -179,7 +184,13 @@ impl ParamKind {
     pub fn is_quantity(self) -> bool {
         matches!(
             self,
-            Self::Span | Self::Share | Self::Rate | Self::Bandwidth | Self::Size | Self::Int { .. }
+            Self::Span
+                | Self::Share
+                | Self::Rate
+                | Self::Bandwidth
+                | Self::Size
+                | Self::Cores
+                | Self::Int { .. }
         )
     }
 
@@ -191,6 +202,7 @@ impl ParamKind {
             Self::Rate => "rate such as 50/s".to_owned(),
             Self::Bandwidth => "bandwidth such as 10mbit or 64KiB/s".to_owned(),
             Self::Size => "size such as 64KiB".to_owned(),
+            Self::Cores => "number of cores such as 0.5 or 500m".to_owned(),
             Self::Int { min, max } => format!("whole number from {min} to {max}"),
             Self::Flag => "true or false".to_owned(),
             Self::Choice(words) => words.join(" | "),
@@ -228,6 +240,10 @@ impl Args {
         bandwidth, Bandwidth, f64, |v: &Bandwidth| v.0);
     getter!(/// Bytes.
         size, Size, u64, |v: &Size| v.0);
+    getter!(/// Events per second.
+        rate, Rate, f64, |v: &Rate| v.0);
+    getter!(/// Processor cores.
+        cores, Cores, f64, |v: &Cores| v.0);
     getter!(/// A whole number.
         int, Int, u64, |v: &u64| *v);
     getter!(/// A flag.
@@ -267,6 +283,7 @@ impl Args {
             Value::Rate(v) => v.to_string(),
             Value::Bandwidth(v) => v.to_string(),
             Value::Size(v) => v.to_string(),
+            Value::Cores(v) => v.to_string(),
             Value::Int(v) => v.to_string(),
             Value::Flag(v) => v.to_string(),
             Value::Text(v) => v.clone(),

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use crate::about::{ParamKind, Presence, Value as Arg};
 use crate::fake_network_tests::INTERFACE;
+use crate::fake_pressure_tests::GROUP;
 use crate::fake_tests::{Failure, INSTANCE, PORT, World};
 use crate::flows::Flows;
+use crate::group::Group;
 use crate::restore::restore;
 use crate::traffic::Traffic;
 use crate::{
@@ -36,6 +38,9 @@ enum Aim {
     BothWays,
     Flows(&'static str),
     Resolver,
+    Group,
+    Host,
+    Volume,
     Nothing,
 }
 
@@ -53,11 +58,22 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
     Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::Flows("10.0.0.2")) },
+    row("cpu-stress", &[("cores", "2"), ("load", "50%")], Aim::Host),
+    row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::Group),
+    row("cpu-throttle", &[("cores", "0.5")], Aim::Group),
+    row("disk-fill", &[("size", "1GiB")], Aim::Volume),
     state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
+    state("fd-exhaust", &[("spare", "0")], Aim::Instance),
+    state("fd-exhaust", &[("spare", "0")], Aim::Port),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
     row("http-truncate", &[("bytes", "1B"), ("share", "50%")], Aim::Instance),
+    row("io-limit", &[("path", "/"), ("write", "1MB/s"), ("read-ops", "100/s")], Aim::Group),
+    row("io-stress", &[("workers", "2")], Aim::Volume),
+    row("memory-limit", &[("size", "512MiB")], Aim::Group),
+    row("memory-stress", &[("size", "64MiB"), ("ramp", "1s")], Aim::Group),
+    row("memory-stress", &[("fill", "80%")], Aim::Host),
     row("network-corrupt", &[("share", "5%"), ("correlation", "25%")], Aim::Packets),
     row("network-delay", &[("delay", "20ms"), ("jitter", "5ms")], Aim::Packets),
     row("network-delay", &[("delay", "20ms"), ("reorder", "10%"), ("gap", "5")], Aim::Around),
@@ -72,6 +88,7 @@ const ROWS: &[Row] = &[
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
     state("port-block", &[("by", "reject")], Aim::Flows("10.0.0.2")),
+    state("process-freeze", &[], Aim::Group),
     state("process-kill", &[], Aim::Instance),
     state("process-kill", RESTART, Aim::Port),
     Row { undone: Undone::Permanent, ..state("process-kill", &[("permanent", "true")], Aim::Port) },
@@ -135,6 +152,9 @@ impl Row {
                 let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
                 Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))
             }
+            Aim::Group => Target::Group(Group::Path(GROUP.to_owned())),
+            Aim::Volume => Target::Volume("/var/log".into()),
+            Aim::Host => Target::Group(Group::Host),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }
@@ -280,6 +300,84 @@ async fn a_process_that_has_got_the_number_of_another_is_never_signalled() {
         world.reuse_all_numbers();
         let _ = row.injector().undo(&env, &change.undo).await;
         assert!(world.state().signalled.is_empty(), "{}: between apply and undo", row.fault);
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_has_got_the_number_of_another_keeps_its_limit() {
+    for row in ROWS.iter().filter(|row| row.fault == "fd-exhaust") {
+        let (world, env, change) = row.prepared().await;
+        world.reuse_all_numbers();
+        row.apply(&env, &change).await.unwrap_err();
+        assert_eq!(world.look()["pressure"]["lowered"], serde_json::json!([]), "between prepare and apply");
+
+        let (world, env, change) = row.prepared().await;
+        row.apply(&env, &change).await.unwrap();
+        let lowered = world.look();
+        world.reuse_all_numbers();
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
+        assert_eq!(world.look()["pressure"], lowered["pressure"], "between apply and undo");
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_written_into_a_group_meanwhile_is_theirs() {
+    for (fault, file, text) in [
+        ("cpu-throttle", "cpu.max", "70000 100000"),
+        ("io-limit", "io.max", "8:0 rbps=max wbps=7 riops=100 wiops=max"),
+        ("memory-limit", "memory.max", "1073741824"),
+    ] {
+        let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
+        let (world, env, change) = row.prepared().await;
+        row.apply(&env, &change).await.unwrap();
+        world.state().pressure.set(file, text);
+        let before = world.look();
+        let error = restore(&env, &change).await.unwrap_err().to_string();
+        assert!(error.contains("somebody else has written") && error.contains("recover --forget"), "{error}");
+        assert_eq!(world.look(), before, "{fault}: it is left alone");
+        let proof = row.injector().observe(&env, &change).await.unwrap();
+        assert_eq!(proof.status, ProofStatus::Mismatch, "{fault}: {proof:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_group_that_was_made_again_under_its_name_is_not_written_to() {
+    let groups = ["cpu-throttle", "io-limit", "memory-limit", "process-freeze"];
+    for row in ROWS.iter().filter(|row| groups.contains(&row.fault)) {
+        let (world, env, change) = row.prepared().await;
+        row.apply(&env, &change).await.unwrap();
+        world.state().pressure = crate::fake_pressure_tests::Pressure::new();
+        world.state().pressure.made_again = true;
+        let before = world.look();
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo, "{}", row.fault);
+        assert_eq!(world.look(), before, "{}", row.fault);
+        let error = row.apply(&env, &change).await.unwrap_err().to_string();
+        assert!(error.contains("has gone"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn pressure_beyond_what_there_is_or_below_what_is_in_use_is_refused_with_the_way_out() {
+    for (fault, args, aim, words) in [
+        ("cpu-stress", &[("cores", "3"), ("load", "50%")][..], Aim::Host, "squall may use 2 cores, not 3"),
+        ("cpu-stress", &[("cores", "5"), ("load", "50%")], Aim::Group, "this host has 4 cores, not 5"),
+        ("cpu-throttle", &[("cores", "0.5")], Aim::Host, "name a control group"),
+        ("disk-fill", &[("size", "90GiB")], Aim::Volume, "write a smaller `reserve`"),
+        ("disk-fill", &[("fill", "5%")], Aim::Volume, "10.0 % full already"),
+        ("fd-exhaust", &[("spare", "1020")], Aim::Port, "can open no more than 1020 as it is"),
+        ("io-stress", &[("workers", "64"), ("block", "1B")], Aim::Volume, "block must be from 512B"),
+        ("memory-limit", &[("size", "64MiB")], Aim::Group, "`below-use: true`"),
+        ("memory-stress", &[("size", "4GiB")], Aim::Host, "less than the reserve of 512.0 MiB"),
+        ("memory-stress", &[("fill", "20%")], Aim::Host, "4.0 GiB of 8.0 GiB are in use already"),
+    ] {
+        let row = row(fault, args, aim);
+        let (world, request) = (World::new(), row.request());
+        let env = world.env(world.inventory());
+        let text = match row.injector().check(&request.args, &request.target) {
+            Err(mistakes) => mistakes.join("; "),
+            Ok(()) => row.injector().prepare(&env, &request).await.unwrap_err().to_string(),
+        };
+        assert!(text.contains(words), "{fault}: {text}");
     }
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::relay::fault::RelayFault;
 use crate::relay::table::Table;
+use crate::stress::{Seen, VERB};
 use crate::sys::control::{Control, ControlError};
 use crate::sys::proc::{Output, ProcessInfo, Procs, SignalName, Started};
 use crate::target::{Balancer, Instance, Inventory, ProcessId, Protocol, Relay, Scope};
@@ -55,6 +56,7 @@ pub(crate) struct State {
     pub(crate) starts: usize,
     broken: bool,
     pub(crate) network: crate::fake_network_tests::Links,
+    pub(crate) pressure: crate::fake_pressure_tests::Pressure,
     /// Whether programs that are started say why they cannot.
     pub(crate) unstartable: bool,
     /// Processes that a signal has reached.
@@ -80,6 +82,7 @@ impl World {
             starts: 0,
             broken: false,
             network: crate::fake_network_tests::Links::new(),
+            pressure: crate::fake_pressure_tests::Pressure::new(),
             unstartable: false,
             signalled: Vec::new(),
             calls: 0,
@@ -98,7 +101,15 @@ impl World {
     /// The ports to this world. Without an inventory, only what needs none works.
     pub(crate) fn env(&self, inventory: Inventory) -> Env {
         let world = || Arc::new(self.clone());
-        Env { inventory, procs: world(), control: world(), network: world(), program: "squall".into() }
+        Env {
+            inventory,
+            procs: world(),
+            control: world(),
+            network: world(),
+            cgroups: world(),
+            resources: world(),
+            program: "squall".into(),
+        }
     }
 
     pub(crate) fn inventory(&self) -> Inventory {
@@ -137,6 +148,7 @@ impl World {
             "drains": state.drains,
             "broken": state.broken,
             "network": state.network.look(),
+            "pressure": state.pressure.look(),
         })
     }
 
@@ -222,7 +234,8 @@ impl World {
         self.call(io::Error::other("as told"), |state| act(&mut state.network))
     }
 
-    fn os<T>(&self, act: impl FnOnce(&mut State) -> T) -> io::Result<T> {
+    /// One call to the kernel about groups, limits and room.
+    pub(crate) fn os<T>(&self, act: impl FnOnce(&mut State) -> T) -> io::Result<T> {
         self.call(io::Error::other("as told"), |state| Ok(act(state)))
     }
 }
@@ -234,6 +247,16 @@ impl State {
         let info = ProcessInfo { id, comm: comm.to_owned(), state: 'S' };
         self.processes.push(Process { info, listens, mark: String::new() });
         id
+    }
+
+    /// Whether this very process runs.
+    pub(crate) fn has(&self, id: ProcessId) -> bool {
+        self.processes.iter().any(|process| process.info.id == id)
+    }
+
+    /// The processes of the server that is no lab's.
+    pub(crate) fn servers(&self) -> Vec<u32> {
+        self.infos(|process| process.info.comm == "nginx").into_iter().map(|info| info.id.pid).collect()
     }
 
     fn infos(&self, which: impl Fn(&Process) -> bool) -> Vec<ProcessInfo> {
@@ -341,6 +364,16 @@ impl Control for World {
                     }
                     Ok(state.network.resolver())
                 }
+                Some(name) if name.starts_with("\0squall-stress-") => {
+                    let id = name.trim_start_matches("\0squall-stress-");
+                    let lives = state.processes.iter().any(|process| process.mark == id);
+                    // It has done nothing yet: there is no time in this world.
+                    if lives {
+                        Ok(json!({"seen": Seen::default()}))
+                    } else {
+                        return Err(ControlError::Gone(path.into()));
+                    }
+                }
                 _ => return Err(ControlError::Gone(path.to_owned())),
             };
             answer.map_err(ControlError::Refused)
@@ -404,8 +437,10 @@ impl Procs for World {
             if state.unstartable {
                 return Box::new(Program(Some(ExitStatus::from_raw(7 << 8))));
             }
-            if argv[0] == "squall" {
-                let id = state.bear("squall", false);
+            let verb = argv.get(1).map(String::as_str);
+            if verb == Some(VERB) || argv[0] == "squall" {
+                let name = if verb == Some(VERB) { "squall-stress" } else { "squall" };
+                let id = state.bear(name, false);
                 let born = state.processes.iter_mut().find(|process| process.info.id == id);
                 mark.clone_into(&mut born.expect("it was just born").mark);
                 return Box::new(Program(None));

@@ -21,9 +21,12 @@ mod fake_filter_tests;
 #[cfg(test)]
 mod fake_network_tests;
 #[cfg(test)]
+mod fake_pressure_tests;
+#[cfg(test)]
 mod fake_tests;
 pub mod faults;
 pub mod flows;
+pub mod group;
 pub mod guardian;
 pub mod journal;
 pub mod registry;
@@ -31,6 +34,7 @@ pub mod relay;
 pub mod resolver;
 pub mod restore;
 pub mod secrets;
+pub mod stress;
 pub mod sys;
 pub mod target;
 pub mod traffic;
@@ -61,6 +65,10 @@ pub struct Env {
     pub control: Arc<dyn sys::control::Control>,
     /// Network namespaces of this host.
     pub network: Arc<dyn sys::netlink::Network>,
+    /// Control groups of this host.
+    pub cgroups: Arc<dyn sys::cgroup::Cgroups>,
+    /// What this host has to give: processors, memory, file systems, descriptors.
+    pub resources: Arc<dyn sys::resources::Resources>,
     /// The program that carries what needs a process of its own: this one.
     pub program: std::path::PathBuf,
 }
@@ -73,9 +81,24 @@ impl Env {
             procs: Arc::new(sys::proc::Host),
             control: Arc::new(sys::control::Sockets),
             network: Arc::new(sys::netlink::host::Kernel),
+            cgroups: Arc::new(sys::cgroup::host::Kernel),
+            resources: Arc::new(sys::resources::Host),
             program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
         }
     }
+}
+
+/// How several looks at one effect make one proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looks {
+    /// A state: once it was not as requested, the fault did not hold.
+    State,
+    /// A tally since the beginning: the last look counts.
+    Tally,
+    /// What others feel while they are at work: a silence takes nothing back.
+    Felt,
+    /// A state that others feel, such as that nothing gets through: as [`Looks::State`], and a silence takes nothing back.
+    FeltState,
 }
 
 /// What one injection is asked to be: the input of [`Injector::prepare`].
@@ -110,6 +133,16 @@ pub trait Injector: std::fmt::Debug + Sync {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
             _ => self.about().undo.to_owned(),
+        }
+    }
+
+    /// How several looks at the effect make one proof.
+    fn looks(&self) -> Looks {
+        match self.about().target {
+            TargetKind::Process | TargetKind::Nothing => Looks::State,
+            TargetKind::Traffic => Looks::Felt,
+            TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers => Looks::FeltState,
+            TargetKind::Relay | TargetKind::Pop | TargetKind::Group | TargetKind::Volume => Looks::Tally,
         }
     }
 

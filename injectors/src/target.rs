@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
 use crate::flows::{self, Flows};
+use crate::group::{self, Group};
 use crate::traffic::{self, Traffic};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
@@ -26,6 +27,10 @@ pub enum TargetKind {
     Connections,
     /// Resolvers that a network namespace asks.
     Resolvers,
+    /// A control group, or this host.
+    Group,
+    /// A file system, by a folder on it.
+    Volume,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -48,6 +53,13 @@ pub(crate) const PICK: Param = Param {
     presence: Presence::Optional,
     help: "how many instances of the service: one, all, a number or a percentage; required if it has several",
 };
+
+const VOLUME: &[Param] = &[Param {
+    name: "path",
+    kind: ParamKind::Text,
+    presence: Presence::Required,
+    help: "a folder on the file system that is meant, in which files may be made",
+}];
 
 impl TargetKind {
     /// The selector parameters that faults of this kind take besides their own.
@@ -118,6 +130,8 @@ impl TargetKind {
             Self::Flows => flows::SELECTORS,
             Self::Connections => flows::CONNECTIONS,
             Self::Resolvers => flows::RESOLVERS,
+            Self::Group => group::SELECTORS,
+            Self::Volume => VOLUME,
             Self::Nothing => &[],
         }
     }
@@ -155,6 +169,10 @@ pub enum Target {
     Traffic(Traffic),
     /// Packets of a network namespace.
     Flows(Flows),
+    /// A control group, or this host.
+    Group(Group),
+    /// The file system of this folder.
+    Volume(PathBuf),
     /// See [`TargetKind::Nothing`].
     Nothing,
     /// The same, called by the program that breaks it.
@@ -203,6 +221,8 @@ impl fmt::Display for Target {
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),
             Self::Flows(flows) => flows.fmt(f),
+            Self::Group(group) => group.fmt(f),
+            Self::Volume(path) => write!(f, "file system of {}", path.display()),
             Self::Nothing => f.write_str("-"),
             Self::Program(name) => f.write_str(name),
         }

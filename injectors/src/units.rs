@@ -48,6 +48,11 @@ pub struct Bandwidth(pub f64);
 #[serde(transparent)]
 pub struct Size(pub u64);
 
+/// Processor time per time, written `2`, `0.5` or, as Kubernetes does, `500m`. At most 4,096.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cores(pub f64);
+
 const SPAN_UNITS: &[(&str, f64)] =
     &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
 const SIZE_UNITS: &[(&str, f64)] = &[
@@ -63,6 +68,7 @@ const SIZE_UNITS: &[(&str, f64)] = &[
 const BIT_UNITS: &[(&str, f64)] = &[("bit", 1.0), ("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
 const SIZE_MAX: f64 = 1_099_511_627_776.0;
 const RATE_MAX: f64 = 1e7;
+const CORES_MAX: f64 = 4096.0;
 
 /// Splits `12.5ms` into its number and the rest; only plain decimals pass (no sign, exponent, NaN or `inf`).
 fn number(text: &str) -> Result<(f64, &str), UnitError> {
@@ -183,6 +189,23 @@ impl FromStr for Size {
     }
 }
 
+impl FromStr for Cores {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let (value, unit) = number(text.trim())?;
+        let cores = match unit {
+            "" => value,
+            "m" => value / 1000.0,
+            _ => return Err(UnitError::new("write it as a number of cores: `2`, `0.5` or `500m`")),
+        };
+        if cores > CORES_MAX {
+            return Err(UnitError::new("more than 4096 cores"));
+        }
+        Ok(Self(cores))
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos();
@@ -224,6 +247,12 @@ impl fmt::Display for Bandwidth {
             .find(|(scale, _)| bits >= *scale)
             .unwrap_or((1.0, "bit"));
         write!(f, "{}{unit}", trimmed(bits / scale, 6))
+    }
+}
+
+impl fmt::Display for Cores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&trimmed(self.0, 6))
     }
 }
 
@@ -302,6 +331,16 @@ mod tests {
         assert_eq!("1MB/s".parse::<Bandwidth>().unwrap().0, 1e6);
     }
 
+    #[test]
+    fn cores_are_written_as_numbers_or_as_kubernetes_does() {
+        let cores = |text: &str| text.parse::<Cores>().map(|cores| cores.0);
+        assert_eq!([cores("2"), cores("0.5"), cores("250m")], [Ok(2.0), Ok(0.5), Ok(0.25)]);
+        assert_eq!(Cores(0.25).to_string(), "0.25");
+        for bad in ["", "-1", "50%", "5000", "2 cores"] {
+            assert!(cores(bad).is_err(), "{bad:?} passed");
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_printed_reads_back(nanos in 0u64..600_000_000_000_000, share in 0u32..=1_000_000, bytes in 0u64..1_000_000_000_000) {
@@ -321,6 +360,7 @@ mod tests {
             let _ = text.parse::<Rate>();
             let _ = text.parse::<Bandwidth>();
             let _ = text.parse::<Size>();
+            let _ = text.parse::<Cores>();
         }
     }
 }

@@ -11,7 +11,7 @@ use injectors::{Change, Env, Inventory, Undone, journal};
 use serde_json::{Value, json};
 
 use crate::support::client::Crowd;
-use crate::support::{Home, Lab, quick, turns, until};
+use crate::support::{Home, Lab, exe, process, quick, turns, until};
 
 /// The steps of an injection at which it may be broken off.
 const STEPS: [&str; 8] =
@@ -48,6 +48,10 @@ const fn relay(fault: &'static str, args: &'static [&'static str], path: &'stati
     Case { fault, args, traffic: Traffic::Relay("origin-1", path), leased: true }
 }
 
+const fn stressor(fault: &'static str, args: &'static [&'static str]) -> Case {
+    Case { fault, args, traffic: Traffic::None, leased: true }
+}
+
 /// `@` stands for the home of the test.
 const CASES: &[Case] = &[
     Case {
@@ -65,6 +69,14 @@ const CASES: &[Case] = &[
         traffic: Traffic::None,
         leased: false,
     },
+    stressor("cpu-stress", &["--cores=1", "--load=20%"]),
+    stressor("disk-fill", &["--path=@", "--size=64MiB"]),
+    Case {
+        fault: "fd-exhaust",
+        args: &["--instance=origin-1", "--spare=0"],
+        traffic: Traffic::None,
+        leased: false,
+    },
     relay("http-abort", &["--instance=origin-1", "--status=503", "--share=50%"], "/login"),
     relay("http-delay", &["--instance=origin-1", "--delay=40ms", "--share=50%"], "/login"),
     relay(
@@ -73,6 +85,8 @@ const CASES: &[Case] = &[
         "/login",
     ),
     relay("http-truncate", &["--instance=origin-1", "--bytes=16B", "--share=50%"], "/asset/logo"),
+    stressor("io-stress", &["--path=@", "--workers=1", "--block=4KiB", "--rate=200kB/s"]),
+    stressor("memory-stress", &["--size=64MiB"]),
     Case {
         fault: "pop-drain",
         args: &["--pop=fra", "--steps=50%", "--steps=0%", "--soak=300ms"],
@@ -106,10 +120,15 @@ macro_rules! conform {
 
 conform! {
     a_command_conforms: "command",
+    cpu_stress_conforms: "cpu-stress",
+    disk_fill_conforms: "disk-fill",
+    fd_exhaust_conforms: "fd-exhaust",
     http_abort_conforms: "http-abort",
     http_delay_conforms: "http-delay",
     http_header_conforms: "http-header",
     http_truncate_conforms: "http-truncate",
+    io_stress_conforms: "io-stress",
+    memory_stress_conforms: "memory-stress",
     pop_drain_conforms: "pop-drain",
     process_kill_conforms: "process-kill",
     process_pause_conforms: "process-pause",
@@ -125,9 +144,10 @@ conform! {
 
 #[test]
 fn every_fault_of_the_registry_is_tested_here() {
-    // Those of the network need interfaces instead of a lab: `network.rs`.
+    // Those of the network need interfaces instead of a lab, and some need control groups: `network.rs`, `pressure.rs`.
+    let elsewhere = |name: &&str| name.starts_with("network-") || crate::pressure::FAULTS.contains(name);
     let names = INJECTORS.iter().map(|injector| injector.about().name);
-    let registry: Vec<&str> = names.filter(|name| !name.starts_with("network-")).collect();
+    let registry: Vec<&str> = names.filter(|name| !elsewhere(name)).collect();
     let cases: Vec<&str> = CASES.iter().map(|case| case.fault).collect();
     assert_eq!(registry, cases, "a fault without a case, or a case without a fault");
     assert_eq!(registry, TESTED, "a case without a test");
@@ -177,10 +197,12 @@ impl Bench {
         self.home.squall(&args.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// The whole lab, and what `command` breaks.
+    /// The whole lab, what `command` breaks, and the stressors of this home.
     fn picture(&self) -> Value {
         let mut picture = self.lab.picture();
         picture["broken"] = json!(self.home.dir().join("broken").exists());
+        let own = process::of_home(self.home.dir()).into_iter().map(process::command_line);
+        picture["stressors"] = json!(own.filter(|line| line.contains("__stress")).count());
         picture
     }
 
@@ -291,7 +313,7 @@ impl Bench {
         let change = self.prepared();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let env = Env::host(Inventory::default());
+            let env = Env { program: exe(), ..Env::host(Inventory::default()) };
             let injector = injectors::registry::find(&change.fault).unwrap();
             assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo, "undo without apply");
             injector.apply(&env, &change).await.unwrap();

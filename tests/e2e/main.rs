@@ -23,6 +23,8 @@ mod lifecycle;
 mod names;
 /// Network faults on real interfaces.
 mod network;
+/// Pressure in control groups.
+mod pressure;
 /// nginx and HAProxy from Debian.
 mod real;
 /// The schemas, checked in and generated.

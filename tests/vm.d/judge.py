@@ -107,5 +107,5 @@ def conformance(said):
     result = said.get("conformance.result", "")
     found = re.search(r"(\d+) passed; (\d+) failed", result)
     good = said.get("conformance.code") == "0" and found is not None and int(found[1]) > 5
-    rows = [("tests", "all pass", f"{found[1]} passed, {found[2]} failed" if found else "no result", "as asked" if good else "WRONG", "network:: of the end-to-end tests, with netem")]
+    rows = [("tests", "all pass", f"{found[1]} passed, {found[2]} failed" if found else "no result", "as asked" if good else "WRONG", "network:: and pressure:: of the end-to-end tests, with netem and cgroup v2")]
     return rows, [] if good else [f"conformance: {result or 'it did not end'}"]

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use injectors::registry::INJECTORS;
+use injectors::sys::cgroup::{Cgroups as _, Controller, Hierarchy, Version, host::Kernel};
 use injectors::sys::host as system;
 use injectors::sys::netlink::Network as _;
 use injectors::sys::proc::{Host, Procs};
@@ -36,13 +37,14 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
         standing(),
     ];
     let network = network();
+    let pressure = pressure();
     let well = findings.iter().all(|finding| finding.ok);
     let faults: Vec<_> = INJECTORS
         .iter()
         .map(|injector| json!({"fault": injector.about().name, "needs": injector.about().needs}))
         .collect();
     if out.json {
-        out.document(&json!({"ok": well, "findings": findings, "network": network, "faults": faults}));
+        out.document(&json!({"ok": well, "findings": findings, "network": network, "pressure": pressure, "faults": faults}));
     } else {
         let mut text = String::new();
         for finding in &findings {
@@ -54,10 +56,9 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
             );
         }
         text += "\nwhat the kernel has for network faults\n";
-        for feature in &network {
-            let word = if feature.ok { "ok  " } else { "none" };
-            text += &format!("{word} {:<22} {}\n", feature.what, feature.says);
-        }
+        text += &features(&network);
+        text += "\nwhat there is for pressure in control groups\n";
+        text += &features(&pressure);
         text += "\nfaults on this host\n";
         for injector in INJECTORS {
             let about = injector.about();
@@ -175,6 +176,50 @@ fn network() -> Vec<Finding> {
             .collect(),
         Err(error) => vec![finding("network namespaces", Err(format!("{error}; network faults need root")))],
     }
+}
+
+/// A line for each feature. What is missing is no fault of the host.
+fn features(all: &[Finding]) -> String {
+    let line = |one: &Finding| {
+        let word = if one.ok { "ok  " } else { "none" };
+        format!("{word} {:<24} {}\n", one.what, one.says)
+    };
+    all.iter().map(line).collect()
+}
+
+/// Which controllers of control groups are there, in which version, and whether groups may be changed.
+fn pressure() -> Vec<Finding> {
+    let all = [
+        ("cpu (cpu-throttle)", Controller::Cpu),
+        ("memory (memory-limit)", Controller::Memory),
+        ("io (io-limit)", Controller::Io),
+        ("freezer (process-freeze)", Controller::Freezer),
+    ];
+    let hierarchies = Kernel.hierarchies();
+    all.into_iter()
+        .map(|(what, controller)| {
+            let looked = hierarchies.as_ref().map_err(ToString::to_string);
+            finding(what, looked.and_then(|all| controller_of(all, controller)))
+        })
+        .collect()
+}
+
+fn controller_of(all: &[Hierarchy], controller: Controller) -> Result<String, String> {
+    let found: Vec<&Hierarchy> = all.iter().filter(|one| one.has(controller)).collect();
+    if found.is_empty() {
+        return Err("missing: neither a hierarchy of version 1 nor cgroup2 has it".to_owned());
+    }
+    let shown: Vec<String> = found
+        .iter()
+        .map(|one| {
+            let version = if one.version == Version::One { "v1" } else { "v2" };
+            let here = Kernel.folder(&one.mount).ok().flatten();
+            let writable = here.is_some_and(|folder| Kernel.writable(&folder, "cgroup.procs"));
+            let who = if writable { "writable" } else { "only delegated groups are writable as this user" };
+            format!("{version} at {}, {who}", one.mount.display())
+        })
+        .collect();
+    Ok(shown.join("; "))
 }
 
 fn ports() -> Finding {

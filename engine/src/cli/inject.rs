@@ -106,6 +106,7 @@ fn value_name(kind: ParamKind) -> &'static str {
         ParamKind::Rate => "RATE",
         ParamKind::Bandwidth => "BANDWIDTH",
         ParamKind::Size => "SIZE",
+        ParamKind::Cores => "CORES",
         ParamKind::Int { .. } => "N",
         ParamKind::Flag => "BOOL",
         ParamKind::Choice(_) => "WORD",

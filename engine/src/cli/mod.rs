@@ -108,6 +108,7 @@ fn hidden(args: &[OsString]) -> Option<u8> {
     let ok = |ended: bool| if ended { 0 } else { exit::BUG };
     match verb {
         "__guardian" => Some(ok(out::guardian())),
+        injectors::stress::VERB => Some(ok(injectors::stress::main_blocking(&rest()))),
         "__relay" => Some(ok(injectors::relay::main_blocking().is_ok())),
         injectors::resolver::VERB => Some(ok(injectors::resolver::main_blocking(&rest()))),
         verb => {

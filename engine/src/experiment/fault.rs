@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
 use injectors::flows::Flows;
+use injectors::group::Group;
 use injectors::target::{Scope, Target, TargetKind};
 use injectors::traffic::Traffic;
 use injectors::units::Share;
@@ -258,6 +259,8 @@ fn ways(kind: TargetKind) -> String {
         }
         TargetKind::Connections => "aim it by `to`, `ports` or `local-ports`".to_owned(),
         TargetKind::Resolvers => "aim it by `to` (resolvers), `netns` or `pid`".to_owned(),
+        TargetKind::Group => "aim it by `cgroup` or `pid`".to_owned(),
+        TargetKind::Volume => "aim it by `path`, a folder on the file system".to_owned(),
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
@@ -279,6 +282,14 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     }
     if matches!(about.target, TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers) {
         return Flows::read(given).map(|flows| Selector::Exactly(Target::Flows(flows)));
+    }
+    if about.target == TargetKind::Group {
+        return Group::read(given).map(|group| Selector::Exactly(Target::Group(group)));
+    }
+    if about.target == TargetKind::Volume {
+        let folder = get("path").filter(|path| path.starts_with('/'));
+        let folder = folder.ok_or((Some("path"), "write an absolute path of a folder".to_owned()))?;
+        return Ok(Selector::Exactly(Target::Volume(PathBuf::from(folder))));
     }
     let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();
     let anchor = match anchors.as_slice() {

@@ -90,6 +90,11 @@ fn definitions() -> Map<String, Value> {
     put("rate", quantity("[0-9.]+k?/[smh]", "50/s"));
     put("bandwidth", quantity("[0-9.]+(k|m|g)?bit|[0-9.]+([kKMG]i?)?B/s", "10mbit"));
     put("size", quantity("[0-9.]+([kKMG]i?)?B", "64KiB"));
+    put("cores", {
+        let mut schema = quantity("[0-9.]+m?", "0.5");
+        schema["type"] = json!(["string", "number"]);
+        schema
+    });
     put(
         "guard",
         quantity(
@@ -220,6 +225,7 @@ fn parameter(param: &Param) -> Value {
         ParamKind::Rate => reference("rate"),
         ParamKind::Bandwidth => reference("bandwidth"),
         ParamKind::Size => reference("size"),
+        ParamKind::Cores => reference("cores"),
         ParamKind::Int { min, max } => {
             json!({"anyOf": [{"type": "integer", "minimum": min, "maximum": max}, {"type": "string", "pattern": "^\\$\\{"}]})
         }

@@ -161,9 +161,11 @@ pub(super) fn claims(injector: &dyn Injector, args: &Args, target: &Target) -> V
         TargetKind::Process => format!("process of {target}"),
         TargetKind::Relay => format!("{} of the relay before {target}", about.name),
         TargetKind::Pop => format!("weight of {target}"),
-        TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers => {
-            format!("{} of {target}", about.name)
-        }
+        TargetKind::Flows
+        | TargetKind::Connections
+        | TargetKind::Resolvers
+        | TargetKind::Group
+        | TargetKind::Volume => format!("{} of {target}", about.name),
         TargetKind::Traffic | TargetKind::Nothing => format!("{} {}", about.name, args.line()),
     }]
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::restore::{by_hand, restore};
-use injectors::target::TargetKind;
-use injectors::{Change, Env, Proof, ProofStatus, Request, Undone};
+use injectors::{Change, Env, Looks, Proof, ProofStatus, Request, Undone};
 use reports::record::{InjectionRecord, ProofRecord};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -309,26 +308,25 @@ async fn hold(
     }
 }
 
-/// Looks at the effect. What a process does, and that nothing gets through a cut, is a state: once it was not as
-/// requested, the fault did not hold. What a relay or a balancer does is a tally: the last look counts.
+/// Looks at the effect, and keeps the look or the one before, as [`Looks`] says.
 async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, seen: &mut Option<Proof>) {
     let proof = match limited(planned.injector.observe(&shared.env, change)).await {
         Ok(proof) => proof,
         Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
     };
-    let kind = planned.injector.about().target;
-    let cut = matches!(kind, TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers);
-    let state = cut || matches!(kind, TargetKind::Process | TargetKind::Nothing);
-    let stuck = state && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
+    let looks = planned.injector.looks();
+    let stuck = matches!(looks, Looks::State | Looks::FeltState)
+        && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {
         id: change.id.clone(),
         what: format!("{} on {}", change.fault, change.target),
         status: status_name(proof.status).to_owned(),
         measured: proof.measured.clone(),
     });
-    // What packets feel is seen while they flow: a silence at the end takes nothing back.
-    let fades =
-        (cut || kind == TargetKind::Traffic) && proof.status == ProofStatus::Unproven && seen.is_some();
+    // What others feel is seen while they are at work: a silence at the end takes nothing back.
+    let fades = matches!(looks, Looks::Felt | Looks::FeltState)
+        && proof.status == ProofStatus::Unproven
+        && seen.is_some();
     if !stuck && !fades {
         *seen = Some(proof);
     }

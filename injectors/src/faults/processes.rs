@@ -120,14 +120,20 @@ pub(crate) fn start_by_hand(anchor: &Anchor) -> String {
     }
 }
 
-/// squall itself, everything that it descends from, and process 1 are never hit.
-fn refuse_protected(procs: &dyn Procs, found: &[ProcessInfo]) -> Result<(), InjectError> {
+/// squall itself, everything that it descends from, and process 1.
+pub(crate) fn protected(procs: &dyn Procs) -> Vec<u32> {
     let mut protected = vec![1];
     let mut pid = std::process::id();
     while pid > 1 && protected.len() < 64 {
         protected.push(pid);
         pid = procs.parent(pid).unwrap_or(1);
     }
+    protected
+}
+
+/// What is protected is never hit.
+fn refuse_protected(procs: &dyn Procs, found: &[ProcessInfo]) -> Result<(), InjectError> {
+    let protected = protected(procs);
     match found.iter().find(|info| protected.contains(&info.id.pid)) {
         Some(info) => Err(InjectError::Target(format!(
             "process {} ({}) is squall itself, one of its ancestors or process 1; refused",

@@ -71,6 +71,10 @@ async fn call(path: &Path, request: &Value) -> Result<Value, ControlError> {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ControlError::Gone(path.to_owned()),
         _ => ControlError::Io(e),
     })?;
+    if !trusted(&stream) {
+        let other = io::Error::other("another user listens there");
+        return Err(ControlError::Io(other));
+    }
     let mut stream = BufReader::new(stream);
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
@@ -87,6 +91,13 @@ async fn call(path: &Path, request: &Value) -> Result<Value, ControlError> {
     Err(ControlError::Refused(answer["error"].as_str().unwrap_or("refused without a reason").to_owned()))
 }
 
+/// Whether this user or root is at the other end. Folders keep others away from sockets that are files; nothing else
+/// keeps them away from names of the kernel's own, which begin with a NUL byte.
+fn trusted(stream: &UnixStream) -> bool {
+    let known = |user: u32| user == 0 || user == super::host::user();
+    stream.peer_cred().is_ok_and(|peer| known(peer.uid()))
+}
+
 /// Answers requests until the future is dropped. `handle` returns the fields of the reply or an error text.
 pub async fn serve<H>(listener: UnixListener, handle: H)
 where
@@ -99,6 +110,7 @@ where
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         while peers.try_join_next().is_some() {}
         match listener.accept().await {
+            Ok((stream, _)) if !trusted(&stream) => {}
             Ok((stream, _)) => {
                 let handle = Arc::clone(&handle);
                 peers.spawn(async move {

@@ -52,7 +52,7 @@ pub trait Started: std::fmt::Debug + Send {
     fn ended(&mut self) -> io::Result<Option<ExitStatus>>;
 }
 
-impl Started for std::process::Child {
+impl Started for tokio::process::Child {
     fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.try_wait()
     }
@@ -241,9 +241,9 @@ impl Procs for Host {
     }
 
     fn start(&self, argv: &[String], mark: &str) -> io::Result<Box<dyn Started>> {
-        use std::os::unix::process::CommandExt;
         let (program, arguments) = split(argv)?;
-        let child = std::process::Command::new(program)
+        // The runtime asks how it ended, if nobody else does.
+        let child = tokio::process::Command::new(program)
             .args(arguments)
             .env(MARK, mark)
             .stdin(Stdio::null())

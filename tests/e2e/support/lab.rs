@@ -59,13 +59,18 @@ impl Lab {
         one["process"]["pid"].as_u64().map(|pid| pid as u32)
     }
 
-    /// State of every instance, faults of every relay, weight of every PoP.
+    /// State of every instance and its limit of open files, faults of every relay, weight of every PoP.
     pub(crate) fn picture(&self) -> Value {
         let status = control(&self.supervisor(), &json!({"op": "status"})).unwrap();
         let listed = control(&self.relays(), &json!({"op": "list"})).unwrap();
         let weights =
             control(&Self::path(&self.status["balancer"]["control"]), &json!({"op": "weights"})).unwrap();
-        let mut states = Map::new();
+        let (mut states, mut files) = (Map::new(), Map::new());
+        for instance in status["instances"].as_array().unwrap() {
+            let limit =
+                instance["process"]["pid"].as_u64().and_then(|pid| super::process::soft_limit(pid as u32));
+            files.insert(instance["name"].as_str().unwrap().to_owned(), json!(limit));
+        }
         for instance in status["lab"]["instances"].as_array().unwrap() {
             states.insert(instance["name"].as_str().unwrap().to_owned(), instance["state"].clone());
         }
@@ -81,7 +86,7 @@ impl Lab {
             .iter()
             .map(|(pop, weight)| (pop.clone(), weight["share_of_base"].clone()))
             .collect();
-        json!({"instances": states, "relay_up": status["lab"]["relay_up"], "faults": faults, "weights": shares})
+        json!({"instances": states, "files": files, "relay_up": status["lab"]["relay_up"], "faults": faults, "weights": shares})
     }
 
     /// Whether nothing at all is broken.

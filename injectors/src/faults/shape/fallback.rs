@@ -63,6 +63,7 @@ pub(super) async fn take(
         match taken {
             Ok((by, mut change)) => {
                 let own = shaping.about().name;
+                change.target = request.target.to_string();
                 change.summary =
                     format!("{own} on {}: {}; {by} serves, as {why}", request.target, request.args.line());
                 return Ok(change);

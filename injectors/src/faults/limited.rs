@@ -1,0 +1,462 @@
+//! What the faults have in common that write into a control group ([`Limiting`]): only what is written, what is counted
+//! and the judgement differ.
+//!
+//! A setting is put back only where it still is what squall has set: what somebody else has written since is theirs. It
+//! lives in the kernel and has no lease of its own: engine, guardian or `squall recover` put it back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{processes, quoted, recall, record};
+use crate::about::{About, Args};
+use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
+use crate::group::Group;
+use crate::sys::cgroup::{self, Controller, PROCESSES_MAX, Place, Version, flat, nested};
+use crate::target::Target;
+use crate::{Env, Injector, Looks, Pending, Request};
+
+/// How far apart the two looks are that tell how fast something goes: several periods of the kernel's.
+const WINDOW: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 400 });
+/// How long the kernel may take to do what was written.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(5);
+
+/// What the kernel counts about a group, by name.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// One value of one file of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    pub(crate) file: String,
+    /// Whose value it is, in a file that has one for each device.
+    pub(crate) device: Option<String>,
+    pub(crate) before: String,
+    pub(crate) ours: String,
+}
+
+/// What one such fault writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Limit {
+    pub(crate) place: Place,
+    pub(crate) settings: Vec<Setting>,
+    /// What was asked for, by name.
+    pub(crate) asked: Counts,
+}
+
+/// What a proof is judged by.
+#[derive(Debug, Clone)]
+pub(crate) struct Evidence {
+    /// Before the change.
+    pub(crate) before: Counts,
+    /// A moment ago.
+    pub(crate) first: Counts,
+    /// Now.
+    pub(crate) last: Counts,
+    /// Between the two.
+    pub(crate) seconds: f64,
+}
+
+impl Evidence {
+    /// How much a count has grown since before the change.
+    pub(crate) fn grown(&self, name: &str) -> u64 {
+        get(&self.last, name).saturating_sub(get(&self.before, name))
+    }
+
+    /// How fast a count grows now, per second.
+    pub(crate) fn rate(&self, name: &str) -> f64 {
+        get(&self.last, name).saturating_sub(get(&self.first, name)) as f64 / self.seconds.max(1e-9)
+    }
+
+    /// A count as it is now.
+    pub(crate) fn now(&self, name: &str) -> u64 {
+        get(&self.last, name)
+    }
+}
+
+/// A count, or nothing.
+pub(crate) fn get(counts: &Counts, name: &str) -> u64 {
+    counts.get(name).copied().unwrap_or_default()
+}
+
+/// What one such fault adds to the common part.
+pub(crate) trait Limiting: std::fmt::Debug + Sync {
+    /// See [`Injector::about`].
+    fn about(&self) -> &'static About;
+
+    /// See [`Injector::check`].
+    fn check(&self, args: &Args) -> Result<(), String>;
+
+    /// What of the group it changes.
+    fn controller(&self) -> Controller;
+
+    /// What it writes. Only reads, and refuses what would harm more than was asked for.
+    fn limit(&self, group: &Seen<'_>, args: &Args) -> Result<Limit, InjectError>;
+
+    /// What the kernel counts of the group.
+    fn counts(&self, group: &Seen<'_>, limit: &Limit) -> Result<Counts, InjectError>;
+
+    /// Whether the kernel has done what was written.
+    fn settled(&self, _group: &Seen<'_>) -> Result<bool, InjectError> {
+        Ok(true)
+    }
+
+    /// Requested against measured, while the setting is in force.
+    fn judge(&self, limit: &Limit, evidence: &Evidence) -> Proof;
+
+    /// How far apart the two looks are that a proof compares.
+    fn window(&self) -> Duration {
+        WINDOW
+    }
+
+    /// See [`Injector::looks`].
+    fn looks(&self) -> Looks {
+        Looks::Felt
+    }
+}
+
+/// A group that is looked at.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) env: &'a Env,
+    pub(crate) place: &'a Place,
+}
+
+impl Seen<'_> {
+    fn failed(&self, verb: &str, file: &str) -> impl FnOnce(std::io::Error) -> InjectError + use<> {
+        let what = format!("{verb} {}", self.place.folder.path.join(file).display());
+        move |source| InjectError::System { what, source }
+    }
+
+    /// What a file says.
+    pub(crate) fn read(&self, file: &str) -> Result<String, InjectError> {
+        self.look(file)?.ok_or_else(|| InjectError::Target(format!("{self} has gone")))
+    }
+
+    fn look(&self, file: &str) -> Result<Option<String>, InjectError> {
+        self.env.cgroups.read(&self.place.folder, file).map_err(self.failed("read", file))
+    }
+
+    /// What a file says, or nothing where the kernel has no such file.
+    pub(crate) fn read_if_there(&self, file: &str) -> String {
+        self.look(file).ok().flatten().unwrap_or_default()
+    }
+
+    /// The value of a setting; none if the group has gone.
+    fn value(&self, file: &str, device: Option<&str>, like: &str) -> Result<Option<String>, InjectError> {
+        let Some(text) = self.look(file)? else { return Ok(None) };
+        Ok(Some(match device {
+            Some(device) => device_value(&text, device, like),
+            None if text.trim() == "FREEZING" => "FROZEN".to_owned(),
+            None => text.trim().to_owned(),
+        }))
+    }
+
+    /// Processor time of all that is in the group, in microseconds.
+    pub(crate) fn cpu_us(&self) -> Result<u64, InjectError> {
+        if let Some(used) = flat(&self.read_if_there("cpu.stat"), "usage_usec") {
+            return Ok(used);
+        }
+        if let Ok(used) = self.read_if_there("cpuacct.usage").trim().parse::<u64>() {
+            return Ok(used / 1000);
+        }
+        Ok(self.env.resources.cpu_time(&self.processes()?).as_micros() as u64)
+    }
+
+    /// The processes in the group and below.
+    pub(crate) fn processes(&self) -> Result<Vec<u32>, InjectError> {
+        let listed = self.env.cgroups.processes(&self.place.folder);
+        listed.map_err(self.failed("read", "cgroup.procs"))
+    }
+}
+
+impl std::fmt::Display for Seen<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the control group {}", self.place.folder.path.display())
+    }
+}
+
+/// The value of a device: the rest of its line in version 1, the fields that `like` names in version 2.
+fn device_value(text: &str, device: &str, like: &str) -> String {
+    if !like.contains('=') {
+        let line = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
+        return line.map_or("0", str::trim).to_owned();
+    }
+    let fields = nested(text, device).unwrap_or_default();
+    let value = |name: &str| {
+        let found = fields.iter().find(|(known, _)| *known == name);
+        format!("{name}={}", found.map_or("max", |(_, value)| value))
+    };
+    let names = like.split(' ').filter_map(|field| Some(field.split_once('=')?.0));
+    names.map(value).collect::<Vec<_>>().join(" ")
+}
+
+/// A fault that writes into a control group.
+#[derive(Debug)]
+pub struct Limited<L>(pub L);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Apply {
+    limit: Limit,
+    before: Counts,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Undo {
+    place: Place,
+    settings: Vec<Setting>,
+}
+
+impl<L: Limiting> Injector for Limited<L> {
+    fn about(&self) -> &'static About {
+        self.0.about()
+    }
+
+    fn looks(&self) -> Looks {
+        self.0.looks()
+    }
+
+    fn check(&self, args: &Args, target: &Target) -> Result<(), Vec<String>> {
+        let mut mistakes: Vec<String> = self.0.check(args).err().into_iter().collect();
+        if *target == Target::Group(Group::Host) {
+            mistakes
+                .push("name a control group: `cgroup` or `pid`; it is not made on the whole host".to_owned());
+        }
+        if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
+        Box::pin(async move {
+            let Target::Group(group) = &request.target else {
+                return Err(InjectError::Target(format!("{} is no control group", request.target)));
+            };
+            let place = cgroup::find(&*env.cgroups, group, self.0.controller())?;
+            let seen = Seen { env, place: &place };
+            refuse_own(&seen)?;
+            let limit = self.0.limit(&seen, &request.args)?;
+            refuse_settings(&seen, &limit.settings)?;
+            let before = self.0.counts(&seen, &limit)?;
+            let undo = record(&Undo { place: place.clone(), settings: limit.settings.clone() });
+            let folder = place.folder.path.display().to_string();
+            let set = |one: &Setting| format!("{} = {}", one.file, line(one.device.as_deref(), &one.ours));
+            let sets: Vec<String> = limit.settings.iter().map(set).collect();
+            Ok(Change {
+                id: request.id.clone(),
+                fault: self.0.about().name.to_owned(),
+                target: request.target.to_string(),
+                summary: format!(
+                    "{} on {}: {} in {folder}",
+                    self.0.about().name,
+                    request.target,
+                    sets.join(", ")
+                ),
+                claims: limit.settings.iter().map(|one| format!("cgroup:{folder}/{}", one.file)).collect(),
+                picture: self.picture(env, &undo).await?,
+                manual: manual(&place, &limit.settings),
+                undo,
+                apply: record(&Apply { limit, before }),
+            })
+        })
+    }
+
+    fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            let Apply { limit, .. } = recall(&change.fault, &change.apply)?;
+            let seen = Seen { env, place: &limit.place };
+            for one in &limit.settings {
+                if !write(&seen, one, &one.ours)? {
+                    return Err(InjectError::Target(format!("{seen} has gone")));
+                }
+            }
+            let mut left = SETTLE_DEADLINE.as_millis() / POLL.as_millis();
+            while !self.0.settled(&seen)? {
+                if left == 0 {
+                    let text = format!("{seen} did not follow within {SETTLE_DEADLINE:?}");
+                    return Err(InjectError::Deadline(text));
+                }
+                left -= 1;
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        })
+    }
+
+    fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
+        Box::pin(async move {
+            let Undo { place, settings } = recall(self.0.about().name, undo)?;
+            let seen = Seen { env, place: &place };
+            let (mut outcome, mut foreign) = (Undone::NothingToDo, None);
+            for one in settings.iter().rev() {
+                match seen.value(&one.file, one.device.as_deref(), &one.ours)? {
+                    // A group that has gone took its settings along.
+                    None => return Ok(Undone::NothingToDo),
+                    Some(value) if value == one.ours => {
+                        write(&seen, one, &one.before)?;
+                        outcome = Undone::Reverted;
+                    }
+                    Some(value) if value == one.before => {}
+                    Some(value) => foreign = Some((one, value)),
+                }
+            }
+            let Some((one, value)) = foreign else { return Ok(outcome) };
+            Err(InjectError::Target(format!(
+                "somebody else has written {value} into {}, which squall had set from {} to {}: it is left alone; set it \
+                 to what you want, then `squall recover --forget`, or back to {}, then `squall recover`",
+                place.folder.path.join(&one.file).display(),
+                one.before,
+                one.ours,
+                one.before
+            )))
+        })
+    }
+
+    fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
+        Box::pin(async move {
+            let Apply { limit, before } = recall(&change.fault, &change.apply)?;
+            let seen = Seen { env, place: &limit.place };
+            for one in &limit.settings {
+                let value = seen.value(&one.file, one.device.as_deref(), &one.ours)?;
+                if value.as_ref() != Some(&one.ours) {
+                    let value = value.unwrap_or_else(|| "no longer there: the group has gone".to_owned());
+                    return Ok(Proof {
+                        status: ProofStatus::Mismatch,
+                        requested: format!("{} = {}", one.file, one.ours),
+                        measured: format!("it is {value}: somebody else has changed it"),
+                        tolerance: "none".to_owned(),
+                        samples: 1,
+                    });
+                }
+            }
+            let (first, began) = (self.0.counts(&seen, &limit)?, crate::sys::timer::monotonic());
+            tokio::time::sleep(self.0.window()).await;
+            let (last, ended) = (self.0.counts(&seen, &limit)?, crate::sys::timer::monotonic());
+            let seconds = (ended - began) as f64 / 1e9;
+            Ok(self.0.judge(&limit, &Evidence { before, first, last, seconds }))
+        })
+    }
+
+    fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
+        Box::pin(async move {
+            let Undo { place, settings } = recall(self.0.about().name, undo)?;
+            let seen = Seen { env, place: &place };
+            let mut values = serde_json::Map::new();
+            for one in &settings {
+                let Some(value) = seen.value(&one.file, one.device.as_deref(), &one.ours)? else {
+                    return Ok(json!({"gone": true}));
+                };
+                values.insert(one.file.clone(), Value::String(line(one.device.as_deref(), &value)));
+            }
+            Ok(Value::Object(values))
+        })
+    }
+}
+
+/// squall must be able to undo what it does: it never slows itself or what guards it.
+fn refuse_own(seen: &Seen<'_>) -> Result<(), InjectError> {
+    let procs = &*seen.env.procs;
+    let inside = seen.processes()?;
+    if inside.is_empty() {
+        return Err(InjectError::Target(format!("{seen} holds no process")));
+    }
+    if inside.len() > PROCESSES_MAX {
+        return Err(InjectError::Target(format!(
+            "{seen} holds more than {PROCESSES_MAX} processes; refused"
+        )));
+    }
+    let mut protected = processes::protected(procs);
+    let own = std::process::id();
+    let name = |pid| procs.look(pid).ok().flatten().map(|info| info.comm);
+    // The guardian and the relays are children of the same program.
+    protected
+        .extend(inside.iter().filter(|pid| procs.parent(**pid) == Some(own) && name(**pid) == name(own)));
+    match inside.iter().find(|pid| protected.contains(pid)) {
+        Some(pid) => Err(InjectError::Target(format!(
+            "{seen} holds process {pid}, which is squall itself, a process that guards or serves it, one of its ancestors or process 1; refused"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Settings that cannot be made, or are made already.
+fn refuse_settings(seen: &Seen<'_>, settings: &[Setting]) -> Result<(), InjectError> {
+    for one in settings {
+        if one.before == one.ours {
+            return Err(InjectError::Target(format!("{seen} has {} = {} already", one.file, one.ours)));
+        }
+        if !seen.env.cgroups.writable(&seen.place.folder, &one.file) {
+            let path = seen.place.folder.path.join(&one.file);
+            return Err(InjectError::Lack(format!("{} cannot be written; it needs root", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// The value of a setting before anything is changed, where the group must have it.
+pub(crate) fn before(
+    seen: &Seen<'_>,
+    file: &str,
+    device: Option<&str>,
+    like: &str,
+) -> Result<String, InjectError> {
+    match seen.value(file, device, like) {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => Err(InjectError::Target(format!("{seen} has gone"))),
+        Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            let controller = file.split('.').next().unwrap_or_default();
+            let parent = seen.place.folder.path.parent().unwrap_or(&seen.place.folder.path);
+            Err(InjectError::Lack(match seen.place.version {
+                Version::Two => format!(
+                    "{seen} has no {file}: the controller {controller} is not enabled for it; enable it: echo \
+                     +{controller} > {}/cgroup.subtree_control",
+                    parent.display()
+                ),
+                Version::One => format!("{seen} has no {file}: this kernel was built without it"),
+            }))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn write(seen: &Seen<'_>, one: &Setting, value: &str) -> Result<bool, InjectError> {
+    let text = line(one.device.as_deref(), value);
+    seen.env.cgroups.write(&seen.place.folder, &one.file, &text).map_err(|source| {
+        let hint = match source.kind() {
+            std::io::ErrorKind::InvalidInput => {
+                " (a group below it may have more of its own, or one above it less)"
+            }
+            std::io::ErrorKind::ResourceBusy => " (the kernel could not take back as much as that)",
+            _ => "",
+        };
+        seen.failed(&format!("write {text}{hint} into"), &one.file)(source)
+    })
+}
+
+fn line(device: Option<&str>, value: &str) -> String {
+    device.map_or_else(|| value.to_owned(), |device| format!("{device} {value}"))
+}
+
+fn manual(place: &Place, settings: &[Setting]) -> String {
+    let one = |one: &Setting| {
+        let path = place.folder.path.join(&one.file);
+        let text = line(one.device.as_deref(), &one.before);
+        format!("echo {} > {}", quoted(&text), quoted(&path.to_string_lossy()))
+    };
+    settings.iter().rev().map(one).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_a_line_has_no_limit() {
+        let one = "8:0 4096\n253:0 17\n";
+        assert_eq!(device_value(one, "8:0", "5"), "4096");
+        assert_eq!(device_value(one, "8:16", "5"), "0");
+        let two = "8:0 rbps=max wbps=4096 riops=max wiops=10\n";
+        assert_eq!(device_value(two, "8:0", "wbps=1 wiops=1"), "wbps=4096 wiops=10");
+        assert_eq!(device_value(two, "8:16", "rbps=1"), "rbps=max");
+    }
+}

@@ -1,0 +1,219 @@
+//! `memory-stress`: a neighbour that holds memory.
+
+use super::stressed::{Stressing, bytes};
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::change::{InjectError, Proof, ProofStatus};
+use crate::group::Group;
+use crate::stress::{Seen, Task};
+use crate::sys::cgroup::{self, Controller, Place, Version, unreclaimable};
+use crate::sys::resources::{Memory, Volume};
+use crate::target::{Target, TargetKind};
+use crate::{Env, Request};
+
+/// A neighbour that holds memory.
+#[derive(Debug)]
+pub struct MemoryStress;
+
+static ABOUT: About = About {
+    name: "memory-stress",
+    summary: "Holds memory, on this host or inside a control group",
+    description: "A process of squall's own takes `size`, or as much as brings the use to `fill`: of the group's limit with \
+                  `cgroup` or `pid`, else of the host's memory. It takes it at once or evenly over `ramp`, writes to every \
+                  page, and touches them again and again so that they are not swapped out. Refused if less than `reserve` \
+                  would stay available on the host, or if the group would meet its limit and lose a process; while it \
+                  lives it gives memory back when others need the reserve. It is the first that the kernel ends when \
+                  memory is short all the same (oom_score_adj 1000). It ends with squall, or 3 s after the last renewal.",
+    target: TargetKind::Group,
+    params: &[
+        Param {
+            name: "size",
+            kind: ParamKind::Size,
+            presence: Presence::Optional,
+            help: "how much it holds; either this or fill",
+        },
+        Param {
+            name: "fill",
+            kind: ParamKind::Share,
+            presence: Presence::Optional,
+            help: "the share of the memory, or of the group's limit, that is then in use",
+        },
+        Param {
+            name: "ramp",
+            kind: ParamKind::Span,
+            presence: Presence::Default("0s"),
+            help: "how long it takes until it holds all of it",
+        },
+        Param {
+            name: "reserve",
+            kind: ParamKind::Size,
+            presence: Presence::Default("512MiB"),
+            help: "what stays available on the host",
+        },
+    ],
+    needs: &["nothing; with cgroup or pid: the right to write the group's cgroup.procs (root)"],
+    effect: Effect::Degradation,
+    proof: "The memory of the stressor that is resident, against what it should hold by now: confirmed within 3% and 8 MiB.",
+    undo: "The stressor is killed, and waited for; the kernel takes its memory back.",
+    example: "- memory-stress: {fill: 90%, ramp: 10s}",
+};
+
+/// What the stressor has of its own, and what is on its way between two looks.
+const SLACK: u64 = 8 << 20;
+/// What stays free below a group's limit.
+const GROUP_RESERVE: u64 = 16 << 20;
+
+impl Stressing for MemoryStress {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn check(&self, args: &Args, _target: &Target) -> Result<(), String> {
+        match (args.size("size"), args.share("fill")) {
+            (Some(0), None) => Err("size must be more than nothing".to_owned()),
+            (Some(_), None) | (None, Some(_)) => Ok(()),
+            _ => Err("say how much: either `size: 1GiB` or `fill: 90%`".to_owned()),
+        }
+    }
+
+    fn joins(&self) -> &'static [Controller] {
+        &[Controller::Memory]
+    }
+
+    fn task(&self, env: &Env, request: &Request, joined: &[Place]) -> Result<Task, InjectError> {
+        let args = &request.args;
+        let failed = |source| InjectError::System { what: "look at the memory".to_owned(), source };
+        let mut host = env.resources.memory().map_err(failed)?;
+        let group = joined.first().map(|one| limits(env, one)).transpose()?;
+        if group.is_none() {
+            own(env, &mut host)?;
+        }
+        let (all, used) = match group {
+            Some(Limits { limit: Some(limit), used }) if limit < host.total => (limit, used),
+            Some(Limits { used, .. }) => (host.total, used),
+            None => (host.total, host.total - host.available.min(host.total)),
+        };
+        let wanted = match (args.size("size"), args.share("fill")) {
+            (Some(size), _) => size,
+            (None, share) => {
+                let goal = (share.unwrap_or_default() * all as f64) as u64;
+                goal.checked_sub(used).filter(|more| *more > 0).ok_or_else(|| {
+                    InjectError::Target(format!("{} of {} are in use already", bytes(used), bytes(all)))
+                })?
+            }
+        };
+        let reserve = args.size("reserve").unwrap_or_default();
+        if wanted.saturating_add(reserve) > host.available {
+            return Err(InjectError::Target(format!(
+                "{} more would leave less than the reserve of {}: {} are available on this host; ask for less, or write a \
+                 smaller `reserve`",
+                bytes(wanted),
+                bytes(reserve),
+                bytes(host.available)
+            )));
+        }
+        if let Some(Limits { limit: Some(limit), used }) = group
+            && used.saturating_add(wanted).saturating_add(GROUP_RESERVE) > limit
+        {
+            return Err(InjectError::Target(format!(
+                "{} more would meet the limit of {}, {} (in use {}), and the kernel would end a process of it: ask for \
+                 less; to make it meet its limit on purpose, use memory-limit",
+                bytes(wanted),
+                request.target,
+                bytes(limit),
+                bytes(used)
+            )));
+        }
+        let ramp_s = args.span("ramp").unwrap_or_default().as_secs_f64();
+        Ok(Task::Memory { bytes: wanted, ramp_s, reserve })
+    }
+
+    fn judge(&self, task: &Task, seen: &Seen, _volumes: Option<[Volume; 2]>) -> Proof {
+        let Task::Memory { bytes: wanted, .. } = task else {
+            return Proof::unproven("memory", "it holds nothing");
+        };
+        let all = if seen.due < *wanted { format!(" of {} so far", bytes(*wanted)) } else { String::new() };
+        let requested = format!("{}{all}", bytes(seen.due));
+        // What is on its way counts as well: the last chunk, and the program itself.
+        let close = seen.held.abs_diff(seen.due) <= SLACK + (0.03 * seen.due as f64) as u64;
+        let why = seen.held_back.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        Proof {
+            status: match close {
+                true if seen.due > SLACK || seen.due == *wanted => ProofStatus::Confirmed,
+                true => ProofStatus::Unproven,
+                false => ProofStatus::Mismatch,
+            },
+            requested,
+            measured: format!("{} resident{why}", bytes(seen.held)),
+            tolerance: "3 % and 8 MiB".to_owned(),
+            samples: 1,
+        }
+    }
+}
+
+/// Memory of a group, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    limit: Option<u64>,
+    /// Without pages of files, which the kernel can drop.
+    used: u64,
+}
+
+/// Where squall itself has a limit, as in a container, the host is what that leaves.
+fn own(env: &Env, host: &mut Memory) -> Result<(), InjectError> {
+    let Ok(place) = cgroup::find(&*env.cgroups, &Group::Process(std::process::id()), Controller::Memory)
+    else {
+        return Ok(());
+    };
+    if let Limits { limit: Some(limit), used } = limits(env, &place)?
+        && limit < host.total
+    {
+        host.total = limit;
+        host.available = host.available.min(limit.saturating_sub(used));
+    }
+    Ok(())
+}
+
+fn limits(env: &Env, place: &Place) -> Result<Limits, InjectError> {
+    let folder = &place.folder;
+    let read = |file: &str| {
+        let what = format!("read {}/{file}", folder.path.display());
+        let text = env.cgroups.read(folder, file).map_err(|source| InjectError::System { what, source })?;
+        text.ok_or_else(|| InjectError::Target(format!("{} has gone", folder.path.display())))
+    };
+    let (limit, used) = match place.version {
+        Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        Version::Two => ("memory.max", "memory.current"),
+    };
+    let (limit, used) = (read(limit)?.trim().parse().ok(), read(used)?.trim().parse().unwrap_or_default());
+    Ok(Limits { limit, used: unreclaimable(used, &read("memory.stat")?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_judged_by_what_is_due_on_the_ramp() {
+        let judge = |due: u64, held: u64| {
+            let seen = Seen { due: due << 20, held: held << 20, ..Seen::default() };
+            MemoryStress.judge(&Task::Memory { bytes: 1 << 30, ramp_s: 10.0, reserve: 0 }, &seen, None)
+        };
+        assert_eq!(judge(1024, 1030).status, ProofStatus::Confirmed);
+        assert_eq!(judge(512, 510).requested, "512.0 MiB of 1.0 GiB so far");
+        assert_eq!(judge(1024, 700).status, ProofStatus::Mismatch);
+        assert_eq!(judge(0, 3).status, ProofStatus::Unproven);
+    }
+
+    #[test]
+    fn how_much_is_written_in_one_way() {
+        use crate::about::Value;
+        let size = || ("size".to_owned(), Value::Size("1MiB".parse().unwrap()));
+        let fill = || ("fill".to_owned(), Value::Share("90%".parse().unwrap()));
+        let check = |args: Vec<(String, Value)>| {
+            MemoryStress.check(&Args(args.into_iter().collect()), &Target::Group(crate::group::Group::Host))
+        };
+        assert_eq!(check(vec![size()]), Ok(()));
+        assert_eq!(check(vec![fill()]), Ok(()));
+        assert!(check(vec![]).is_err() && check(vec![size(), fill()]).is_err());
+    }
+}
