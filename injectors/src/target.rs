@@ -23,14 +23,14 @@ pub enum TargetKind {
     Traffic,
     /// Packets of a network namespace, by whatever interface.
     Flows,
-    /// A control group, or this host.
-    Group,
-    /// A file system, by a folder on it.
-    Volume,
     /// Connections of a network namespace.
     Connections,
     /// Resolvers that a network namespace asks.
     Resolvers,
+    /// A control group, or this host.
+    Group,
+    /// A file system, by a folder on it.
+    Volume,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -128,10 +128,10 @@ impl TargetKind {
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
             Self::Flows => flows::SELECTORS,
-            Self::Group => group::SELECTORS,
-            Self::Volume => VOLUME,
             Self::Connections => flows::CONNECTIONS,
             Self::Resolvers => flows::RESOLVERS,
+            Self::Group => group::SELECTORS,
+            Self::Volume => VOLUME,
             Self::Nothing => &[],
         }
     }

@@ -257,10 +257,10 @@ fn ways(kind: TargetKind) -> String {
             "aim it by `to`, `ports`, `local-ports` or `interface`, and narrow it by `direction` and `protocol`"
                 .to_owned()
         }
-        TargetKind::Group => "aim it by `cgroup` or `pid`".to_owned(),
-        TargetKind::Volume => "aim it by `path`, a folder on the file system".to_owned(),
         TargetKind::Connections => "aim it by `to`, `ports` or `local-ports`".to_owned(),
         TargetKind::Resolvers => "aim it by `to` (resolvers), `netns` or `pid`".to_owned(),
+        TargetKind::Group => "aim it by `cgroup` or `pid`".to_owned(),
+        TargetKind::Volume => "aim it by `path`, a folder on the file system".to_owned(),
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
