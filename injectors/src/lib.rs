@@ -16,6 +16,9 @@ pub mod about;
 pub mod change;
 #[cfg(test)]
 mod conformance_tests;
+pub mod containers;
+#[cfg(test)]
+mod fake_docker_tests;
 #[cfg(test)]
 mod fake_network_tests;
 #[cfg(test)]
@@ -23,6 +26,7 @@ mod fake_tests;
 pub mod faults;
 pub mod guardian;
 pub mod journal;
+pub mod pick;
 pub mod registry;
 pub mod relay;
 pub mod restore;
@@ -57,6 +61,8 @@ pub struct Env {
     pub control: Arc<dyn sys::control::Control>,
     /// Network namespaces of this host.
     pub network: Arc<dyn sys::netlink::Network>,
+    /// The container engine of this host.
+    pub docker: Arc<dyn sys::docker::Docker>,
 }
 
 impl Env {
@@ -67,6 +73,7 @@ impl Env {
             procs: Arc::new(sys::proc::Host),
             control: Arc::new(sys::control::Sockets),
             network: Arc::new(sys::netlink::host::Kernel),
+            docker: Arc::new(sys::docker::api::Sockets),
         }
     }
 }
@@ -102,7 +109,9 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process | TargetKind::Traffic | TargetKind::Nothing => self.about().undo.to_owned(),
+            TargetKind::Process | TargetKind::Container | TargetKind::Traffic | TargetKind::Nothing => {
+                self.about().undo.to_owned()
+            }
         }
     }
 

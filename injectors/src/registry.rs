@@ -6,6 +6,11 @@ use crate::faults;
 /// Every fault, sorted by name.
 pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Command,
+    &faults::ContainerDisconnect,
+    &faults::ContainerKill,
+    &faults::ContainerPause,
+    &faults::ContainerRestart,
+    &faults::ContainerStop,
     &faults::HttpAbort,
     &faults::HttpDelay,
     &faults::HttpHeader,

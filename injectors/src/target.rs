@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
+use crate::containers::{self, Containers};
 use crate::traffic::{self, Traffic};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
@@ -13,6 +14,8 @@ use crate::traffic::{self, Traffic};
 pub enum TargetKind {
     /// A process: a lab instance, or whatever a pid file, a listening port or a scoped command name finds.
     Process,
+    /// Containers of this host's engine.
+    Container,
     /// A relay: a hop that carries the traffic of one upstream.
     Relay,
     /// A point of presence behind a load balancer.
@@ -105,6 +108,7 @@ impl TargetKind {
         }];
         match self {
             Self::Process => PROCESS,
+            Self::Container => containers::SELECTORS,
             Self::Relay => RELAY,
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
@@ -137,6 +141,8 @@ pub enum Target {
         /// More matches than this are refused.
         limit: u32,
     },
+    /// Containers of this host's engine.
+    Containers(Containers),
     /// A relay by name.
     Relay(String),
     /// A point of presence.
@@ -185,6 +191,7 @@ impl fmt::Display for Target {
             Self::Command { command, scope: Scope::Netns(name), .. } => {
                 write!(f, "{command} in netns {name}")
             }
+            Self::Containers(containers) => containers.fmt(f),
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),

@@ -34,6 +34,7 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
         files(),
         ports(),
         standing(),
+        containers(),
     ];
     let network = network();
     let well = findings.iter().all(|finding| finding.ok);
@@ -170,6 +171,17 @@ fn network() -> Vec<Finding> {
             .collect(),
         Err(error) => vec![finding("network namespaces", Err(format!("{error}; network faults need root")))],
     }
+}
+
+/// Whether a container engine answers. Where none does, nothing is wrong with the host.
+fn containers() -> Finding {
+    let engine = injectors::sys::docker::api::Sockets;
+    let asked = engine.socket().map_err(|error| error.to_string()).and_then(|socket| {
+        let runtime = super::out::runtime().map_err(|error| error.to_string())?;
+        let version = runtime.block_on(engine.version(&socket)).map_err(|error| error.to_string())?;
+        Ok(format!("{version}, on {}", socket.display()))
+    });
+    finding("containers", Ok(asked.unwrap_or_else(|why| format!("none for container faults: {why}"))))
 }
 
 fn ports() -> Finding {

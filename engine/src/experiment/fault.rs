@@ -1,11 +1,11 @@
 //! Reading faults: parameters by the registry's word, and what they are aimed at.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
+use injectors::containers::Containers;
+use injectors::pick::Pick;
 use injectors::target::{Scope, Target, TargetKind};
 use injectors::traffic::Traffic;
 use injectors::units::Share;
@@ -15,46 +15,6 @@ use super::mistake::{nearest, suggest};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{FaultUse, Step};
-
-/// How many instances of a service are hit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pick {
-    /// A number of them.
-    Count(u32),
-    /// A share of them, rounded up.
-    Percent(f64),
-    /// All of them.
-    All,
-}
-
-impl FromStr for Pick {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "one" => Ok(Self::Count(1)),
-            "all" => Ok(Self::All),
-            _ if text.ends_with('%') => {
-                let share = text.parse::<Share>().map_err(|error| error.to_string())?.0;
-                if share == 0.0 { Err("0% picks nothing".to_owned()) } else { Ok(Self::Percent(share)) }
-            }
-            _ => match text.parse() {
-                Ok(count) if count > 0 => Ok(Self::Count(count)),
-                _ => Err("write one, all, a number or a percentage".to_owned()),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Pick {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Percent(share) => write!(f, "{}", Share(*share)),
-            Self::All => f.write_str("all"),
-        }
-    }
-}
 
 /// What a fault is aimed at, as written.
 #[derive(Debug, Clone, PartialEq)]
@@ -237,6 +197,7 @@ fn ways(kind: TargetKind) -> String {
                                 `cgroup` or `netns` and `limit`"
                 .to_owned()
         }
+        TargetKind::Container => "aim it by `container`, or by `label` or `image` with `pick`".to_owned(),
         TargetKind::Relay => "aim it by `service` (with `pick`), `instance` or `relay`".to_owned(),
         TargetKind::Pop => "aim it by `pop`".to_owned(),
         TargetKind::Traffic => {
@@ -248,7 +209,8 @@ fn ways(kind: TargetKind) -> String {
 }
 
 /// Selector parameters that name something; exactly one of them must be given.
-const ANCHORS: [&str; 7] = ["service", "instance", "relay", "pid-file", "port", "command", "pop"];
+const ANCHORS: [&str; 10] =
+    ["service", "instance", "relay", "pid-file", "port", "command", "pop", "container", "label", "image"];
 
 type Refusal = (Option<&'static str>, String);
 
@@ -258,6 +220,11 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     let refuse = |name: &'static str, message: &str| Err((Some(name), message.to_owned()));
     if about.target == TargetKind::Nothing {
         return Ok(Selector::Exactly(Target::Nothing));
+    }
+    if about.target == TargetKind::Container {
+        let read = Containers::read(given)?;
+        let containers = read.ok_or_else(|| (None, "it is aimed at nothing".to_owned()))?;
+        return Ok(Selector::Exactly(Target::Containers(containers)));
     }
     if about.target == TargetKind::Traffic {
         return Traffic::read(given).map(|traffic| Selector::Exactly(Target::Traffic(traffic)));

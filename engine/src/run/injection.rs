@@ -316,7 +316,8 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         Ok(proof) => proof,
         Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
     };
-    let state = matches!(planned.injector.about().target, TargetKind::Process | TargetKind::Nothing);
+    let kind = planned.injector.about().target;
+    let state = matches!(kind, TargetKind::Process | TargetKind::Container | TargetKind::Nothing);
     let stuck = state && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {
         id: change.id.clone(),
@@ -325,9 +326,7 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         measured: proof.measured.clone(),
     });
     // What packets feel is seen while they flow: a silence at the end takes nothing back.
-    let fades = planned.injector.about().target == TargetKind::Traffic
-        && proof.status == ProofStatus::Unproven
-        && seen.is_some();
+    let fades = kind == TargetKind::Traffic && proof.status == ProofStatus::Unproven && seen.is_some();
     if !stuck && !fades {
         *seen = Some(proof);
     }

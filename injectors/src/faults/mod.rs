@@ -1,6 +1,14 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod container_disconnect;
+mod container_kill;
+mod container_pause;
+mod container_restart;
+mod container_stop;
+#[cfg(test)]
+mod container_tests;
+mod containers;
 mod http_abort;
 mod http_delay;
 mod http_header;
@@ -29,6 +37,11 @@ mod relayed;
 mod shape;
 
 pub use command::Command;
+pub use container_disconnect::ContainerDisconnect;
+pub use container_kill::ContainerKill;
+pub use container_pause::ContainerPause;
+pub use container_restart::ContainerRestart;
+pub use container_stop::ContainerStop;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;

@@ -12,7 +12,7 @@
 mod alarm;
 mod arrivals;
 mod bucket;
-mod chance;
+pub(crate) mod chance;
 mod chosen;
 mod connection;
 pub mod control;

@@ -1,8 +1,11 @@
-//! The operating system: the only files of the whole workspace that name rustix and rtnetlink.
+//! The operating system and the container engine: the only files of the whole workspace that name rustix, rtnetlink and
+//! bollard.
 
 pub mod aim;
 pub mod control;
+pub mod docker;
 pub mod host;
+mod inside;
 pub mod netem;
 pub mod netlink;
 pub mod proc;
