@@ -50,19 +50,18 @@ impl Containers {
     /// # Errors
     /// The first mistake.
     pub fn read(given: &BTreeMap<&'static str, String>) -> Result<Option<Self>, Mistake> {
-        let ways: [(&'static str, fn(String) -> Which); 3] =
-            [("container", Which::Named), ("label", Which::Labelled), ("image", Which::Image)];
-        let mut found =
-            ways.into_iter().filter_map(|(name, way)| Some((name, way, given.get(name)?.clone())));
-        let Some((name, way, text)) = found.next() else {
-            return match given.contains_key("pick") {
-                true => Err((Some("pick"), "`pick` goes with `label` or `image`".to_owned())),
-                false => Ok(None),
-            };
+        let written =
+            ["container", "label", "image"].into_iter().filter_map(|name| Some((name, given.get(name)?)));
+        let (name, text) = match written.collect::<Vec<_>>().as_slice() {
+            [(name, text)] => (*name, (*text).clone()),
+            [] if given.contains_key("pick") => {
+                return Err((Some("pick"), "`pick` goes with `label` or `image`".to_owned()));
+            }
+            [] => return Ok(None),
+            [(first, _), (second, _), ..] => {
+                return Err((Some(second), format!("write either {first} or {second}")));
+            }
         };
-        if let Some((second, ..)) = found.next() {
-            return Err((Some(second), format!("write either {name} or {second}")));
-        }
         if text.is_empty()
             || text.chars().any(|c| c.is_control() || c.is_whitespace())
             || text.starts_with('=')
@@ -81,7 +80,12 @@ impl Containers {
         if name == "container" && pick.is_some() {
             return Err((Some("pick"), "a container has a name of its own: leave out `pick`".to_owned()));
         }
-        Ok(Some(Self { which: way(text), pick }))
+        let which = match name {
+            "container" => Which::Named(text),
+            "label" => Which::Labelled(text),
+            _ => Which::Image(text),
+        };
+        Ok(Some(Self { which, pick }))
     }
 }
 

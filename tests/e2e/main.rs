@@ -11,6 +11,8 @@ mod byhand;
 mod cli;
 /// Every fault, broken off at every step: the world is as before.
 mod conformance;
+/// Containers of a Docker engine of our own.
+mod docker;
 /// What the registry says is true of the binary.
 mod faults;
 /// Mistakes in experiments, and texts that mean harm.

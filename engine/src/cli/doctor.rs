@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use injectors::registry::INJECTORS;
+use injectors::sys::docker::Docker as _;
 use injectors::sys::host as system;
 use injectors::sys::netlink::Network as _;
 use injectors::sys::proc::{Host, Procs};

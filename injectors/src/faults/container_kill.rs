@@ -174,7 +174,7 @@ impl Injector for ContainerKill {
             let summary = format!("send SIG{signal} to {}{for_good}", hits.names());
             let manual = match back {
                 Back::Never => "nothing to do: it was meant to stay down".to_owned(),
-                _ => hits.by_hand("start"),
+                _ => hits.by_hand(&["start"]),
             };
             let claims = hits.claims();
             let data = record(&Data { hits, signal, back });

@@ -49,7 +49,7 @@ impl Injector for ContainerPause {
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let (hits, _) = containers::find(env, request).await?;
-            let (summary, manual) = (format!("pause {}", hits.names()), hits.by_hand("unpause"));
+            let (summary, manual) = (format!("pause {}", hits.names()), hits.by_hand(&["unpause", "start"]));
             let claims = hits.claims();
             let data = record(&Data { hits });
             Ok(Change {

@@ -91,7 +91,7 @@ impl Injector for ContainerRestart {
             containers::refuse_shared(env, &hits).await?;
             let one_by_one = every_s.map_or(String::new(), |every| format!(", one every {every} s"));
             let summary = format!("restart {} with {grace_s} s of grace{one_by_one}", hits.names());
-            let (claims, manual) = (hits.claims(), hits.by_hand("start"));
+            let (claims, manual) = (hits.claims(), hits.by_hand(&["start"]));
             let data = record(&Data { hits, grace_s, every_s });
             Ok(Change {
                 id: request.id.clone(),

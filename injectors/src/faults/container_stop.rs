@@ -86,7 +86,7 @@ impl Injector for ContainerStop {
             containers::refuse_fleeting(&found, "")?;
             containers::refuse_shared(env, &hits).await?;
             let summary = format!("stop {} with {grace_s} s of grace", hits.names());
-            let (claims, manual) = (hits.claims(), hits.by_hand("start"));
+            let (claims, manual) = (hits.claims(), hits.by_hand(&["start"]));
             let data = record(&Data { hits, grace_s });
             Ok(Change {
                 id: request.id.clone(),

@@ -161,7 +161,10 @@ async fn a_paused_container_that_somebody_has_ended_is_not_restored_before_it_ru
 async fn without_the_engine_nothing_is_called_undone_and_the_command_is_told() {
     for (fault, command) in [
         ("container-kill", "start 000000000000 # web-1"),
-        ("container-pause", "unpause 000000000000 # web-1"),
+        (
+            "container-pause",
+            "unpause 000000000000 || docker -H unix:///docker.sock start 000000000000 # web-1",
+        ),
         ("container-stop", "start 000000000000 # web-1"),
         ("container-disconnect", "network connect --ip 10.88.0.1 --alias front backend 000000000000"),
     ] {

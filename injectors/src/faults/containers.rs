@@ -176,8 +176,11 @@ pub(crate) fn process(env: &Env, id: &str, pid: u32) -> Result<Option<ProcessId>
 /// undo could bring them out.
 pub(crate) async fn refuse_shared(env: &Env, hits: &Hits) -> Result<(), InjectError> {
     for guest in env.docker.running(&hits.socket).await? {
-        let host = guest.network_mode.strip_prefix("container:");
-        if let Some(hit) = hits.each.iter().find(|hit| host == Some(hit.id.as_str())) {
+        // By id, a part of it, or its name, as it was written when the guest was made.
+        let Some(host) = guest.network_mode.strip_prefix("container:").filter(|host| !host.is_empty()) else {
+            continue;
+        };
+        if let Some(hit) = hits.each.iter().find(|hit| hit.id.starts_with(host) || hit.name == host) {
             return Err(InjectError::Target(format!(
                 "container {} lives in the network namespace of {} and would stay behind in a dead one; use \
                  container-pause or a network fault, or restart both by `command`",
@@ -223,11 +226,13 @@ impl Hits {
         self.each.iter().filter_map(|hit| hit.process).collect()
     }
 
-    /// What a person types to have something done to all of them.
-    pub(crate) fn by_hand(&self, verb: &str) -> String {
+    /// What a person types to have all of them as they were: the first that works.
+    pub(crate) fn by_hand(&self, verbs: &[&str]) -> String {
         let ids: Vec<&str> = self.each.iter().map(Hit::short).collect();
         let names: Vec<&str> = self.each.iter().map(|hit| hit.name.as_str()).collect();
-        format!("{} {verb} {} # {}", client(&self.socket), ids.join(" "), names.join(", "))
+        let (client, ids) = (client(&self.socket), ids.join(" "));
+        let tries: Vec<String> = verbs.iter().map(|verb| format!("{client} {verb} {ids}")).collect();
+        format!("{} # {}", tries.join(" || "), names.join(", "))
     }
 
     pub(crate) async fn look(&self, env: &Env, hit: &Hit) -> Result<Option<Container>, InjectError> {
