@@ -10,7 +10,7 @@ use injectors::{Args, Change, Env, Inventory, Request, Undone, registry};
 use serde_json::Value;
 
 use crate::support::docker::{Container, Dockerd};
-use crate::support::{Done, Home, quick, turns, until};
+use crate::support::{Done, Home, quick, root, turns, until};
 
 const STEPS: [&str; 8] =
     ["prepared", "intended", "held", "applied", "journalled", "undoing", "undone", "settled"];
@@ -405,4 +405,58 @@ fn the_doctor_says_which_engine_answers() {
     let done = docker.squall(&home, &["doctor"]).code(0);
     let version = docker.docker(&["version", "--format", "{{.Server.Version}}"]);
     assert!(done.out.contains(&format!("Docker {version}, API ")), "{}", done.out);
+}
+
+/// The scenarios of the catalogue, on two containers behind HAProxy.
+fn scenario(file: &str, code: i32) -> Option<Value> {
+    use std::process::{Command, Stdio};
+    if quick(file) {
+        return None;
+    }
+    let docker = Dockerd::shared(file)?;
+    let haproxy = crate::support::server::program("haproxy")?;
+    let (_turn, home) = (turns(2), Home::new());
+    let label = format!("app={}", file.trim_end_matches(".yaml"));
+    let options = ["--label", &label, "--restart", "always"];
+    let pages = ["a", "b"].map(|name| docker.serving(&format!("{}-{name}", &label[4..]), &options));
+    let port = crate::support::server::free_port().to_string();
+    let config = std::fs::read_to_string(root().join("scenarios/real/containers/haproxy.cfg")).unwrap();
+    let config = config.replace("18091", &port).replace(" resolvers docker init-addr last,libc,none", "");
+    let config = config.replace("a a:80", &format!("a {}:80", pages[0].address()));
+    let config = home.file("haproxy.cfg", &config.replace("b b:80", &format!("b {}:80", pages[1].address())));
+    let mut front = docker.inside(|| {
+        let mut front = Command::new(haproxy);
+        front.arg("-db").arg("-f").arg(config).stdin(Stdio::null());
+        front.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    let text = std::fs::read_to_string(root().join("scenarios/real").join(file)).unwrap();
+    let text =
+        text.replace("label: app=web", &format!("label: {label}")).replace("${FRONT_PORT:-18091}", &port);
+    let text = home.file(file, &text);
+    let run = ["run", text.to_str().unwrap(), "--seed", "5", "--quiet"];
+    until("an answer of the front", START, || {
+        let get = || crate::support::client::get(&format!("127.0.0.1:{port}"), "/index.html", ALONE);
+        docker.inside(get).ok().filter(|(status, _)| *status == 200)
+    });
+    let done = home.clearly(|| docker.squall(&home, &run)).code(code);
+    front.kill().unwrap();
+    front.wait().unwrap();
+    let record = home.record();
+    assert_eq!(record["injections"][0]["proof"]["status"], "confirmed", "{done:?}");
+    assert_eq!(record["restoration"]["verified"], true);
+    Some(record)
+}
+
+#[test]
+fn a_crash_of_one_of_two_containers_behind_haproxy_is_hidden_and_its_restart_policy_has_it_back() {
+    let Some(record) = scenario("container-crash.yaml", 0) else { return };
+    let proof = &record["injections"][0]["proof"];
+    assert!(proof["measured"].as_str().unwrap().starts_with("1 of 1 gone, 1 back after"), "{proof}");
+}
+
+#[test]
+fn a_hang_of_one_of_two_containers_behind_haproxy_shows_in_the_tail() {
+    let Some(record) = scenario("container-hung.yaml", 1) else { return };
+    let reasons = record["judgement"]["reasons"].to_string();
+    assert!(reasons.contains("p95") && !reasons.contains("availability"), "{reasons}");
 }
