@@ -415,7 +415,7 @@ fn scenario(file: &str, code: i32) -> Option<Value> {
     }
     let docker = Dockerd::shared(file)?;
     let haproxy = crate::support::server::program("haproxy")?;
-    let (_turn, home) = (turns(2), Home::new());
+    let (_turn, home) = (turns(1), Home::new());
     let label = format!("app={}", file.trim_end_matches(".yaml"));
     let options = ["--label", &label, "--restart", "always"];
     let pages = ["a", "b"].map(|name| docker.serving(&format!("{}-{name}", &label[4..]), &options));

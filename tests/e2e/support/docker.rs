@@ -237,9 +237,11 @@ impl Container<'_> {
         let end = &all["NetworkSettings"]["Networks"];
         let mut networks = end.clone();
         for end in networks.as_object_mut().unwrap().values_mut() {
-            // Numbers that the engine draws anew.
-            let numbered = ["EndpointID", "MacAddress", "DriverOpts"];
-            end.as_object_mut().unwrap().retain(|key, _| !numbered.contains(&key.as_str()));
+            let asked = end["IPAMConfig"]["IPv4Address"].is_string();
+            // What the engine chooses anew: numbers, and an address that nobody has asked for.
+            let chosen = ["EndpointID", "MacAddress", "DriverOpts"];
+            let own = |key: &str| !chosen.contains(&key) && (asked || key != "IPAddress");
+            end.as_object_mut().unwrap().retain(|key, _| own(key));
         }
         serde_json::json!({
             "id": all["Id"], "status": all["State"]["Status"], "networks": networks,
