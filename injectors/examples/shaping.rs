@@ -16,7 +16,9 @@ use std::time::Instant;
 use injectors::about::{Param, Value};
 use injectors::sys::aim::Way;
 use injectors::sys::netlink::host::Kernel;
-use injectors::sys::netlink::{Connection, Feature, Filter, Link, Network, Qdisc, Session, Space, Step};
+use injectors::sys::netlink::{
+    Connection, Echoed, Feature, Filter, Link, Network, Peer, Qdisc, Session, Space, Step, Stream,
+};
 use injectors::target::Target;
 use injectors::traffic::{SELECTORS, Traffic};
 use injectors::units::Bandwidth;
@@ -54,6 +56,20 @@ impl Network for Watched {
         })
     }
 
+    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
+        Kernel.resolve(space, name)
+    }
+
+    fn echo<'a>(
+        &'a self,
+        _space: &'a Space,
+        _peer: &'a Peer,
+        _stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        // Nothing but the change itself is timed.
+        Box::pin(std::future::ready(Ok(Echoed::default())))
+    }
+
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
         Kernel.features()
     }
@@ -66,6 +82,10 @@ impl Session for WatchedSession {
 
     fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
         self.real.route(to)
+    }
+
+    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        self.real.neighbours(index)
     }
 
     fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {

@@ -36,6 +36,7 @@ enum Aim {
     AllContainers,
     Pop,
     Packets,
+    Named,
     BothWays,
     Nothing,
 }
@@ -74,10 +75,12 @@ const ROWS: &[Row] = &[
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
     row("http-truncate", &[("bytes", "1B"), ("share", "50%")], Aim::Instance),
+    row("network-corrupt", &[("share", "5%"), ("correlation", "25%")], Aim::Packets),
     row("network-delay", &[("delay", "20ms"), ("jitter", "5ms")], Aim::Packets),
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
+    row("network-loss", &[("share", "5%"), ("correlation", "50%")], Aim::Named),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -107,6 +110,11 @@ fn containers(given: &[(&'static str, &str)]) -> Target {
     Target::Containers(Containers::read(&given).unwrap().unwrap())
 }
 
+fn named() -> Target {
+    let given = [("to", "api.example.org")].map(|(name, text)| (name, text.to_owned()));
+    Target::Traffic(Traffic::read(&given.into()).unwrap())
+}
+
 impl Row {
     fn injector(&self) -> &'static dyn Injector {
         registry::find(self.fault).unwrap()
@@ -132,6 +140,7 @@ impl Row {
             Aim::AllContainers => containers(&[("label", LABEL), ("pick", "all")]),
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
+            Aim::Named => named(),
             Aim::BothWays => packets("both"),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
@@ -399,7 +408,91 @@ async fn a_second_network_fault_of_a_family_or_of_another_aim_is_refused() {
     let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
     let crossing = Request { id: "other/1".to_owned(), target, ..copies.request() };
     let error = copies.injector().prepare(&env, &crossing).await.unwrap_err().to_string();
-    assert!(error.contains("could mean one packet"), "{error}");
+    assert!(error.contains("one packet could be among both"), "{error}");
+}
+
+#[tokio::test]
+async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order() {
+    for first in [0, 1] {
+        let world = World::new();
+        let before = world.look();
+        let env = world.env(Inventory::default());
+        let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
+        let mut alive = Vec::new();
+        for (number, to) in ["10.0.0.2", "10.0.0.3"].into_iter().enumerate() {
+            let given = [("interface", INTERFACE), ("to", to)].map(|(name, text)| (name, text.to_owned()));
+            let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+            let request = Request { id: format!("run/{number}"), target, ..loss.request() };
+            let change = loss.injector().prepare(&env, &request).await.unwrap();
+            loss.apply(&env, &change).await.unwrap();
+            alive.push(change);
+        }
+        assert_eq!(restore(&env, &alive[first]).await.unwrap(), Undone::Reverted);
+        assert_eq!(restore(&env, &alive[1 - first]).await.unwrap(), Undone::Reverted);
+        assert_eq!(world.look(), before);
+    }
+}
+
+#[tokio::test]
+async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experiment_says_so() {
+    let given = [("instance", INSTANCE), ("direction", "both")].map(|(name, text)| (name, text.to_owned()));
+    let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+    for (fault, lacks, taken) in [
+        ("network-delay", &["netem"][..], "relay-latency"),
+        ("network-rate", &["netem"], "network-rate"),
+        ("network-rate", &["netem", "tbf"], "relay-bandwidth"),
+        ("network-rate", &["ifb"], "relay-bandwidth"),
+    ] {
+        let world = World::new();
+        world.lacks(lacks);
+        let (env, before) = (world.env(world.inventory()), world.look());
+        let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
+        let mut request = Request { target: target.clone(), ..row.request() };
+        let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
+        assert!(error.contains(lacks[0]) && error.contains("fallback: relay"), "{fault}: {error}");
+        request.args.0.insert("fallback".to_owned(), Arg::Text("relay".to_owned()));
+        let change = row.injector().prepare(&env, &request).await.unwrap();
+        assert_eq!(change.fault, taken, "{fault}");
+        assert!(change.summary.contains("serves, as this kernel has no"), "{}", change.summary);
+        row.injector().apply(&env, &change).await.unwrap();
+        assert_ne!(world.look(), before, "{fault}");
+        row.injector().renew(&env, &change, Duration::from_secs(1)).await.unwrap();
+        let proof = row.injector().observe(&env, &change).await.unwrap();
+        let by = proof.measured.contains(&format!("by {taken}: "));
+        assert!(by || taken == fault, "{proof:?}");
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
+        assert_eq!(world.look(), before, "{fault}");
+        // No relay stands before everybody.
+        request.target = packets("out");
+        let wide = row.injector().prepare(&env, &request).await;
+        assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
+    let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
+    let (world, env, change) = row.prepared().await;
+    let before = world.look();
+    row.apply(&env, &change).await.unwrap();
+    let renew = async |seconds: u64| {
+        row.injector().renew(&env, &change, Duration::from_secs(seconds)).await.unwrap();
+        world.hit_addresses()
+    };
+    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
+    assert_eq!(renew(5).await, [address(2)]);
+    world.name_means(&[address(3)]);
+    assert_eq!(renew(6).await, [address(2), address(3)], "connections outlive a name's addresses");
+    world.name_means(&[address(4)]);
+    assert_eq!(renew(8).await, [address(2), address(3)], "a name is not asked for each second");
+    assert_eq!(renew(10).await, [address(2), address(3), address(4)]);
+    let many: Vec<_> = (0..=255).map(address).collect();
+    world.name_means(&many);
+    assert!(renew(15).await.len() <= 128);
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
+    world.name_means(&[address(9)]);
+    row.injector().renew(&env, &change, Duration::from_secs(20)).await.unwrap();
+    assert_eq!(world.look(), before, "a renewal revived it");
 }
 
 #[tokio::test]

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::Pending;
 use crate::fake_tests::World;
-use crate::sys::aim::Way;
+use crate::sys::aim::{Aim, Instruction, Way};
 use crate::sys::netlink::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
+    Step, Stream,
 };
 
 /// The only interface.
@@ -22,7 +23,11 @@ const INTERFACE_INDEX: u32 = 2;
 pub(crate) struct Links {
     devices: Vec<Link>,
     qdiscs: Vec<(u32, Qdisc)>,
-    filters: Vec<(Place, u32)>,
+    filters: Vec<(Place, u32, Vec<Instruction>)>,
+    /// The addresses of every name.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Features that this kernel does not have.
+    pub(crate) lacks: Vec<&'static str>,
     born: u32,
 }
 
@@ -34,6 +39,8 @@ impl Links {
             devices: vec![link],
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
+            addresses: vec![[10, 0, 0, 2].into()],
+            lacks: Vec::new(),
             born: INTERFACE_INDEX,
         }
     }
@@ -45,6 +52,10 @@ impl Links {
             self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
         json!({"links": links, "qdiscs": qdiscs, "filters": filters})
+    }
+
+    pub(crate) fn hit_addresses(&self) -> Vec<IpAddr> {
+        self.filters.iter().flat_map(|(_, _, program)| Aim::addresses(program, Way::Out)).collect()
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -62,7 +73,7 @@ impl Links {
                 self.devices.push(Link { index: self.born, name: name.clone(), ..Link::default() });
             }
             Step::DeleteDevice { index } => {
-                let points = |(_, device): &(Place, u32)| device == index;
+                let points = |(_, device, _): &(Place, u32, _)| device == index;
                 assert!(!self.filters.iter().any(points), "a filter without its device swallows packets");
                 self.devices.retain(|link| link.index != *index);
                 self.qdiscs.retain(|(link, _)| link != index);
@@ -85,29 +96,35 @@ impl Links {
             }
             Step::DeleteHooks { index } => {
                 assert!(
-                    self.filters.iter().all(|(place, _)| place.index != *index),
+                    self.filters.iter().all(|(place, ..)| place.index != *index),
                     "filters of others go with them"
                 );
                 self.qdiscs.retain(|(link, qdisc)| link != index || qdisc.kind != HOOKS);
             }
-            Step::AddFilter { at, device, .. } => {
+            Step::AddFilter { at, device, program } => {
                 self.find(*device)?;
-                self.filters.push((*at, *device));
+                self.filters.push((*at, *device, program.clone()));
             }
-            Step::DeleteFilter { at } => self.filters.retain(|(place, _)| place != at),
+            Step::ChangeFilter { at, program, .. } => {
+                let found = self.filters.iter_mut().find(|(place, ..)| place == at);
+                found.ok_or(io::ErrorKind::NotFound)?.2.clone_from(program);
+            }
+            Step::DeleteFilter { at } => self.filters.retain(|(place, ..)| place != at),
         }
         Ok(())
     }
 
     fn filters(&self, index: u32, way: Way) -> Vec<Filter> {
-        let own = self.filters.iter().filter(|(place, _)| place.index == index && place.way == way);
-        let filter = |place: &Place| Filter {
+        let own = self.filters.iter().filter(|(place, ..)| place.index == index && place.way == way);
+        let filter = |(place, _, program): &(Place, u32, Vec<Instruction>)| Filter {
             kind: "bpf".to_owned(),
             pref: place.pref,
             handle: place.handle,
             packets: 0,
+            action: 1,
+            program: program.clone(),
         };
-        own.map(|(place, _)| filter(place)).collect()
+        own.map(filter).collect()
     }
 }
 
@@ -121,9 +138,25 @@ impl Network for World {
         Box::pin(std::future::ready(entered))
     }
 
+    fn resolve<'a>(&'a self, _space: &'a Space, _name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.addresses.clone()))))
+    }
+
+    fn echo<'a>(
+        &'a self,
+        _space: &'a Space,
+        _peer: &'a Peer,
+        _stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        Box::pin(std::future::ready(Ok(Echoed::default())))
+    }
+
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
-        let features = ["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: None });
-        Box::pin(std::future::ready(self.net(|_| Ok(features.to_vec()))))
+        let features = |net: &mut Links| {
+            let lack = |name| net.lacks.contains(&name).then(|| "the kernel does not know it".to_owned());
+            Ok(["ifb", "netem", "tbf", "clsact"].map(|name| Feature { name, lack: lack(name) }).to_vec())
+        };
+        Box::pin(std::future::ready(self.net(features)))
     }
 }
 
@@ -134,6 +167,10 @@ impl Session for World {
 
     fn route(&self, _to: IpAddr) -> Pending<'_, io::Result<u32>> {
         Box::pin(std::future::ready(self.net(|_| Ok(INTERFACE_INDEX))))
+    }
+
+    fn neighbours(&self, _index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {

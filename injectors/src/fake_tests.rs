@@ -187,6 +187,21 @@ impl World {
         drains.extend(lives.then(|| ("other/1".to_owned(), 0.5)));
     }
 
+    /// A kernel without these.
+    pub(crate) fn lacks(&self, features: &[&'static str]) {
+        self.state().network.lacks = features.to_vec();
+    }
+
+    /// What every name means from now on.
+    pub(crate) fn name_means(&self, addresses: &[std::net::IpAddr]) {
+        self.state().network.addresses = addresses.to_vec();
+    }
+
+    /// The addresses that filters of what leaves ask for.
+    pub(crate) fn hit_addresses(&self) -> Vec<std::net::IpAddr> {
+        self.state().network.hit_addresses()
+    }
+
     /// Somebody else has the lab's instance again.
     pub(crate) fn bear_instance(&self) {
         let mut state = self.state();

@@ -15,6 +15,7 @@ pub const INJECTORS: &[&dyn Injector] = &[
     &faults::HttpDelay,
     &faults::HttpHeader,
     &faults::HttpTruncate,
+    &faults::Shaped(faults::NetworkCorrupt),
     &faults::Shaped(faults::NetworkDelay),
     &faults::Shaped(faults::NetworkDuplicate),
     &faults::Shaped(faults::NetworkLoss),

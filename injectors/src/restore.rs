@@ -83,14 +83,37 @@ async fn verify(env: &Env, injector: &dyn Injector, change: &Change) -> Result<(
     Err(RestoreError::Unverified { before: change.picture.clone(), after })
 }
 
-/// A thing that is gone altogether, such as a lab that has ended, carries no fault.
+/// A thing that is gone altogether, such as a lab that has ended, carries no fault; nor does one of several.
 fn same(before: &Value, after: &Value) -> bool {
-    before == after || after["gone"] == Value::Bool(true)
+    match (before, after) {
+        _ if before == after || after["gone"] == Value::Bool(true) => true,
+        (Value::Array(before), Value::Array(after)) if before.len() == after.len() => {
+            before.iter().zip(after).all(|(before, after)| same(before, after))
+        }
+        _ => false,
+    }
 }
 
 async fn limited<T>(step: crate::Pending<'_, Result<T, crate::InjectError>>) -> Result<T, String> {
     match tokio::time::timeout(STEP_DEADLINE, step).await {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(_) => Err(format!("it took longer than {STEP_DEADLINE:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_gone_carries_no_fault_and_what_is_left_must_be_as_before() {
+        let before = json!([[{"held": false}], [{"held": false}, {"held": false}]]);
+        assert!(same(&before, &before) && same(&before, &json!({"gone": true})));
+        assert!(same(&before, &json!([{"gone": true}, [{"held": false}, {"held": false}]])));
+        assert!(same(&before, &json!([[{"held": false}], [{"gone": true}, {"held": false}]])));
+        assert!(!same(&before, &json!([{"gone": true}, [{"held": false}, {"held": true}]])));
+        assert!(!same(&before, &json!([{"gone": true}])));
     }
 }

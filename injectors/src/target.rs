@@ -26,19 +26,19 @@ pub enum TargetKind {
     Nothing,
 }
 
-const SERVICE: Param = Param {
+pub(crate) const SERVICE: Param = Param {
     name: "service",
     kind: ParamKind::Text,
     presence: Presence::Optional,
     help: "service of the lab or the topology whose instances are hit",
 };
-const INSTANCE: Param = Param {
+pub(crate) const INSTANCE: Param = Param {
     name: "instance",
     kind: ParamKind::Text,
     presence: Presence::Optional,
     help: "one instance by name",
 };
-const PICK: Param = Param {
+pub(crate) const PICK: Param = Param {
     name: "pick",
     kind: ParamKind::Text,
     presence: Presence::Optional,

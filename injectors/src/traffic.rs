@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Param, ParamKind, Presence};
 use crate::sys::aim::{Aim, Exempt, Network, PARTS_MAX, Protocol, Way};
+use crate::target::{INSTANCE, Inventory, PICK, SERVICE};
 
 /// The port of SSH: whoever came by it must be able to leave by it.
 const SSH: u16 = 22;
@@ -21,8 +23,11 @@ pub struct Traffic {
     pub interface: Option<String>,
     /// Which way they go.
     pub direction: Direction,
-    /// Networks of the other side; any, if empty.
+    /// Networks of the other side; any, if empty and there are no names.
     pub to: Vec<Network>,
+    /// Names of the other side, which stand for the addresses that they have at the time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// Ports of the other side; any, if empty.
     pub ports: Vec<Ports>,
     /// Ports of this side; any, if empty.
@@ -31,6 +36,9 @@ pub struct Traffic {
     pub protocol: Option<Protocol>,
     /// Networks of other sides that are never hit.
     pub protect: Vec<Network>,
+    /// The instance (or service, until one is picked) whose address and port are the other side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 /// Whose network it is.
@@ -72,8 +80,18 @@ const fn text(name: &'static str, help: &'static str) -> Param {
 
 /// The parameters that say which packets are meant.
 pub const SELECTORS: &[Param] = &[
-    text("interface", "interface whose packets are hit; found from the route if only to is written"),
-    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32"),
+    SERVICE,
+    INSTANCE,
+    PICK,
+    text(
+        "interface",
+        "interface whose packets are hit; found from the route to `to`, or the only one of a named namespace",
+    ),
+    text(
+        "to",
+        "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
+         is asked for from the namespace, by the servers of squall's own resolv.conf, and again every few seconds",
+    ),
     Param {
         name: "direction",
         kind: ParamKind::Choice(&["out", "in", "both"]),
@@ -130,8 +148,15 @@ impl Traffic {
                 "an interface has a name of 1 to 15 bytes without slashes".to_owned(),
             ));
         }
+        let instance = get("instance").or(get("service")).map(str::to_owned);
+        let told = ["to", "ports", "local-ports", "protocol"].into_iter().find(|name| get(name).is_some());
+        if let (Some(name), true) = (told, instance.is_some()) {
+            return Err((Some(name), format!("`{name}` does not go with an instance: its address says it")));
+        }
+        let others = list("to", get("to"), other)?;
         let traffic = Self {
             space,
+            instance,
             interface,
             direction: match get("direction") {
                 None | Some("out") => Direction::Out,
@@ -141,7 +166,8 @@ impl Traffic {
                     return Err((Some("direction"), format!("`{other}` is not one of out, in, both")));
                 }
             },
-            to: list("to", get("to"), str::parse)?,
+            to: others.iter().filter_map(|one| one.clone().ok()).collect(),
+            names: others.into_iter().filter_map(Result::err).collect(),
             ports: list("ports", get("ports"), ports)?,
             local_ports: list("local-ports", get("local-ports"), ports)?,
             protocol: match get("protocol") {
@@ -160,7 +186,9 @@ impl Traffic {
 
     fn check(self) -> Result<Self, Mistake> {
         let ported = !self.ports.is_empty() || !self.local_ports.is_empty();
-        if self.interface.is_none() && self.to.is_empty() {
+        // A namespace that is named is named on purpose; the one in which squall runs is not.
+        let anywhere = self.interface.is_none() && self.is_to_anybody() && self.instance.is_none();
+        if anywhere && self.space == Whose::Own {
             return Err((None, "it is aimed at nothing: write `interface`, `to` or both".to_owned()));
         }
         if ported && self.protocol == Some(Protocol::Icmp) {
@@ -187,7 +215,51 @@ impl Traffic {
         self.check()
     }
 
-    /// The packets, without their way. SSH and what is protected are never among them.
+    /// The same, to this instance.
+    #[must_use]
+    pub fn around(self, instance: &str) -> Self {
+        Self { instance: Some(instance.to_owned()), ..self }
+    }
+
+    /// The same, with the address and the port of its instance.
+    ///
+    /// # Errors
+    /// Nobody knows where it listens.
+    pub fn found(&self, inventory: &Inventory) -> Result<Self, String> {
+        let Some(name) = &self.instance else { return Ok(self.clone()) };
+        let known = inventory.instances.iter().find(|instance| instance.name == *name);
+        let listens: SocketAddr = known
+            .and_then(|instance| instance.addr.parse().ok())
+            .ok_or_else(|| format!("nobody knows where {name} listens: write `to` and `ports`"))?;
+        Ok(Self {
+            to: vec![Network::single(listens.ip())],
+            ports: vec![Ports { first: listens.port(), last: listens.port() }],
+            protocol: Some(Protocol::Tcp),
+            ..self.clone()
+        })
+    }
+
+    /// Whether no other side is written.
+    pub fn is_to_anybody(&self) -> bool {
+        self.to.is_empty() && self.names.is_empty()
+    }
+
+    /// The same, with these addresses in place of its names.
+    ///
+    /// # Errors
+    /// There are too many, or none though there are names.
+    pub fn resolved(mut self, addresses: &[IpAddr]) -> Result<Self, String> {
+        if !self.names.is_empty() && addresses.is_empty() {
+            return Err(format!("{} has no address that is reached from here", self.names.join(", ")));
+        }
+        self.names.clear();
+        self.to.extend(addresses.iter().map(|address| Network::single(*address)));
+        self.to.sort();
+        self.to.dedup();
+        self.check().map_err(|(_, message)| message)
+    }
+
+    /// The packets, without their way; those of its names once they are resolved. SSH and what is protected are never among them.
     pub fn aim(&self) -> Aim {
         let range = |ports: &Ports| ports.first..=ports.last;
         let ssh = Exempt { peer: None, port: Some(SSH) };
@@ -200,6 +272,15 @@ impl Traffic {
             local_ports: self.local_ports.iter().map(range).collect(),
             exempt: std::iter::once(ssh).chain(protected).collect(),
         }
+    }
+
+    /// What may be meant as long as its names are not resolved.
+    fn wide(&self) -> Aim {
+        let mut aim = self.aim();
+        if !self.names.is_empty() {
+            aim.peers.clear();
+        }
+        aim
     }
 
     /// The ways of its packets.
@@ -217,13 +298,18 @@ impl Traffic {
         self.ways().iter().map(|way| format!("{whole} {way:?}").to_lowercase()).collect()
     }
 
-    /// Whether another aim shares an interface and a way with this one, as far as a plan can tell, without being the same.
+    /// Whether one packet could be among both, as far as a plan can tell, though they are not the same.
     pub fn crosses(&self, other: &Self) -> bool {
         let apart = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
         self.space == other.space
             && !apart(&self.interface, &other.interface)
+            && !apart(&self.instance, &other.instance)
             && self.ways().iter().any(|way| other.ways().contains(way))
-            && (self.aim() != other.aim() || self.interface != other.interface)
+            && (self.aim() != other.aim()
+                || self.interface != other.interface
+                || self.instance != other.instance
+                || self.names != other.names)
+            && self.wide().meets(&other.wide())
     }
 }
 
@@ -261,6 +347,24 @@ fn list<T: Ord>(
     Ok(items)
 }
 
+/// A network or a name of the other side.
+fn other(text: &str) -> Result<Result<Network, String>, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    // What ends in a number is no name (RFC 3696): it is an address with a slip.
+    let last = text.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let named = last.bytes().any(|byte| byte.is_ascii_alphabetic())
+        && text.len() <= 253
+        && text.trim_end_matches('.').split('.').all(label);
+    match text.parse() {
+        Ok(network) => Ok(Ok(network)),
+        Err(_) if named => Ok(Err(text.to_ascii_lowercase())),
+        Err(error) => Err(error),
+    }
+}
+
 fn ports(text: &str) -> Result<Ports, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
@@ -281,18 +385,27 @@ impl fmt::Display for Ports {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.interface.as_deref().unwrap_or("the interface"))?;
+        match (&self.instance, self.direction) {
+            (None, _) => f.write_str(self.interface.as_deref().unwrap_or("the interface"))?,
+            (Some(name), Direction::Out) => write!(f, "packets to {name}")?,
+            (Some(name), Direction::In) => write!(f, "packets from {name}")?,
+            (Some(name), Direction::Both) => write!(f, "packets to and from {name}")?,
+        }
         match &self.space {
             Whose::Own => {}
             Whose::Named(name) => write!(f, " in netns {name}")?,
             Whose::Process(pid) => write!(f, " of process {pid}")?,
+        }
+        if self.instance.is_some() {
+            return words(f, " sparing ", &self.protect);
         }
         match self.direction {
             Direction::Out => {}
             Direction::In => f.write_str(", inbound")?,
             Direction::Both => f.write_str(", both ways")?,
         }
-        words(f, " to ", &self.to)?;
+        let networks = self.to.iter().map(ToString::to_string);
+        words(f, " to ", &networks.chain(self.names.clone()).collect::<Vec<_>>())?;
         words(f, " port ", &self.ports)?;
         words(f, " local port ", &self.local_ports)?;
         match self.protocol {
@@ -357,9 +470,47 @@ mod tests {
         assert_eq!(wrong(&[("netns", "a"), ("pid", "3"), ("to", "10.0.0.1")]), Some("pid"));
         assert_eq!(wrong(&[("interface", "a-name-far-too-long")]), Some("interface"));
         assert_eq!(wrong(&[("to", "10.0.0.1/8")]), Some("to"));
-        assert_eq!(wrong(&[("to", "example.org")]), Some("to"));
+        assert_eq!(wrong(&[("to", "-?")]), Some("to"));
+        assert_eq!(wrong(&[("to", "10.0.0.256")]), Some("to"), "no name ends in a number");
         assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "9-1")]), Some("ports"));
         assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "1"), ("protocol", "icmp")]), Some("protocol"));
+    }
+
+    #[test]
+    fn an_instance_is_the_other_side_and_says_by_itself_what_is_sent_to_it() {
+        let traffic = read(&[("instance", "auth-1"), ("direction", "both")]).unwrap();
+        assert_eq!(traffic.to_string(), "packets to and from auth-1");
+        let instance = |addr: &str| crate::target::Instance {
+            service: "auth".to_owned(),
+            name: "auth-1".to_owned(),
+            pop: None,
+            addr: addr.to_owned(),
+            process: None,
+            supervisor: PathBuf::new(),
+            relay: None,
+        };
+        let inventory = Inventory { instances: vec![instance("127.0.0.1:7001")], ..Inventory::default() };
+        let aim = traffic.found(&inventory).unwrap().aim();
+        assert_eq!((aim.short().as_str(), aim.exempt.len()), ("tcp;127.0.0.1;7001;;", 1));
+        let unknown = traffic.found(&Inventory::default()).unwrap_err();
+        assert!(unknown.contains("nobody knows where auth-1 listens"), "{unknown}");
+        let given = [("instance", "auth-1"), ("ports", "80")];
+        assert_eq!(read(&given).unwrap_err().0, Some("ports"));
+        let other = read(&[("instance", "auth-2"), ("direction", "both")]).unwrap();
+        assert!(!traffic.crosses(&other) && !traffic.crosses(&traffic));
+        assert!(traffic.crosses(&read(&[("interface", "lo")]).unwrap()));
+    }
+
+    #[test]
+    fn a_name_stands_for_the_addresses_that_it_has() {
+        let traffic = read(&[("to", "API.example.org, 10.0.0.0/8")]).unwrap();
+        assert_eq!(traffic.to_string(), "the interface to 10.0.0.0/8,api.example.org");
+        let resolved = traffic.clone().resolved(&["192.0.2.7".parse().unwrap()]).unwrap();
+        assert_eq!(resolved.aim().short(), ";10.0.0.0/8,192.0.2.7;;;");
+        let nothing = traffic.clone().resolved(&[]).unwrap_err();
+        assert!(nothing.contains("api.example.org has no address"), "{nothing}");
+        assert!(!traffic.crosses(&traffic));
+        assert!(traffic.crosses(&read(&[("to", "192.0.2.9")]).unwrap()), "it may be one of its addresses");
     }
 
     #[test]
@@ -369,6 +520,8 @@ mod tests {
         assert!(!a.crosses(&a));
         assert!(crosses(&[("interface", "eth0")]));
         assert!(crosses(&[("to", "10.0.0.1")]), "it may be the same interface");
+        assert!(!crosses(&[("to", "10.0.0.2")]), "no packet goes to both");
+        assert!(crosses(&[("interface", "eth0"), ("to", "10.0.0.0/24"), ("ports", "443")]));
         assert!(!crosses(&[("interface", "eth0"), ("direction", "in")]));
         assert!(!crosses(&[("interface", "eth1"), ("to", "10.0.0.1")]));
         assert!(!crosses(&[("interface", "eth0"), ("netns", "a")]));

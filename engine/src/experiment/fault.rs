@@ -28,6 +28,13 @@ pub enum Selector {
     },
     /// One instance by name.
     Instance(String),
+    /// Packets to and from instances of the topology.
+    Around {
+        /// Which packets, without their other side.
+        traffic: Traffic,
+        /// The instances.
+        of: Box<Self>,
+    },
     /// Exactly this.
     Exactly(Target),
 }
@@ -201,7 +208,8 @@ fn ways(kind: TargetKind) -> String {
         TargetKind::Relay => "aim it by `service` (with `pick`), `instance` or `relay`".to_owned(),
         TargetKind::Pop => "aim it by `pop`".to_owned(),
         TargetKind::Traffic => {
-            "aim it by `interface`, `to` or both, and narrow it by `direction`, `ports`, `local-ports`, `protocol`"
+            "aim it by `instance`, `service` (with `pick`), `interface`, `to` or `netns`, and narrow it by `direction`, \
+             `ports`, `local-ports`, `protocol`"
                 .to_owned()
         }
         TargetKind::Nothing => "it takes no target".to_owned(),
@@ -227,7 +235,7 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         return Ok(Selector::Exactly(Target::Containers(containers)));
     }
     if about.target == TargetKind::Traffic {
-        return Traffic::read(given).map(|traffic| Selector::Exactly(Target::Traffic(traffic)));
+        return packets(given);
     }
     let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();
     let anchor = match anchors.as_slice() {
@@ -244,11 +252,7 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         }
     }
     match anchor {
-        "service" => {
-            let pick = get("pick").map(|text| text.parse()).transpose();
-            let pick = pick.map_err(|error: String| (Some("pick"), format!("pick: {error}")))?;
-            Ok(Selector::Service { service: get("service").unwrap_or_default(), pick })
-        }
+        "service" => service(given),
         "instance" => Ok(Selector::Instance(get("instance").unwrap_or_default())),
         "relay" => Ok(Selector::Exactly(Target::Relay(get("relay").unwrap_or_default()))),
         "pop" => Ok(Selector::Exactly(Target::Pop(get("pop").unwrap_or_default()))),
@@ -261,6 +265,28 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
         },
         _ => command(given),
     }
+}
+
+fn service(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> {
+    let pick = given.get("pick").map(|text| text.parse()).transpose();
+    let pick = pick.map_err(|error: String| (Some("pick"), format!("pick: {error}")))?;
+    Ok(Selector::Service { service: given.get("service").cloned().unwrap_or_default(), pick })
+}
+
+fn packets(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> {
+    let traffic = Traffic::read(given)?;
+    let of = match (given.get("service"), given.get("instance")) {
+        (Some(_), Some(_)) => {
+            return Err((Some("instance"), "it is aimed at two things at once".to_owned()));
+        }
+        (Some(_), None) => service(given)?,
+        (None, _) if given.contains_key("pick") => {
+            return Err((Some("pick"), "`pick` goes with `service`".to_owned()));
+        }
+        (None, Some(name)) => Selector::Instance(name.clone()),
+        (None, None) => return Ok(Selector::Exactly(Target::Traffic(traffic))),
+    };
+    Ok(Selector::Around { traffic, of: Box::new(of) })
 }
 
 fn command(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> {

@@ -73,6 +73,7 @@ fn strangers(injections: &[PlannedInjection]) -> Vec<Blast> {
 fn stranger(injection: &PlannedInjection) -> Option<String> {
     match &injection.target {
         Target::Instance { .. } | Target::Relay(_) | Target::Pop(_) => None,
+        Target::Traffic(traffic) if traffic.instance.is_some() => None,
         Target::Nothing => Some(format!("whatever injection #{} breaks", injection.number)),
         Target::Program(name) => Some(format!("whatever `{name}` of injection #{} breaks", injection.number)),
         target => Some(target.to_string()),

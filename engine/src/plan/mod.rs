@@ -148,8 +148,8 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                         planned.at_s.max(other.at_s)
                     );
                     let help = Some(
-                        "two aims on one interface the same way could mean one packet: give both the same aim, or \
-                         move one"
+                        "one packet could be among both: give both the same aim, or aims that no packet fits at once \
+                         (other `to`, `ports` or `protocol`), or move one"
                             .to_owned(),
                     );
                     mistakes.push(Mistake { node: Some(used.node), message, help });

@@ -16,20 +16,19 @@ type Refusal = (String, Option<String>);
 /// The concrete targets of one fault, in order of their names.
 pub(super) fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Result<Vec<Found>, Refusal> {
     let kind = used.injector.about().target;
+    let of_service =
+        |(service, name): (&Service, &str)| (instance(service, name), Some(service.name.clone()));
     match &used.selector {
-        Selector::Service { service, pick } => {
-            let service = known_service(experiment, service)?;
-            let picked = pick_instances(service, *pick, seed)?;
-            Ok(picked.into_iter().map(|name| (instance(service, name), Some(service.name.clone()))).collect())
+        Selector::Service { .. } | Selector::Instance(_) => {
+            Ok(instances(experiment, &used.selector, seed)?.into_iter().map(of_service).collect())
         }
-        Selector::Instance(name) => {
-            let topology = experiment.topology.as_ref().ok_or_else(no_topology)?;
-            let service = topology.owner(name).ok_or_else(|| {
-                let all: Vec<&str> =
-                    topology.services.iter().flat_map(|s| s.instances.iter().map(String::as_str)).collect();
-                (format!("there is no instance `{name}`"), Some(suggest(name, &all)))
-            })?;
-            Ok(vec![(instance(service, name), Some(service.name.clone()))])
+        Selector::Around { traffic, of } => {
+            let spared =
+                traffic.clone().sparing(&experiment.protect).map_err(|(_, message)| (message, None))?;
+            let around = |(service, name): (&Service, &str)| {
+                (Target::Traffic(spared.clone().around(name)), Some(service.name.clone()))
+            };
+            Ok(instances(experiment, of, seed)?.into_iter().map(around).collect())
         }
         Selector::Exactly(target) => {
             check_exact(experiment, kind, target)?;
@@ -42,6 +41,32 @@ pub(super) fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Re
             };
             Ok(vec![(target, None)])
         }
+    }
+}
+
+/// The instances that are meant, each with its service.
+fn instances<'e>(
+    experiment: &'e Experiment,
+    selector: &'e Selector,
+    seed: u64,
+) -> Result<Vec<(&'e Service, &'e str)>, Refusal> {
+    match selector {
+        Selector::Service { service, pick } => {
+            let service = known_service(experiment, service)?;
+            let picked = pick_instances(service, *pick, seed)?;
+            Ok(picked.into_iter().map(|name| (service, name)).collect())
+        }
+        Selector::Instance(name) => {
+            let topology = experiment.topology.as_ref().ok_or_else(no_topology)?;
+            let service = topology.owner(name).ok_or_else(|| {
+                let all: Vec<&str> =
+                    topology.services.iter().flat_map(|s| s.instances.iter().map(String::as_str)).collect();
+                (format!("there is no instance `{name}`"), Some(suggest(name, &all)))
+            })?;
+            Ok(vec![(service, name)])
+        }
+        Selector::Around { of, .. } => instances(experiment, of, seed),
+        Selector::Exactly(_) => Ok(Vec::new()),
     }
 }
 

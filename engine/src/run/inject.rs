@@ -234,8 +234,9 @@ fn code(records: &[InjectionRecord], failed: bool) -> u8 {
 /// The injections of the ad hoc fault: those of a plan with a single step.
 fn resolve(ad_hoc: &AdHoc, standing: bool) -> Result<Vec<PlannedInjection>, Refused> {
     let topology = standing.then(topology::of_lab);
-    let aimed_at_lab = matches!(ad_hoc.selector, Selector::Service { .. } | Selector::Instance(_))
-        || matches!(&ad_hoc.selector, Selector::Exactly(injectors::Target::Pop(_)));
+    let aimed_at_lab =
+        matches!(ad_hoc.selector, Selector::Service { .. } | Selector::Instance(_) | Selector::Around { .. })
+            || matches!(&ad_hoc.selector, Selector::Exactly(injectors::Target::Pop(_)));
     if aimed_at_lab && topology.is_none() {
         let text = "refused: no lab stands in which to look for it; start one: squall lab up".to_owned();
         return Err((exit::REFUSED, text));

@@ -7,9 +7,10 @@ use crate::change::{Proof, ProofStatus};
 use crate::sys::netem::{Chance, Delay, Reorder, Shape};
 use crate::target::TargetKind;
 
-use super::shape::Shaping;
-use super::shape::evidence::Evidence;
+use super::shape::evidence::{Evidence, Growth, either};
+use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
+use super::shape::{Shaping, correlation as correlation_of};
 
 /// Delay: packets are held for a while.
 #[derive(Debug)]
@@ -57,17 +58,25 @@ static ABOUT: About = About {
             help: "how many packets are not held and so overtake the others",
         },
         Param {
+            name: "reorder-correlation",
+            kind: ParamKind::Share,
+            presence: Presence::Optional,
+            help: "how much each choice is like the one before; needs reorder",
+        },
+        Param {
             name: "gap",
             kind: ParamKind::Int { min: 1, max: 1_000_000 },
             presence: Presence::Optional,
             help: "only every so-many-th packet may overtake; needs reorder",
         },
+        FALLBACK,
     ],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "Round-trip times that TCP has measured on real connections whose packets are hit, against those before. \
-            Confirmed if the median of the growth is within 10% or 2ms of the delay, and half the jitter; unproven without \
-            TCP connections on this host that sent data meanwhile.",
+    proof: "Round-trip times that TCP has measured on real connections whose packets are hit, and those of a few echoes \
+            (or TCP handshakes, if ports are written) of our own to an address in `to`, or to a neighbour or gateway that \
+            the kernel knows; each against those before. Confirmed if the median of the growth is within 10% or 2ms of \
+            the delay, and half the jitter; unproven if no connection sent data meanwhile and nobody answers.",
     undo: "Our filter goes first, then our device and what it holds; the interface's own queueing was never changed.",
     example: "- network-delay: {to: 10.0.0.2, delay: 50ms, jitter: 5ms}",
 };
@@ -102,7 +111,11 @@ impl Shaping for NetworkDelay {
         let reorder = match (args.share("reorder"), args.int("gap")) {
             (Some(share), gap) if share > 0.0 => {
                 let gap = gap.map_or(1, |gap| gap as u32);
-                Some(Reorder { chance: Chance { share, correlation: 0.0 }, gap })
+                let alike = correlation_of(args, "reorder-correlation")?;
+                Some(Reorder { chance: Chance::of(share, alike), gap })
+            }
+            _ if args.share("reorder-correlation").is_some() => {
+                return Err("reorder-correlation needs reorder".to_owned());
             }
             (_, Some(_)) => return Err("gap needs reorder".to_owned()),
             _ => None,
@@ -112,47 +125,91 @@ impl Shaping for NetworkDelay {
 
     fn judge(&self, part: &Part, evidence: &Evidence) -> Proof {
         let Part::Delay { delay, reorder } = part else { return Proof::unproven("a delay", "not a delay") };
-        let millis = |time: f64| format!("{:.1} ms", time * 1e3);
         let (wanted, jitter) = (delay.delay.as_secs_f64(), delay.jitter.as_secs_f64());
         let requested = format!("+{} ±{} per way", millis(wanted), millis(jitter));
         if evidence.counts.handed == 0 {
             return Proof::unproven(requested, "no packet met it");
         }
-        let Some(rtt) = &evidence.rtt else {
-            let why = format!(
-                "{} packets met it, but no TCP connection of this host that is hit has sent enough to tell",
-                evidence.counts.handed
-            );
-            return Proof::unproven(requested, why);
-        };
-        let tolerance = (0.1 * wanted).max(0.002) + jitter / 2.0;
-        // Packets that overtake are not late, and others of the same qdisc may make them later.
-        let early = reorder.map_or(0.0, |reorder| reorder.chance.share) * wanted;
-        let low = wanted - tolerance - early;
-        let queued = evidence.netem.is_some_and(|netem| netem.rate.is_some());
-        let high = if queued { f64::INFINITY } else { wanted + tolerance };
-        let near = (low..=high).contains(&rtt.seconds);
-        let status = match (near, rtt.compared) {
-            (true, _) => ProofStatus::Confirmed,
-            (false, true) => ProofStatus::Mismatch,
-            (false, false) => ProofStatus::Unproven,
-        };
-        let compared =
-            if rtt.compared { "than before" } else { "than nothing: there was none before to compare with" };
-        Proof {
-            status,
-            requested,
-            measured: format!(
-                "{} per way longer round trips {compared}, the median of {} TCP connections",
-                millis(rtt.seconds),
-                rtt.connections
-            ),
-            tolerance: millis(tolerance),
-            samples: rtt.connections,
+        let near = Near::new(wanted, jitter, reorder.as_ref(), evidence);
+        let tcp = evidence.rtt.map(|growth| near.judge(&requested, &growth, "TCP connections"));
+        let own = evidence.felt.as_ref().and_then(|felt| {
+            Some(near.judge(
+                &requested,
+                &felt.growth()?,
+                &format!("{} to {} of our own", felt.what, felt.whom),
+            ))
+        });
+        match (tcp, own) {
+            (Some(tcp), own) => either(tcp, own),
+            (None, Some(own)) => own,
+            (None, None) => {
+                let why = format!(
+                    "{} packets met it, but no TCP connection of this host that is hit has sent enough to tell, and \
+                     nobody answers packets of our own",
+                    evidence.counts.handed
+                );
+                Proof::unproven(requested, why)
+            }
         }
     }
 
     fn instead(&self) -> &'static str {
         "use relay-latency, or http-delay"
     }
+
+    fn serves(&self, args: &Args) -> Vec<Serves> {
+        // What no relay does.
+        let own = ["correlation", "reorder"].iter().any(|name| args.share(name).is_some());
+        if own || args.text("distribution") == Some("paretonormal") {
+            return Vec::new();
+        }
+        vec![Serves::relay("relay-latency", args, &["delay", "jitter", "distribution"])]
+    }
+}
+
+/// How long round trips may grow.
+struct Near {
+    low: f64,
+    high: f64,
+    tolerance: f64,
+}
+
+impl Near {
+    fn new(wanted: f64, jitter: f64, reorder: Option<&Reorder>, evidence: &Evidence) -> Self {
+        let tolerance = (0.1 * wanted).max(0.002) + jitter / 2.0;
+        // Packets that overtake are not late, and others of the same qdisc may make them later.
+        let early = reorder.map_or(0.0, |reorder| reorder.chance.long_run()) * wanted;
+        let queued = evidence.netem.is_some_and(|netem| netem.rate.is_some());
+        let high = if queued { f64::INFINITY } else { wanted + tolerance };
+        Self { low: wanted - tolerance - early, high, tolerance }
+    }
+
+    fn judge(&self, requested: &str, growth: &Growth, of: &str) -> Proof {
+        let near = (self.low..=self.high).contains(&growth.seconds);
+        let status = match (near, growth.compared) {
+            (true, _) => ProofStatus::Confirmed,
+            (false, true) => ProofStatus::Mismatch,
+            (false, false) => ProofStatus::Unproven,
+        };
+        let compared = if growth.compared {
+            "than before"
+        } else {
+            "than nothing: there was none before to compare with"
+        };
+        Proof {
+            status,
+            requested: requested.to_owned(),
+            measured: format!(
+                "{} per way longer round trips {compared}, the median of {} {of}",
+                millis(growth.seconds),
+                growth.connections
+            ),
+            tolerance: millis(self.tolerance),
+            samples: growth.connections,
+        }
+    }
+}
+
+fn millis(seconds: f64) -> String {
+    format!("{:.1} ms", seconds * 1e3)
 }

@@ -2,12 +2,11 @@
 
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::change::Proof;
-use crate::sys::netem::Chance;
 use crate::target::TargetKind;
 
-use super::shape::Shaping;
-use super::shape::evidence::{Evidence, judge_share};
+use super::shape::evidence::{Evidence, either, judge_runs};
 use super::shape::part::Part;
+use super::shape::{CORRELATION, Shaping, chance};
 
 /// Duplication: packets arrive twice.
 #[derive(Debug)]
@@ -20,16 +19,20 @@ static ABOUT: About = About {
                   whoever listens. Everything else on the interface is untouched, and so are SSH and what `protect` \
                   names. The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
-    params: &[Param {
-        name: "share",
-        kind: ParamKind::Share,
-        presence: Presence::Required,
-        help: "how many packets are sent twice",
-    }],
+    params: &[
+        Param {
+            name: "share",
+            kind: ParamKind::Share,
+            presence: Presence::Required,
+            help: "how many packets are sent twice",
+        },
+        CORRELATION,
+    ],
     needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "Packets that left netem against those that it was handed. Confirmed if the share lies in the 99.99% interval \
-            of what was counted; unproven if no packet met it.",
+    proof: "Packets that left netem against those that it was handed, and what of 200 echoes a second of our own was \
+            answered twice by an address in `to`, or by a neighbour or gateway that the kernel knows. Confirmed if the \
+            share lies in the 99.99% interval of either; unproven if no packet met it.",
     undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
     example: "- network-duplicate: {to: 10.0.0.2, share: 5%}",
 };
@@ -40,21 +43,25 @@ impl Shaping for NetworkDuplicate {
     }
 
     fn part(&self, args: &Args) -> Result<Part, String> {
-        match args.share("share").unwrap_or_default() {
-            share if share > 0.0 => Ok(Part::Duplicate(Chance { share, correlation: 0.0 })),
-            _ => Err("share must be more than 0%".to_owned()),
-        }
+        chance(args).map(Part::Duplicate)
     }
 
     fn judge(&self, part: &Part, evidence: &Evidence) -> Proof {
         let Part::Duplicate(chance) = part else { return Proof::unproven("copies", "not a duplication") };
-        let requested = format!("{:.2}% of packets twice", chance.share * 100.0);
+        let share = chance.long_run();
+        let requested = format!("{:.2}% of packets twice", share * 100.0);
         if evidence.netem.is_some_and(|netem| netem.loss.is_some()) {
             return Proof::unproven(requested, "its packets are lost as well, and netem counts both as one");
         }
         let counts = &evidence.counts;
         let copies = (counts.left + counts.waiting + counts.drops).saturating_sub(counts.handed);
-        judge_share(requested, "sent twice", chance.share, copies, counts.handed)
+        let counted =
+            judge_runs(requested.clone(), "packets sent twice", share, (copies, counts.handed), chance.run());
+        let own = evidence.felt.as_ref().map(|felt| {
+            let what = felt.words("answered twice");
+            judge_runs(requested, &what, felt.round(share), (felt.twice, felt.answered), chance.run())
+        });
+        either(counted, own)
     }
 
     fn instead(&self) -> &'static str {

@@ -7,6 +7,7 @@ use crate::target::TargetKind;
 
 use super::shape::Shaping;
 use super::shape::evidence::{Evidence, judge_rate};
+use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
 
 /// Bandwidth: packets leave no faster than a rate.
@@ -54,11 +55,14 @@ static ABOUT: About = About {
             presence: Presence::Optional,
             help: "how long packets wait at most, by tbf only: 100ms if left out",
         },
+        FALLBACK,
     ],
     needs: &["root", "Linux with sch_netem (or sch_tbf), ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "Bytes that left while others waited, against the time. Confirmed within 3% and the length of one packet; \
-            unproven if there was never more to send than the rate allows.",
+    proof: "Bytes that left while others waited, against the time. Where nobody sends at all, echoes of our own to an \
+            address in `to`, or to a neighbour or gateway that the kernel knows, fill it for half a second (rates up to 7 \
+            Mbit/s). Confirmed within 3%, the length of one packet and the time by which this host was late; unproven if \
+            there was never more to send than the rate allows.",
     undo: "Our filter goes first, then our device and what waits in it; the interface's own queueing was never changed.",
     example: "- network-rate: {to: 10.0.0.2, rate: 10mbit}",
 };
@@ -110,5 +114,16 @@ impl Shaping for NetworkRate {
 
     fn instead(&self) -> &'static str {
         "use `by: tbf`, or relay-bandwidth"
+    }
+
+    fn serves(&self, args: &Args) -> Vec<Serves> {
+        if args.int("overhead").is_some() {
+            return Vec::new();
+        }
+        let mut bucket = args.clone();
+        bucket.0.insert("by".to_owned(), crate::about::Value::Text("tbf".to_owned()));
+        let tbf = (args.text("by") != Some("tbf")).then(|| self.part(&bucket).ok()).flatten();
+        let relay = Serves::relay("relay-bandwidth", args, &["rate"]);
+        tbf.map(Serves::Part).into_iter().chain([relay]).collect()
     }
 }

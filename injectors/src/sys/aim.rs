@@ -7,23 +7,18 @@
 //! Invariants: an exempt packet is never hit, whatever else fits; a packet of neither IP version is never hit; a fragment
 //! without ports, or a header that is cut short, is hit only by aims that do not ask for ports.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+mod network;
+mod words;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+pub use network::Network;
+
 /// The most networks, ranges and exemptions of one aim: its program stays below the kernel's 4,096 instructions.
 pub const PARTS_MAX: usize = 256;
-
-/// A network: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Network {
-    /// Any address in it.
-    pub address: IpAddr,
-    /// Bits that count: at most 32 or 128.
-    pub bits: u8,
-}
 
 /// A protocol above IP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -206,24 +201,51 @@ impl Aim {
             + 2 * self.exempt.len()
     }
 
-    /// Whether a TCP packet is hit: the plain meaning of [`Aim::program`].
-    pub fn hits_tcp(&self, peer: SocketAddr, local: SocketAddr) -> bool {
+    /// Whether a packet is hit: the plain meaning of [`Aim::program`]. Ports count where the protocol has some.
+    pub fn hits(&self, protocol: Protocol, peer: SocketAddr, local: SocketAddr) -> bool {
         let within = |networks: &[Network], address| {
             networks.is_empty() || networks.iter().any(|network| network.contains(address))
         };
+        let ported = protocol != Protocol::Icmp;
         let among = |ranges: &[RangeInclusive<u16>], port| {
-            ranges.is_empty() || ranges.iter().any(|range| range.contains(&port))
+            ranges.is_empty() || ported && ranges.iter().any(|range| range.contains(&port))
         };
         let spared = self.exempt.iter().any(|exempt| {
-            exempt.peer.is_none_or(|network| network.contains(peer.ip()))
-                && exempt.port.is_none_or(|port| [peer.port(), local.port()].contains(&port))
+            let at = |port| protocol == Protocol::Tcp && [peer.port(), local.port()].contains(&port);
+            exempt.peer.is_none_or(|network| network.contains(peer.ip())) && exempt.port.is_none_or(at)
         });
         !spared
-            && matches!(self.protocol, None | Some(Protocol::Tcp))
+            && self.protocol.is_none_or(|wanted| wanted == protocol)
             && within(&self.peers, peer.ip())
             && within(&self.locals, local.ip())
             && among(&self.peer_ports, peer.port())
             && among(&self.local_ports, local.port())
+    }
+
+    /// The single addresses of other sides that a program of this way asks for: the way back from a filter that lives.
+    pub fn addresses(program: &[Instruction], way: Way) -> Vec<IpAddr> {
+        let six = program.iter().position(|one| one.code == op::IF_EQUAL && one.k == IPV6);
+        let (four, six) = program.split_at(six.unwrap_or(program.len()));
+        let word = |part: &[Instruction], at: usize, offset: u32| match part.get(at..at + 2) {
+            Some([load, equal])
+                if (load.code, load.k, equal.code) == (op::LOAD_WORD, NETWORK + offset, op::IF_EQUAL) =>
+            {
+                Some(equal.k)
+            }
+            _ => None,
+        };
+        let (v4, v6) = (Header::new(true, way).peer, Header::new(false, way).peer);
+        let fours =
+            (0..four.len()).filter_map(|at| word(four, at, v4)).map(|k| Ipv4Addr::from_bits(k).into());
+        // Each word is a load, a comparison and a jump.
+        let sixes = (0..six.len()).filter_map(|at| {
+            let word = |index: u32| word(six, at + 3 * index as usize, v6 + 4 * index).map(u128::from);
+            Some(Ipv6Addr::from_bits(word(0)? << 96 | word(1)? << 64 | word(2)? << 32 | word(3)?).into())
+        });
+        let mut found: Vec<IpAddr> = fours.chain(sixes).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// The program that returns all ones for packets that are hit, going this way, and zero for all others.
@@ -362,63 +384,6 @@ fn in_ranges(asm: &mut Assembler, ranges: &[RangeInclusive<u16>], offset: u32, m
     }
     asm.jump(miss);
     asm.place(fits);
-}
-
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = if self.address.is_ipv4() { 32 } else { 128 };
-        if self.bits == whole {
-            write!(f, "{}", self.address)
-        } else {
-            write!(f, "{}/{}", self.address, self.bits)
-        }
-    }
-}
-
-impl std::str::FromStr for Network {
-    type Err = String;
-
-    /// `10.0.0.0/8`, `2001:db8::/32`, or an address alone. Bits beyond the length must be zero: anything else is a slip.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, bits) = text.split_once('/').map_or((text, None), |(a, bits)| (a, Some(bits)));
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"))?;
-        let whole = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits.map(str::parse::<u8>) {
-            None => whole,
-            Some(Ok(bits)) if bits <= whole => bits,
-            Some(_) => return Err(format!("`{text}`: the length must be from 0 to {whole}")),
-        };
-        let network = Self { address, bits };
-        if network.first() == address {
-            Ok(network)
-        } else {
-            Err(format!("`{text}` is not a network: did you mean {}/{bits}?", network.first()))
-        }
-    }
-}
-
-impl Network {
-    /// The address with all bits beyond the length zero.
-    fn first(&self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
-                IpAddr::V4((u32::from(address) & mask).into())
-            }
-            IpAddr::V6(address) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
-                IpAddr::V6((u128::from(address) & mask).into())
-            }
-        }
-    }
-
-    /// Whether an address lies in it.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        address.is_ipv4() == self.address.is_ipv4()
-            && Self { address, bits: self.bits }.first() == self.first()
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Every aim against its plain meaning, on packets made for the purpose.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use proptest::prelude::*;
 
 use super::*;
@@ -208,16 +206,69 @@ proptest! {
         let hit = interpret(&aim.program(way), packet.ethertype(), &packet.bytes());
         prop_assert_eq!(hit == HIT, meant(&aim, way, &packet));
         prop_assert!(hit == HIT || hit == MISS);
-        if packet.protocol == 6 && !packet.fragment {
+        let protocol = match (packet.protocol, packet.source.is_ipv4()) {
+            (6, _) => Some(Protocol::Tcp),
+            (17, _) => Some(Protocol::Udp),
+            (1, true) | (58, false) => Some(Protocol::Icmp),
+            _ => None,
+        };
+        if let Some(protocol) = protocol.filter(|_| !packet.fragment) {
             let (source, target) = ((packet.source, packet.ports.0).into(), (packet.target, packet.ports.1).into());
             let (peer, local) = if way == Way::Out { (target, source) } else { (source, target) };
-            prop_assert_eq!(aim.hits_tcp(peer, local), hit == HIT);
+            prop_assert_eq!(aim.hits(protocol, peer, local), hit == HIT);
+        }
+    }
+
+    #[test]
+    fn no_packet_is_hit_by_two_aims_that_do_not_meet((one, other, way, packet) in (aim(), aim(), way(), packet())) {
+        let hit = |aim: &Aim| interpret(&aim.program(way), packet.ethertype(), &packet.bytes()) == HIT;
+        prop_assert_eq!(one.meets(&other), other.meets(&one));
+        prop_assert!(one.meets(&other) || !(hit(&one) && hit(&other)));
+        prop_assert!(one.meets(&one));
+    }
+
+    #[test]
+    fn a_program_tells_the_single_addresses_that_it_asks_for((aim, way) in (aim(), way())) {
+        let exempt = aim.exempt.iter().filter_map(|exempt| exempt.peer.as_ref());
+        let single = aim.peers.iter().chain(exempt).filter(|network| network.is_single());
+        let mut single: Vec<IpAddr> = single.map(|network| network.address).collect();
+        single.sort_unstable();
+        single.dedup();
+        prop_assert_eq!(Aim::addresses(&aim.program(way), way), single);
+    }
+
+    #[test]
+    fn an_aim_reads_as_it_was_shortened_and_nothing_else_reads(aim in aim(), text in "\\PC{0,40}") {
+        let read = Aim::read(&aim.short());
+        prop_assert_eq!(read, Some(Aim { exempt: Vec::new(), ..aim }));
+        if let Some(aim) = Aim::read(&text) {
+            prop_assert_eq!(Aim::read(&aim.short()), Some(aim));
         }
     }
 
     #[test]
     fn networks_are_read_as_they_are_printed(network in network()) {
         prop_assert_eq!(network.to_string().parse::<Network>().unwrap(), network);
+    }
+}
+
+#[test]
+fn aims_meet_unless_protocols_ports_or_networks_keep_them_apart() {
+    let aim = |text: &str| Aim::read(text).unwrap();
+    for (one, other, meet) in [
+        (";;;;", ";;;;", true),
+        ("tcp;;;;", "udp;;;;", false),
+        ("tcp;;;;", ";;;;", true),
+        ("icmp;;;;", ";;443;;", false),
+        (";10.0.0.0/8;;;", ";10.1.0.0/16,2001:db8::/32;;;", true),
+        (";10.0.0.0/8;;;", ";11.0.0.1,2001:db8::/32;;;", false),
+        ("tcp;10.0.0.1;443;;", "tcp;10.0.0.1;80,8000-8100;;", false),
+        ("tcp;10.0.0.1;8050;;", "tcp;10.0.0.1;80,8000-8100;;", true),
+        ("tcp;10.0.0.1;80;;", "tcp;10.0.0.1;;80;", true),
+        (";;;80;", ";;;81;", false),
+        (";;;;10.0.0.1", ";;;;10.0.0.2", false),
+    ] {
+        assert_eq!(aim(one).meets(&aim(other)), meet, "{one} and {other}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::skipped;
+use super::{skipped, until};
 
 /// Namespaces `NAME` and `NAME` with `b`, with the interfaces `near` (10.77.0.1) and `far` (10.77.0.2 and .3).
 pub(crate) struct Net {
@@ -30,6 +30,11 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
+/// A port that was ours a moment ago may still be held by a child of some other test, until that child becomes a program.
+fn bound(address: &str, port: u16) -> UdpSocket {
+    until("the port", Duration::from_secs(2), || UdpSocket::bind((address, port)).ok())
+}
+
 impl Net {
     /// None, and why, on a host that gives this test no namespaces.
     pub(crate) fn new(what: &str) -> Option<Self> {
@@ -49,10 +54,16 @@ impl Net {
             }
             run("ip", &["-n", &net.name, "addr", "add", "10.77.0.1/24", "dev", "near"])?;
             run("ip", &["-n", &net.far, "addr", "add", "10.77.0.2/24", "dev", "far"])?;
-            run("ip", &["-n", &net.far, "addr", "add", "10.77.0.3/24", "dev", "far"])
+            run("ip", &["-n", &net.far, "addr", "add", "10.77.0.3/24", "dev", "far"])?;
+            // A kernel without IPv6 has the rest.
+            for (space, address, link) in [(&net.name, "fd77::1/64", "near"), (&net.far, "fd77::2/64", "far")]
+            {
+                let _ = run("ip", &["-n", space, "addr", "add", address, "dev", link, "nodad"]);
+            }
+            Ok::<(), String>(())
         };
         match made() {
-            Ok(_) => Some(net),
+            Ok(()) => Some(net),
             Err(why) => {
                 skipped(&format!("{what}: no network namespaces: {}", why.trim()));
                 None
@@ -65,6 +76,17 @@ impl Net {
     pub(crate) fn near(&self, program: &str, args: &[&str]) -> String {
         let inside = ["netns", "exec", &self.name, program];
         run("ip", &[&inside[..], args].concat()).unwrap()
+    }
+
+    /// The same where it may fail.
+    pub(crate) fn try_near(&self, program: &str, args: &[&str]) -> Result<String, String> {
+        let inside = ["netns", "exec", &self.name, program];
+        run("ip", &[&inside[..], args].concat())
+    }
+
+    /// Whether there is IPv6.
+    pub(crate) fn has_six(&self) -> bool {
+        self.near("ip", &["-6", "addr", "show", "dev", "near"]).contains("fd77::1")
     }
 
     /// All that a fault could leave behind: qdiscs, filters, interfaces.
@@ -117,11 +139,12 @@ impl Net {
         Flowing { stop, threads: vec![source, sink] }
     }
 
-    /// How long this many datagrams of a thousand bytes take to an address of the far side and back, sent at once.
-    pub(crate) fn round_trips(&self, address: &'static str, port: u16, count: u32) -> Duration {
+    /// How long this many datagrams of a thousand bytes take to an address of the far side and back, sent at once from a
+    /// port; any, if it is 0.
+    pub(crate) fn round_trips(&self, address: &'static str, port: u16, count: u32, from: u16) -> Duration {
         let (ready, begin) = std::sync::mpsc::channel();
         let echo = Self::inside(&self.far, move || {
-            let socket = UdpSocket::bind((address, port)).unwrap();
+            let socket = bound(address, port);
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             ready.send(()).unwrap();
             let mut buffer = [0; 1500];
@@ -132,7 +155,8 @@ impl Net {
         });
         begin.recv().unwrap();
         let took = Self::inside(&self.name, move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let any = if address.contains(':') { "::" } else { "0.0.0.0" };
+            let socket = bound(any, from);
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let began = Instant::now();
             for _ in 0..count {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::part;
-use super::rtt::Growth;
+pub(crate) use super::rtt::Growth;
 use super::tree::Seen;
 use crate::change::{Proof, ProofStatus};
 use crate::faults::relay_proof::wilson;
@@ -37,21 +37,117 @@ pub(crate) struct Evidence {
     pub(crate) flow: Option<Flow>,
     /// What the qdisc does in all, if it is a netem.
     pub(crate) netem: Option<Netem>,
-    /// How much longer round trips take, if that was measured.
+    /// How much longer round trips of real connections take, if that was measured.
     pub(crate) rtt: Option<Growth>,
+    /// What became of packets of our own, if somebody answers them.
+    pub(crate) felt: Option<Felt>,
+}
+
+/// What became of packets of our own.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Felt {
+    /// Who answers.
+    pub(crate) whom: String,
+    /// What was sent, in the plural.
+    pub(crate) what: &'static str,
+    /// How long each was on its way, in bytes with all heads.
+    pub(crate) bytes: u64,
+    /// Answers that were not what was sent.
+    pub(crate) damaged: u64,
+    /// How often a round trip meets the fault.
+    pub(crate) passes: u32,
+    /// How many were sent.
+    pub(crate) sent: u64,
+    /// How many were answered.
+    pub(crate) answered: u64,
+    /// How many were answered more than once.
+    pub(crate) twice: u64,
+    /// The median round trip, in seconds.
+    pub(crate) rtt: Option<f64>,
+    /// The same before.
+    pub(crate) usual: Option<f64>,
+}
+
+impl Felt {
+    /// How much longer round trips take, for each time that they meet the fault.
+    pub(crate) fn growth(&self) -> Option<Growth> {
+        let seconds = (self.rtt? - self.usual.unwrap_or(0.0)) / f64::from(self.passes.max(1));
+        Some(Growth { seconds, connections: self.answered, compared: self.usual.is_some() })
+    }
+
+    /// The share of round trips that a share of packets concerns.
+    pub(crate) fn round(&self, share: f64) -> f64 {
+        1.0 - (1.0 - share).powi(self.passes.max(1).cast_signed())
+    }
+
+    /// `echoes to 10.0.0.2 lost`.
+    pub(crate) fn words(&self, what: &str) -> String {
+        format!("{} to {} {what}", self.what, self.whom)
+    }
+}
+
+/// Two witnesses of one effect. One that confirms is enough: the other may have met too little, or more than this fault.
+pub(crate) fn either(first: Proof, second: Option<Proof>) -> Proof {
+    let Some(second) = second else { return first };
+    let rank = |proof: &Proof| match proof.status {
+        ProofStatus::Confirmed => 0,
+        ProofStatus::Mismatch => 1,
+        ProofStatus::Unproven => 2,
+    };
+    let samples = first.samples + second.samples;
+    let (chief, other) = if rank(&first) <= rank(&second) { (first, second) } else { (second, first) };
+    let measured = match other.samples {
+        0 => chief.measured,
+        _ => format!("{}; {}", chief.measured, other.measured),
+    };
+    Proof { measured, samples, ..chief }
 }
 
 /// How fast bytes left while others waited.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Flow {
+    /// How many qdiscs this is the sum of.
+    pub(crate) lanes: u32,
     /// Bytes.
     pub(crate) bytes: u64,
     /// Packets.
     pub(crate) packets: u64,
     /// Seconds.
     pub(crate) seconds: f64,
+    /// By how many of them this host was late: its timers, on which the rate depends as well, may have been so too.
+    pub(crate) late: f64,
     /// Whether more waited at each look than left until the next: it was never empty in between.
     pub(crate) full: bool,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { lanes: 1, bytes: 0, packets: 0, seconds: 0.0, late: 0.0, full: true }
+    }
+}
+
+impl Flow {
+    /// Adds what left between two looks at which packets waited.
+    pub(super) fn pass(&mut self, before: Counts, after: Counts, (seconds, late): (f64, f64)) {
+        let passed = after.since(before);
+        self.bytes += passed.bytes;
+        self.packets += passed.sent;
+        self.seconds += seconds;
+        self.late += late;
+        self.full &= before.backlog > passed.bytes;
+    }
+
+    /// Two qdiscs with a rate each.
+    pub(super) fn beside(self, other: Self) -> Self {
+        Self {
+            lanes: self.lanes + other.lanes,
+            bytes: self.bytes + other.bytes,
+            packets: self.packets + other.packets,
+            seconds: self.seconds + other.seconds,
+            late: self.late + other.late,
+            full: self.full && other.full,
+        }
+    }
 }
 
 impl Counts {
@@ -120,7 +216,7 @@ pub(crate) fn judge_share(requested: String, what: &str, wanted: f64, hits: u64,
         status,
         requested,
         measured: format!(
-            "{} of {of} packets {what} ({} to {})",
+            "{} of {of} {what} ({} to {})",
             percent(hits as f64 / of as f64),
             percent(low),
             percent(high)
@@ -128,6 +224,24 @@ pub(crate) fn judge_share(requested: String, what: &str, wanted: f64, hits: u64,
         tolerance: "the 99.99% interval of the share".to_owned(),
         samples: of,
     }
+}
+
+/// The same for hits that come in runs: as many independent draws as there are runs.
+pub(crate) fn judge_runs(
+    requested: String,
+    what: &str,
+    wanted: f64,
+    (hits, of): (u64, u64),
+    run: f64,
+) -> Proof {
+    let (draws, part) = ((of as f64 / run).floor() as u64, hits as f64 / run);
+    let proof = judge_share(requested, what, wanted, part.round() as u64, draws);
+    let interval = proof.measured.rsplit_once('(').map_or("", |(_, rest)| rest.trim_end_matches(')'));
+    let measured = match draws {
+        0 => proof.measured,
+        _ => format!("{:.2}% of {of} {what} ({interval})", hits as f64 / of as f64 * 100.0),
+    };
+    Proof { measured, samples: of, ..proof }
 }
 
 /// Judges a rate: confirmed if bytes left that fast while others waited.
@@ -140,9 +254,9 @@ pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) ->
         return Proof::unproven(requested, why);
     };
     let measured = flow.bytes as f64 / flow.seconds;
-    // Where the two looks fall between packets is chance: up to one packet at each end.
-    let grain = 2.0 * flow.bytes as f64 / (flow.packets.max(1) as f64) / flow.seconds;
-    let tolerance = 0.03 * wanted + grain;
+    // Where the looks fall between packets is chance: up to one packet at each end.
+    let grain = 2.0 * f64::from(flow.lanes) * flow.bytes as f64 / (flow.packets.max(1) as f64) / flow.seconds;
+    let tolerance = 0.03 * wanted + grain + wanted * flow.late / flow.seconds;
     let status = match measured - wanted {
         off if off.abs() <= tolerance => ProofStatus::Confirmed,
         // Less may only mean that there was less to send.
@@ -153,8 +267,21 @@ pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) ->
     Proof {
         status,
         requested,
-        measured: format!("{} while packets waited, over {:.1} s", bits(measured), flow.seconds),
-        tolerance: format!("3% and one packet at each end: {}", bits(tolerance)),
+        measured: format!(
+            "{} while packets waited, over {:.1} s",
+            bits(measured),
+            flow.seconds / f64::from(flow.lanes)
+        ),
+        tolerance: match flow.late {
+            late if late > 0.0 => {
+                let late = late / f64::from(flow.lanes) * 1e3;
+                format!(
+                    "3%, one packet at each end and the {late:.0} ms by which this host was late: {}",
+                    bits(tolerance)
+                )
+            }
+            _ => format!("3% and one packet at each end: {}", bits(tolerance)),
+        },
         samples: flow.packets,
     }
 }
@@ -165,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_share_is_confirmed_within_its_interval_and_never_by_nothing() {
-        let status = |hits, of| judge_share("5%".to_owned(), "lost", 0.05, hits, of).status;
+        let status = |hits, of| judge_share("5%".to_owned(), "packets lost", 0.05, hits, of).status;
         assert_eq!(status(0, 0), ProofStatus::Unproven);
         assert_eq!(status(0, 10), ProofStatus::Unproven);
         assert_eq!(status(50, 1000), ProofStatus::Confirmed);
@@ -175,18 +302,64 @@ mod tests {
     }
 
     #[test]
+    fn one_witness_that_confirms_is_enough_and_a_contradiction_weighs_more_than_silence() {
+        let proof = |hits, of| judge_share("5%".to_owned(), "packets lost", 0.05, hits, of);
+        let (yes, no, silent) = (proof(50, 1000), proof(0, 1000), proof(0, 0));
+        let status = |a: &Proof, b: &Proof| either(a.clone(), Some(b.clone())).status;
+        for (a, b, both) in [
+            (&yes, &no, ProofStatus::Confirmed),
+            (&yes, &silent, ProofStatus::Confirmed),
+            (&no, &silent, ProofStatus::Mismatch),
+            (&silent, &silent, ProofStatus::Unproven),
+        ] {
+            assert_eq!((status(a, b), status(b, a)), (both, both));
+        }
+        let both = either(no.clone(), Some(yes.clone()));
+        assert_eq!((both.samples, both.measured), (2000, format!("{}; {}", yes.measured, no.measured)));
+    }
+
+    #[test]
+    fn a_round_trip_that_meets_a_fault_twice_is_hit_more_often_and_grows_by_half() {
+        let felt = Felt {
+            whom: String::new(),
+            what: "echoes",
+            bytes: 98,
+            damaged: 0,
+            passes: 2,
+            sent: 10,
+            answered: 9,
+            twice: 0,
+            rtt: Some(0.110),
+            usual: Some(0.010),
+        };
+        assert!((felt.round(0.1) - 0.19).abs() < 1e-9);
+        assert!((felt.growth().unwrap().seconds - 0.05).abs() < 1e-9);
+        assert!(!Felt { usual: None, ..felt.clone() }.growth().unwrap().compared);
+        assert!(Felt { rtt: None, ..felt }.growth().is_none());
+    }
+
+    #[test]
     fn a_rate_is_confirmed_only_while_packets_waited() {
         let evidence = |bytes, full| Evidence {
             counts: Counts { handed: 10, ..Counts::default() },
-            flow: Some(Flow { bytes, packets: 1000, seconds: 1.0, full }),
+            flow: Some(Flow { lanes: 1, bytes, packets: 1000, seconds: 1.0, late: 0.0, full }),
             netem: None,
             rtt: None,
+            felt: None,
         };
         let status = |bytes, full| judge_rate("1MB/s".to_owned(), 1e6, &evidence(bytes, full)).status;
         assert_eq!(status(1_010_000, false), ProofStatus::Confirmed);
         assert_eq!(status(900_000, true), ProofStatus::Mismatch);
         assert_eq!(status(900_000, false), ProofStatus::Unproven, "it may have been empty meanwhile");
         assert_eq!(status(1_100_000, false), ProofStatus::Mismatch);
+        let flow = evidence(900_000, true).flow.unwrap();
+        let busy = Evidence { flow: Some(Flow { late: 0.08, ..flow }), ..evidence(0, true) };
+        let proof = judge_rate(String::new(), 1e6, &busy);
+        assert_eq!(proof.status, ProofStatus::Confirmed, "a host that is late slows more: {proof:?}");
+        let flow = evidence(1_000_000, true).flow.unwrap();
+        let both = Evidence { flow: Some(flow.beside(flow)), ..evidence(0, true) };
+        let proof = judge_rate(String::new(), 1e6, &both);
+        assert_eq!(proof.status, ProofStatus::Confirmed, "each way has the rate for itself: {proof:?}");
         let idle = Evidence { flow: None, ..evidence(0, true) };
         assert_eq!(judge_rate(String::new(), 1e6, &idle).status, ProofStatus::Unproven);
     }

@@ -4,31 +4,37 @@
 //! aim share a device; each is taken away without the others feeling it.
 
 pub(crate) mod evidence;
+pub(crate) mod fallback;
+mod look;
 pub(crate) mod part;
+mod probe;
 mod rtt;
+mod site;
 mod tree;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use self::evidence::{Counts, Evidence, Flow};
+use self::evidence::Evidence;
+use self::fallback::Serves;
 use self::part::Part;
-use self::rtt::Usual;
-use self::tree::{Raised, Seen, Tree};
+use self::site::{Known, Owner, Site};
+use self::tree::Raised;
 use super::{recall, record};
-use crate::about::{About, Args};
+use crate::about::{About, Args, Param, ParamKind, Presence};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::sys::aim::Aim;
-use crate::sys::netlink::{Link, Network, Session, Space};
+use crate::sys::netem::Chance;
+use crate::sys::netem::correlated::CORRELATION_MAX;
+use crate::sys::netlink::{Network, Space};
 use crate::target::Target;
-use crate::traffic::{Traffic, Whose};
 use crate::{Env, Injector, Pending, Request};
 
-/// How often and how far apart a rate is looked at.
-const LOOKS: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(50);
+/// How often names are asked for again, and for how much of that time the engine's visits count.
+const ASKED_AGAIN: Duration = Duration::from_secs(5);
+const ASKED_FOR: Duration = Duration::from_millis(1700);
 
 /// What one network fault adds to the common part.
 pub(crate) trait Shaping: std::fmt::Debug + Sync {
@@ -41,8 +47,40 @@ pub(crate) trait Shaping: std::fmt::Debug + Sync {
     /// Requested against measured.
     fn judge(&self, part: &Part, evidence: &Evidence) -> Proof;
 
-    /// What serves in place of a netem that the kernel does not have.
+    /// What serves in place of a netem that the kernel does not have, for people.
     fn instead(&self) -> &'static str;
+
+    /// What serves with `fallback: relay`, the closest first.
+    fn serves(&self, _args: &Args) -> Vec<Serves> {
+        Vec::new()
+    }
+}
+
+/// How much each draw of a chance is like the one before.
+pub(crate) const CORRELATION: Param = Param {
+    name: "correlation",
+    kind: ParamKind::Share,
+    presence: Presence::Optional,
+    help: "how much each draw is like the one before: more than 0% makes them come in bursts",
+};
+
+/// The chance that `share` and `correlation` mean.
+pub(crate) fn chance(args: &Args) -> Result<Chance, String> {
+    match args.share("share").unwrap_or_default() {
+        share if share > 0.0 => Ok(Chance::of(share, correlation(args, "correlation")?)),
+        _ => Err("share must be more than 0%".to_owned()),
+    }
+}
+
+/// A correlation that can be kept.
+pub(crate) fn correlation(args: &Args, name: &str) -> Result<f64, String> {
+    match args.share(name).unwrap_or_default() {
+        much if much > CORRELATION_MAX => Err(format!(
+            "{name} must be at most {:.0}%: beyond, one draw decides hundreds of packets",
+            CORRELATION_MAX * 100.0
+        )),
+        much => Ok(much),
+    }
 }
 
 /// A network fault.
@@ -51,24 +89,38 @@ pub struct Shaped<S>(pub S);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Apply {
-    space: Space,
-    trees: Vec<Tree>,
+    sites: Vec<Known>,
     part: Part,
     aim: Aim,
+    /// Names whose addresses may change meanwhile.
+    #[serde(default)]
+    names: Vec<String>,
     id: String,
     seed: u64,
-    /// What the trees had counted before.
-    before: Counts,
-    /// Round-trip times before, if they are what proves it.
-    usual: Usual,
 }
 
+impl Apply {
+    fn raised(&self) -> Raised<'_> {
+        Raised { part: &self.part, id: &self.id, aim: &self.aim, seed: self.seed }
+    }
+}
+
+/// Of the sites that are still there, this holds all that taking them back needs.
 #[derive(Debug, Serialize, Deserialize)]
 struct Undo {
-    space: Space,
-    trees: Vec<Tree>,
+    sites: Vec<Site>,
     family: String,
     id: String,
+}
+
+impl Undo {
+    fn owner(&self) -> Owner<'_> {
+        Owner { family: &self.family, id: &self.id }
+    }
+
+    fn failed(&self) -> impl Fn(std::io::Error) -> InjectError + use<> {
+        failed(self.sites.first().map_or("", Site::name))
+    }
 }
 
 impl<S: Shaping> Injector for Shaped<S> {
@@ -83,67 +135,98 @@ impl<S: Shaping> Injector for Shaped<S> {
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let part = self.0.part(&request.args).map_err(InjectError::Target)?;
-            require(&*env.network, &part, self.0.instead()).await?;
-            prepare(self.0.about().name, env, request, part).await
+            match require(&*env.network, &part, self.0.instead()).await {
+                Ok(()) => prepare(self.0.about().name, env, request, part).await,
+                Err(InjectError::Lack(lack)) => fallback::take(&self.0, env, request, lack).await,
+                Err(error) => Err(error),
+            }
         })
     }
 
     fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
+        if let Some(other) = fallback::taken(&self.0, change) {
+            return other.apply(env, change);
+        }
         Box::pin(async move {
-            let Apply { space, trees, part, aim, id, seed, .. } = recall(&change.fault, &change.apply)?;
-            let failed = failed(&change.target);
-            let session = env.network.enter(&space).await.map_err(&failed)?;
-            let session =
-                session.ok_or_else(|| InjectError::Target("the network namespace has gone".to_owned()))?;
-            let raised = Raised { part: &part, id: &id, aim: &aim, seed };
-            for tree in &trees {
-                tree.raise(&*session, &raised).await.map_err(&failed)?;
+            let apply: Apply = recall(&change.fault, &change.apply)?;
+            let mut any = false;
+            for known in &apply.sites {
+                let raised = known.site.raise(&*env.network, &apply.raised()).await;
+                any |= raised.map_err(failed(&change.target))?;
             }
-            Ok(())
+            if any { Ok(()) } else { Err(gone()) }
         })
     }
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
-            let Undo { space, trees, family, id } = recall(self.0.about().name, undo)?;
-            let failed = failed(&names(&trees));
-            // A namespace that has gone took all that was in it along.
-            let Some(session) = env.network.enter(&space).await.map_err(&failed)? else {
-                return Ok(Undone::NothingToDo);
-            };
-            let mut any = false;
-            for tree in trees.iter().rev() {
-                any |= tree.lower(&*session, &family, &id).await.map_err(&failed)?;
+            let undo: Undo = recall(self.0.about().name, undo)?;
+            let (mut any, mut first) = (false, None);
+            for site in undo.sites.iter().rev() {
+                // One that fails keeps none of the others.
+                match site.lower(&*env.network, undo.owner()).await {
+                    Ok(there) => any |= there,
+                    Err(error) => first = first.or(Some(error)),
+                }
             }
-            Ok(if any { Undone::Reverted } else { Undone::NothingToDo })
+            match first {
+                Some(error) => Err(undo.failed()(error)),
+                None if any => Ok(Undone::Reverted),
+                None => Ok(Undone::NothingToDo),
+            }
         })
     }
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
+            if let Some(other) = fallback::taken(&self.0, change) {
+                return other.observe(env, change).await.map(|proof| fallback::said(other, proof));
+            }
             let apply: Apply = recall(&change.fault, &change.apply)?;
-            match observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
+            match look::observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
                 Ok(evidence) => Ok(self.0.judge(&apply.part, &evidence)),
                 Err(gone) => Ok(Proof::unproven(&change.summary, gone)),
             }
         })
     }
 
+    fn renew<'a>(
+        &'a self,
+        env: &'a Env,
+        change: &'a Change,
+        age: Duration,
+    ) -> Pending<'a, Result<(), InjectError>> {
+        if let Some(other) = fallback::taken(&self.0, change) {
+            return other.renew(env, change, age);
+        }
+        Box::pin(async move {
+            // The engine comes by about every second; a name's addresses are asked for once in a while.
+            if age < ASKED_AGAIN || age.as_millis() % ASKED_AGAIN.as_millis() >= ASKED_FOR.as_millis() {
+                return Ok(());
+            }
+            let apply: Apply = recall(&change.fault, &change.apply)?;
+            if apply.names.is_empty() {
+                return Ok(());
+            }
+            let spaces: Vec<&Space> = apply.sites.iter().map(|known| &known.site.space).collect();
+            // A name server that is silent for a while changes nothing.
+            let Ok(new) = site::addresses(&*env.network, &spaces, &apply.names).await else { return Ok(()) };
+            for known in &apply.sites {
+                let widened = known.site.widen(&*env.network, &apply.raised(), &new).await;
+                widened.map_err(failed(&change.target))?;
+            }
+            Ok(())
+        })
+    }
+
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            let Undo { space, trees, family, id } = recall(self.0.about().name, undo)?;
-            let failed = failed(&names(&trees));
-            let Some(session) = env.network.enter(&space).await.map_err(&failed)? else {
-                return Ok(json!({"gone": true}));
-            };
+            let undo: Undo = recall(self.0.about().name, undo)?;
             let mut pictures = Vec::new();
-            for tree in &trees {
-                let seen = tree.see(&*session).await.map_err(&failed)?;
-                pictures.push(tree.picture(&seen, &family, &id));
+            for site in &undo.sites {
+                pictures.push(site.picture(&*env.network, undo.owner()).await.map_err(undo.failed())?);
             }
-            // One interface carries all trees of an injection.
-            let gone = pictures.iter().all(|picture| picture["gone"] == Value::Bool(true));
-            Ok(if gone { json!({"gone": true}) } else { Value::Array(pictures) })
+            Ok(Value::Array(pictures))
         })
     }
 }
@@ -178,167 +261,49 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let Target::Traffic(traffic) = &request.target else {
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
-    let space = space(&*env.network, &traffic.space)?;
-    let failed = failed(&request.target.to_string());
-    let session = env.network.enter(&space).await.map_err(&failed)?;
-    let session = session.ok_or_else(|| InjectError::Target("the network namespace has gone".to_owned()))?;
-    let link = link(&*session, traffic).await?;
+    let written = traffic.found(&env.inventory).map_err(InjectError::Target)?;
+    let spaces = site::spaces(&*env.network, &traffic.space)?;
+    let all: Vec<&Space> = spaces.iter().collect();
+    let addresses = site::addresses(&*env.network, &all, &written.names).await;
+    let addresses =
+        addresses.map_err(|error| InjectError::Target(format!("no address is found for {error}")))?;
+    let traffic = &written.clone().resolved(&addresses).map_err(InjectError::Target)?;
     let aim = traffic.aim();
-    let (mut trees, mut before) = (Vec::new(), Counts::default());
-    let mut pictures = Vec::new();
-    for way in traffic.ways() {
-        let mut tree = Tree::new(&link, *way, &aim);
-        let seen = tree.see(&*session).await.map_err(&failed)?;
-        if let Some(why) = tree.refusal(&seen, &part, &request.id) {
-            return Err(InjectError::Target(why));
-        }
-        part.join(seen.root.as_ref(), request.seed).map_err(InjectError::Target)?;
-        tree.remember(&seen);
-        before = before.plus(Counts::of(&seen));
-        pictures.push(tree.picture(&seen, part.family(), &request.id));
-        trees.push(tree);
+    let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
+    let (mut sites, mut pictures) = (Vec::new(), Vec::new());
+    for space in spaces {
+        let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised).await?;
+        sites.push(known);
+        pictures.push(picture);
     }
-    let usual = match part {
-        Part::Delay { .. } => rtt::usual(&*session, &aim, &trees).await.map_err(&failed)?,
-        _ => Usual::default(),
-    };
-    let claims =
-        trees.iter().map(|tree| format!("network:{}:{}:{}", space.inode, tree.device, part.family()));
+    let family = part.family();
+    let manual: Vec<String> = sites.iter().map(|known| known.site.manual(&traffic.space)).collect();
     Ok(Change {
         id: request.id.clone(),
         fault: name.to_owned(),
         target: request.target.to_string(),
         summary: format!("{name} on {}: {}", request.target, request.args.line()),
-        claims: claims.collect(),
-        manual: manual(&traffic.space, &trees),
+        claims: sites.iter().flat_map(|known| known.site.claims(family)).collect(),
+        manual: manual.join("; "),
         undo: record(&Undo {
-            space: space.clone(),
-            trees: trees.clone(),
-            family: part.family().to_owned(),
+            sites: sites.iter().map(|known| known.site.clone()).collect(),
+            family: family.to_owned(),
             id: request.id.clone(),
         }),
         apply: record(&Apply {
-            space,
-            trees,
+            sites,
             part,
             aim,
+            names: written.names,
             id: request.id.clone(),
             seed: request.seed,
-            before,
-            usual,
         }),
         picture: Value::Array(pictures),
     })
 }
 
-fn space(network: &dyn Network, whose: &Whose) -> Result<Space, InjectError> {
-    let mut last = None;
-    for file in whose.files() {
-        match network.space(&file) {
-            Ok(space) => return Ok(space),
-            Err(error) => last = last.or(Some(error)),
-        }
-    }
-    let why = last.map_or_else(String::new, |error| format!(": {error}"));
-    Err(InjectError::Target(match whose {
-        Whose::Own => format!("this process has no network namespace{why}"),
-        Whose::Named(name) => format!("there is no network namespace {name}{why}"),
-        Whose::Process(pid) => format!("process {pid} has no network namespace{why}"),
-    }))
-}
-
-/// The interface that is meant.
-async fn link(session: &dyn Session, traffic: &Traffic) -> Result<Link, InjectError> {
-    let target = traffic.to_string();
-    let links = session.links().await.map_err(failed(&target))?;
-    if let Some(name) = &traffic.interface {
-        let found = links.iter().find(|link| link.name == *name);
-        return found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
-            InjectError::Target(format!("there is no interface {name}; there are {}", known.join(", ")))
-        });
-    }
-    let mut index = None;
-    for network in &traffic.to {
-        let leads = session.route(network.address).await;
-        let leads =
-            leads.map_err(|error| InjectError::Target(format!("no route leads to {network}: {error}")))?;
-        if *index.get_or_insert(leads) != leads {
-            let text = "these networks are reached by different interfaces: write `interface`".to_owned();
-            return Err(InjectError::Target(text));
-        }
-    }
-    let found = links.into_iter().find(|link| Some(link.index) == index);
-    found.ok_or_else(|| InjectError::Target("the route leads to no interface".to_owned()))
-}
-
-/// What the kernel counts; the text if what was counted has gone.
-async fn observe(network: &dyn Network, apply: &Apply) -> std::io::Result<Result<Evidence, &'static str>> {
-    const GONE: &str = "its device has gone";
-    let Some((mut counts, netem)) = look(network, apply).await? else { return Ok(Err(GONE)) };
-    let (mut flow, mut at) = (None::<Flow>, Instant::now());
-    // Only a rate is measured by the time between two looks.
-    for _ in 1..if apply.part.family() == "rate" { LOOKS } else { 1 } {
-        tokio::time::sleep(PAUSE).await;
-        let Some((more, _)) = look(network, apply).await? else { return Ok(Err(GONE)) };
-        let (passed, now) = (more.since(counts), Instant::now());
-        if counts.waiting > 0 && more.waiting > 0 {
-            let flow = flow.get_or_insert(Flow { bytes: 0, packets: 0, seconds: 0.0, full: true });
-            flow.bytes += passed.bytes;
-            flow.packets += passed.sent;
-            flow.seconds += (now - at).as_secs_f64();
-            flow.full &= counts.backlog > passed.bytes;
-        }
-        (counts, at) = (more, now);
-    }
-    let rtt = rtt_of(network, apply).await?;
-    Ok(Ok(Evidence { counts: counts.since(apply.before), flow, netem, rtt }))
-}
-
-/// The counts of all trees, and what their netem does; none if one of them has gone.
-async fn look(
-    network: &dyn Network,
-    apply: &Apply,
-) -> std::io::Result<Option<(Counts, Option<crate::sys::netem::Netem>)>> {
-    let Some(seen) = look_at(network, apply).await? else { return Ok(None) };
-    let counts = seen.iter().map(Counts::of).fold(Counts::default(), Counts::plus);
-    Ok(Some((counts, seen.first().and_then(evidence::netem))))
-}
-
-async fn rtt_of(network: &dyn Network, apply: &Apply) -> std::io::Result<Option<rtt::Growth>> {
-    if !matches!(apply.part, Part::Delay { .. }) {
-        return Ok(None);
-    }
-    let Some(session) = network.enter(&apply.space).await? else { return Ok(None) };
-    rtt::growth(&*session, &apply.aim, &apply.trees, &apply.usual).await
-}
-
-/// Every tree; none if one of them is not as it was made.
-async fn look_at(network: &dyn Network, apply: &Apply) -> std::io::Result<Option<Vec<Seen>>> {
-    let Some(session) = network.enter(&apply.space).await? else { return Ok(None) };
-    let mut all = Vec::new();
-    for tree in &apply.trees {
-        let seen = tree.see(&*session).await?;
-        if seen.device.is_none() || seen.root.is_none() || seen.filter.is_none() {
-            return Ok(None);
-        }
-        all.push(seen);
-    }
-    Ok(Some(all))
-}
-
-fn names(trees: &[Tree]) -> String {
-    trees.first().map(|tree| tree.interface.clone()).unwrap_or_default()
-}
-
-fn manual(whose: &Whose, trees: &[Tree]) -> String {
-    let commands: Vec<String> = trees.iter().map(Tree::manual).collect();
-    let commands = commands.join("; ");
-    let file = whose.files().into_iter().next().unwrap_or_default();
-    match whose {
-        Whose::Own => commands,
-        _ => format!("nsenter --net={} sh -c '{commands}'", file.display()),
-    }
+fn gone() -> InjectError {
+    InjectError::Target("the network namespace has gone".to_owned())
 }
 
 /// The error of a request about this.

@@ -20,6 +20,8 @@ pub(crate) enum Part {
     Loss(Loss),
     /// Packets arrive twice.
     Duplicate(Chance),
+    /// Packets arrive with one bit turned.
+    Corrupt(Chance),
     /// Packets leave no faster than this, by netem.
     Rate(Rate),
     /// The same, by a token bucket: for kernels without netem. It shares its qdisc with nothing.
@@ -43,7 +45,16 @@ impl Part {
             Self::Delay { .. } => "delay",
             Self::Loss(_) => "loss",
             Self::Duplicate(_) => "duplicate",
+            Self::Corrupt(_) => "corrupt",
             Self::Rate(_) | Self::Bucket { .. } => "rate",
+        }
+    }
+
+    /// Bytes per second, if it limits them.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        match self {
+            Self::Rate(Rate { bytes, .. }) | Self::Bucket { bytes, .. } => Some(*bytes),
+            _ => None,
         }
     }
 
@@ -86,6 +97,7 @@ impl Part {
             }
             Self::Loss(loss) => netem.loss = Some(loss),
             Self::Duplicate(chance) => netem.duplicate = Some(chance),
+            Self::Corrupt(chance) => netem.corrupt = Some(chance),
             Self::Rate(rate) => netem.rate = Some(rate),
             Self::Bucket { .. } => {}
         }
@@ -103,6 +115,7 @@ pub(crate) fn without(family: &str, root: &Qdisc) -> Result<Vec<u8>, Clash> {
         "delay" => (netem.delay, netem.reorder) = (None, None),
         "loss" => netem.loss = None,
         "duplicate" => netem.duplicate = None,
+        "corrupt" => netem.corrupt = None,
         _ => netem.rate = None,
     }
     Ok(netem.encode_over())
@@ -136,6 +149,7 @@ mod tests {
             Part::Delay { delay, reorder: Some(Reorder { chance: HALF, gap: 3 }) },
             Part::Loss(Loss::Random(HALF)),
             Part::Duplicate(HALF),
+            Part::Corrupt(HALF),
             Part::Rate(Rate { bytes: 125_000, overhead: 14 }),
         ]
     }

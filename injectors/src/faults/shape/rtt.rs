@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::tree::Tree;
-use crate::sys::aim::Aim;
+use crate::sys::aim::{Aim, Protocol};
 use crate::sys::netlink::{Connection, Session};
 
 /// The most connections that are remembered from before, and the most other sides whose route is asked.
@@ -58,6 +58,18 @@ pub(super) async fn growth(
     Ok(grown(&hit, usual))
 }
 
+/// The growth over several networks: the median of theirs.
+pub(super) fn of_all(all: &[Growth]) -> Option<Growth> {
+    let mut sorted = all.to_vec();
+    sorted.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let median = sorted.get(sorted.len() / 2)?;
+    Some(Growth {
+        seconds: median.seconds,
+        connections: all.iter().map(|one| one.connections).sum(),
+        compared: all.iter().all(|one| one.compared),
+    })
+}
+
 fn grown(hit: &[(Connection, u32)], usual: &Usual) -> Option<Growth> {
     let growth = |(one, times): &(Connection, u32)| {
         let (before, sent) = match usual.known.get(&one.cookie) {
@@ -101,7 +113,8 @@ async fn hit(session: &dyn Session, aim: &Aim, trees: &[Tree]) -> io::Result<Vec
 
 /// How often a round trip of a connection passes a hook where it is hit. What leaves by the loopback arrives by it.
 fn times(aim: &Aim, loopback: bool, peer: SocketAddr, local: SocketAddr) -> u32 {
-    u32::from(aim.hits_tcp(peer, local)) + u32::from(loopback && aim.hits_tcp(local, peer))
+    u32::from(aim.hits(Protocol::Tcp, peer, local))
+        + u32::from(loopback && aim.hits(Protocol::Tcp, local, peer))
 }
 
 fn micros(time: Duration) -> u32 {

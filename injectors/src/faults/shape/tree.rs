@@ -7,16 +7,22 @@
 //! Invariant: the filter comes last and goes first. A filter whose device is gone would swallow packets.
 
 use std::io;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::part::{self, Part};
-use crate::sys::aim::{Aim, Way};
+use super::site::Owner;
+use crate::sys::aim::{Aim, Network, Way};
 use crate::sys::netlink::{Filter, HOOKS, Label, Link, Place, Qdisc, ROOT, Session, Step};
+use crate::traffic::Traffic;
 
 /// Our place in the order of filters: behind those of others, which see their packets first.
 pub(super) const PREF: u16 = 65_000;
+
+/// The most addresses and networks of an aim whose names are asked for again and again.
+const ADDRESSES_MAX: usize = 128;
 
 /// One aim on one way of one interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,8 +61,9 @@ pub(super) struct Seen {
 }
 
 impl Tree {
-    /// The tree for an aim. The same aim has the same names, whoever asks.
-    pub(super) fn new(link: &Link, way: Way, aim: &Aim) -> Self {
+    /// The tree for an aim as it was written. The same aim has the same names, whoever asks.
+    pub(super) fn new(link: &Link, way: Way, written: &Traffic) -> Self {
+        let aim = (written.aim(), &written.names);
         let whole = super::super::record(&(link.index, way, aim)).to_string();
         let number = crc32fast::hash(whole.as_bytes());
         Self {
@@ -126,8 +133,8 @@ impl Tree {
     }
 
     /// Why a part of a family cannot join what is there; none if it can.
-    pub(super) fn refusal(&self, seen: &Seen, part: &Part, id: &str) -> Option<String> {
-        let at = &self.interface;
+    pub(super) fn refusal(&self, seen: &Seen, raised: &Raised<'_>) -> Option<String> {
+        let (at, Raised { part, id, aim, .. }) = (&self.interface, raised);
         if let Some(device) = &seen.device
             && !device.alias.is_empty()
             && Label::read(&device.alias).is_none()
@@ -135,14 +142,17 @@ impl Tree {
             return Some(format!("there is an interface {} that is not squall's", self.device));
         }
         let family = part.family();
-        if let Some(other) = seen.label.held.get(family).filter(|other| *other != id) {
+        if let Some(other) = seen.label.held.get(family).filter(|other| other != id) {
             return Some(format!("these packets of {at} already have the {family} of {other}"));
         }
-        if let Some((link, label)) = seen.ours.iter().find(|(_, label)| label.way == self.way) {
+        let meets = |label: &Label| label.aim.as_ref().is_none_or(|other| aim.meets(other));
+        let near = seen.ours.iter().find(|(_, label)| label.way == self.way && meets(label));
+        if let Some((link, label)) = near {
             let whose: Vec<&str> = label.held.values().map(String::as_str).collect();
             return Some(format!(
-                "{at} already carries faults of other packets the same way ({} by {}): two aims on one interface could \
-                 mean one packet; give both the same aim, or move one in time",
+                "{at} already carries faults of other packets the same way ({} by {}), and one packet could be among \
+                 both: give both the same aim, or aims that no packet fits at once (other `to`, `ports` or `protocol`), \
+                 or move one in time",
                 link.name,
                 whose.join(", ")
             ));
@@ -154,7 +164,7 @@ impl Tree {
     pub(super) async fn raise(&self, session: &dyn Session, raised: &Raised<'_>) -> io::Result<()> {
         let Raised { part, id, aim, seed } = raised;
         let seen = self.see(session).await?;
-        if let Some(why) = self.refusal(&seen, part, id) {
+        if let Some(why) = self.refusal(&seen, raised) {
             return Err(io::Error::other(why));
         }
         if !seen.link {
@@ -172,6 +182,7 @@ impl Tree {
         };
         let mut label = seen.label.clone();
         label.held.insert(part.family().to_owned(), (*id).to_owned());
+        label.aim = Some(Aim { exempt: Vec::new(), ..(*aim).clone() });
         // Said before they are made: hooks that nobody owns would stay.
         label.hooked |= !seen.hooked;
         session.change(&Step::Label { index, text: label.to_string() }).await?;
@@ -214,6 +225,49 @@ impl Tree {
         }
         session.change(&Step::Label { index: device.index, text: label.to_string() }).await?;
         Ok(true)
+    }
+
+    /// Adds addresses to those that are hit; those that were stay, as far as there is room, for connections outlive a
+    /// name's addresses. Makes nothing anew: what has gone stays gone.
+    pub(super) async fn widen(
+        &self,
+        session: &dyn Session,
+        raised: &Raised<'_>,
+        new: &[IpAddr],
+    ) -> io::Result<()> {
+        let seen = self.see(session).await?;
+        let held = seen.label.held.get(raised.part.family()).is_some_and(|holder| holder == raised.id);
+        let (Some(device), Some(filter), true) = (&seen.device, &seen.filter, held) else { return Ok(()) };
+        let spared = |address: &IpAddr| {
+            raised.aim.exempt.iter().any(|exempt| exempt.peer == Some(Network::single(*address)))
+        };
+        let old: Vec<IpAddr> =
+            Aim::addresses(&filter.program, self.way).into_iter().filter(|old| !spared(old)).collect();
+        let known = |address: &IpAddr| {
+            old.contains(address) || raised.aim.peers.iter().any(|net| net.contains(*address))
+        };
+        if new.iter().all(known) {
+            return Ok(());
+        }
+        let mut peers: Vec<Network> =
+            raised.aim.peers.iter().filter(|net| !net.is_single()).copied().collect();
+        let single = raised.aim.peers.iter().filter(|net| net.is_single()).copied();
+        for network in new.iter().chain(&old).copied().map(Network::single).chain(single) {
+            if peers.len() < ADDRESSES_MAX && !peers.contains(&network) {
+                peers.push(network);
+            }
+        }
+        let aim = Aim { peers, ..raised.aim.clone() };
+        // Packets of somebody else's fault stay with it.
+        if self.refusal(&seen, &Raised { aim: &aim, ..*raised }).is_some() {
+            return Ok(());
+        }
+        let (program, action) = (aim.program(self.way), filter.action);
+        session
+            .change(&Step::ChangeFilter { at: self.place(), program, device: device.index, action })
+            .await?;
+        let label = Label { aim: Some(Aim { exempt: Vec::new(), ..aim }), ..seen.label.clone() };
+        session.change(&Step::Label { index: device.index, text: label.to_string() }).await
     }
 
     async fn dismantle(&self, session: &dyn Session, seen: &Seen, device: u32) -> io::Result<()> {
@@ -284,10 +338,17 @@ impl Tree {
 }
 
 /// What is to be added.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Raised<'a> {
     pub(super) part: &'a Part,
     pub(super) id: &'a str,
     pub(super) aim: &'a Aim,
     pub(super) seed: u64,
+}
+
+impl<'a> Raised<'a> {
+    /// Who owns it.
+    pub(super) fn owner(&self) -> Owner<'a> {
+        Owner { family: self.part.family(), id: self.id }
+    }
 }

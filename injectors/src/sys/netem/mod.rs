@@ -6,6 +6,7 @@
 //! Invariant: whatever [`Netem::encode`] writes, [`Netem::decode`] reads back as the same options, but for the
 //! distribution's table and the seed, which the kernel keeps to itself.
 
+pub mod correlated;
 mod tables;
 
 use std::time::Duration;
@@ -268,6 +269,21 @@ impl Netem {
 }
 
 impl Chance {
+    /// The chance by which netem hits this share in the long run, each draw so much like the one before.
+    pub fn of(share: f64, correlation: f64) -> Self {
+        Self { share: correlated::threshold(share, correlation), correlation }
+    }
+
+    /// The share that is hit in the long run.
+    pub fn long_run(&self) -> f64 {
+        correlated::long_run(self.share, self.correlation)
+    }
+
+    /// How many packets one independent draw decides, at most.
+    pub fn run(&self) -> f64 {
+        (1.0 + self.correlation) / (1.0 - self.correlation.min(correlated::CORRELATION_MAX))
+    }
+
     fn encode(self) -> Vec<u8> {
         words(&[fraction(self.share), fraction(self.correlation)])
     }

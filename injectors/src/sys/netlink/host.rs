@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,12 +14,15 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
 
 use super::{
-    Connection, Feature, Filter, HOOKS, Link, Network, Place, Qdisc, ROOT, Session, Space, Step, probe,
-    sockets, space, wire,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
+    Step, Stream, echo, probe, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
@@ -28,6 +31,10 @@ use crate::sys::aim::Way;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The most messages of one answer.
 const ANSWER_MAX: usize = 65_536;
+/// The most neighbours that are told.
+const NEIGHBOURS_MAX: usize = 16;
+/// The most addresses of a name.
+const ADDRESSES_MAX: usize = 64;
 /// `TCA_OPTIONS`.
 const OPTIONS: u16 = 2;
 /// Every protocol, in network order: `ETH_P_ALL`.
@@ -53,6 +60,35 @@ impl Network for Kernel {
             let lock = space::lock(file.try_clone()?).await?;
             let opened = connect(Some(file), Some(lock)).await?;
             Ok(Some(Box::new(opened) as Box<dyn Session>))
+        })
+    }
+
+    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move {
+            let file = space::open(space)?.ok_or(io::ErrorKind::NotFound)?;
+            let ask = move || {
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok(found.map(|address| address.ip().to_canonical()).take(ADDRESSES_MAX).collect())
+            };
+            // The thread of a resolver that does not answer ends by the resolver's own deadline.
+            match tokio::time::timeout(DEADLINE, space::inside(Some(file), ask)).await {
+                Ok(found) => found,
+                Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no name server answers")),
+            }
+        })
+    }
+
+    fn echo<'a>(
+        &'a self,
+        space: &'a Space,
+        peer: &'a Peer,
+        stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>> {
+        let (peer, stream) = (*peer, *stream);
+        Box::pin(async move {
+            let file = space::open(space)?.ok_or(io::ErrorKind::NotFound)?;
+            space::inside(Some(file), move || echo::send(&peer, &stream)).await
         })
     }
 
@@ -115,6 +151,24 @@ impl Opened {
         }
     }
 
+    /// The route to an address.
+    async fn lead(&self, to: IpAddr) -> io::Result<Vec<RouteAttribute>> {
+        let mut message = RouteMessage::default();
+        let (family, bits, address) = match to {
+            IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
+        };
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message.attributes.push(RouteAttribute::Destination(address));
+        let answers = self.ask(Message::GetRoute(message), 0).await?;
+        let route = answers.into_iter().find_map(|answer| match answer {
+            Message::NewRoute(route) => Some(route.attributes),
+            _ => None,
+        });
+        Ok(route.unwrap_or_default())
+    }
+
     async fn tell(&self, message: Message, flags: u16) -> io::Result<()> {
         self.ask(message, NLM_F_ACK | flags).await.map(drop)
     }
@@ -146,8 +200,13 @@ impl Opened {
                 gone(self.tell(Message::DelQueueDiscipline(hooks), 0).await)
             }
             Step::AddFilter { at, program, device } => {
-                let filter = filter(at, Some(wire::redirecting(program, *device)));
+                let filter = filter(at, Some(wire::redirecting(program, *device, 0)));
                 self.tell(Message::NewTrafficFilter(filter), NEW).await
+            }
+            Step::ChangeFilter { at, program, device, action } => {
+                let filter = filter(at, Some(wire::redirecting(program, *device, *action)));
+                // Not made if it is not there.
+                self.tell(Message::NewTrafficFilter(filter), NLM_F_REPLACE).await
             }
             Step::DeleteFilter { at } => {
                 gone(self.tell(Message::DelTrafficFilter(filter(at, None)), 0).await)
@@ -192,6 +251,18 @@ fn filter(at: &Place, options: Option<Vec<u8>>) -> TcMessage {
     message
 }
 
+fn filter_of(message: &TcMessage) -> Filter {
+    let options = options(&message.attributes);
+    Filter {
+        kind: kind(&message.attributes),
+        pref: (message.header.info >> 16) as u16,
+        handle: message.header.handle.into(),
+        packets: wire::handed_on(&options),
+        action: wire::action_number(&options),
+        program: wire::program(&options),
+    }
+}
+
 fn hook(way: Way) -> u32 {
     if way == Way::Out { LEAVING } else { ARRIVING }
 }
@@ -210,23 +281,38 @@ impl Session for Opened {
 
     fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
         Box::pin(async move {
-            let mut message = RouteMessage::default();
-            let (family, bits, address) = match to {
-                IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
-                IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
-            };
-            message.header.address_family = family;
-            message.header.destination_prefix_length = bits;
-            message.attributes.push(RouteAttribute::Destination(address));
-            let answers = self.ask(Message::GetRoute(message), 0).await?;
-            let leaves = answers.into_iter().find_map(|answer| match answer {
-                Message::NewRoute(route) => route.attributes.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                }),
+            let leaves = self.lead(to).await?.into_iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(index),
                 _ => None,
             });
             leaves.ok_or_else(|| io::Error::other("its route names no interface"))
+        })
+    }
+
+    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        Box::pin(async move {
+            let all = Message::GetNeighbour(NeighbourMessage::default());
+            let mut found = Vec::new();
+            for answer in self.ask(all, NLM_F_DUMP).await? {
+                if let Message::NewNeighbour(one) = answer
+                    && one.header.ifindex == index
+                    && matches!(one.header.state, NeighbourState::Reachable | NeighbourState::Stale)
+                {
+                    found.extend(one.attributes.iter().find_map(neighbour));
+                }
+            }
+            // Documentation's addresses are nobody's: they lead by the default route, and nothing is sent.
+            for to in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])] {
+                let Ok(route) = self.lead(to).await else { continue };
+                let leads = |one: &RouteAttribute| matches!(one, RouteAttribute::Oif(link) if *link == index);
+                if route.iter().any(leads) {
+                    found.extend(route.iter().find_map(gateway));
+                }
+            }
+            found.sort_unstable_by_key(IpAddr::is_ipv6);
+            found.dedup();
+            found.truncate(NEIGHBOURS_MAX);
+            Ok(found)
         })
     }
 
@@ -251,12 +337,7 @@ impl Session for Opened {
             all.header.parent = TcHandle::from(hook(way));
             let answers = self.ask(Message::GetTrafficFilter(all), NLM_F_DUMP).await?;
             let own = answers.into_iter().filter_map(|answer| match answer {
-                Message::NewTrafficFilter(one) => Some(Filter {
-                    kind: kind(&one.attributes),
-                    pref: (one.header.info >> 16) as u16,
-                    handle: one.header.handle.into(),
-                    packets: wire::handed_on(&options(&one.attributes)),
-                }),
+                Message::NewTrafficFilter(one) => Some(filter_of(&one)),
                 _ => None,
             });
             Ok(own.collect())
@@ -272,6 +353,24 @@ impl Session for Opened {
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
         Box::pin(self.make(step))
+    }
+}
+
+fn neighbour(attribute: &NeighbourAttribute) -> Option<IpAddr> {
+    match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) if !address.is_multicast() => {
+            Some((*address).into())
+        }
+        _ => None,
+    }
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some((*address).into()),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@
 //! is one namespace, locked against every other squall process as long as it lives, so that what is read in it still
 //! holds when it is changed. Every request has a deadline, every answer a bound.
 
+pub mod echo;
 pub mod host;
 mod label;
 mod probe;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::Pending;
 use crate::sys::aim::{Instruction, Way};
 
+pub use echo::{Answer, Echoed, Peer, Stream};
 pub use label::Label;
 pub use probe::Feature;
 pub use sockets::Connection;
@@ -82,6 +84,10 @@ pub struct Filter {
     pub handle: u32,
     /// Packets that it has handed on. A large one that a card would cut counts as many.
     pub packets: u64,
+    /// What it does with them: a number that the kernel gave.
+    pub action: u32,
+    /// What it asks of a packet.
+    pub program: Vec<Instruction>,
 }
 
 /// One change of the configuration.
@@ -132,6 +138,17 @@ pub enum Step {
         /// Where to.
         device: u32,
     },
+    /// Gives a filter that is there another program, without a packet in between that meets neither.
+    ChangeFilter {
+        /// Where.
+        at: Place,
+        /// What the program says of a packet.
+        program: Vec<Instruction>,
+        /// Where to, as before.
+        device: u32,
+        /// The number of its action, which goes on counting.
+        action: u32,
+    },
     /// Removes that filter.
     DeleteFilter {
         /// Where.
@@ -165,6 +182,17 @@ pub trait Network: std::fmt::Debug + Send + Sync {
     /// Opens a namespace, even if its file is gone but something still lives in it; none if nothing does.
     fn enter<'a>(&'a self, space: &'a Space) -> Pending<'a, io::Result<Option<Box<dyn Session>>>>;
 
+    /// The addresses of a name, asked for from a namespace. At most 64.
+    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>>;
+
+    /// Sends packets of our own from a namespace, and counts what comes back. Takes no lock.
+    fn echo<'a>(
+        &'a self,
+        space: &'a Space,
+        peer: &'a Peer,
+        stream: &'a Stream,
+    ) -> Pending<'a, io::Result<Echoed>>;
+
     /// What the kernel can do, tried in a namespace of its own that ends with the trial.
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>>;
 }
@@ -176,6 +204,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// The number of the interface by which packets to this address leave.
     fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>>;
+
+    /// Who is known to be there, on an interface: neighbours that have answered, and gateways. At most 16.
+    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>>;
 
     /// The qdiscs of an interface.
     fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>>;

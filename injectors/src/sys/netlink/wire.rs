@@ -11,7 +11,8 @@ use crate::sys::netem::{attribute, attributes};
 const NESTED: u16 = 0x8000;
 
 /// `TCA_OPTIONS` of a `bpf` filter that hands what its program returns non-zero for to the device with this index.
-pub(super) fn redirecting(program: &[Instruction], device: u32) -> Vec<u8> {
+/// With the number of an action, that one goes on with its counts, in place of a new one.
+pub(super) fn redirecting(program: &[Instruction], device: u32, action: u32) -> Vec<u8> {
     const CLASS: u16 = 3;
     const ACTIONS: u16 = 1;
     const LENGTH: u16 = 4;
@@ -19,7 +20,7 @@ pub(super) fn redirecting(program: &[Instruction], device: u32) -> Vec<u8> {
     let mut out = Vec::new();
     // A class of no meaning: without one, the kernel would take the program's answer for one.
     attribute(&mut out, CLASS, &0x0001_0001_u32.to_ne_bytes());
-    attribute(&mut out, ACTIONS, &actions(device));
+    attribute(&mut out, ACTIONS, &actions(device, action));
     let length =
         u16::try_from(program.len()).expect("the parts of an aim are bounded, and with them its program");
     attribute(&mut out, LENGTH, &length.to_ne_bytes());
@@ -35,7 +36,7 @@ pub(super) fn redirecting(program: &[Instruction], device: u32) -> Vec<u8> {
 }
 
 /// A list of one action: `mirred egress redirect dev DEVICE`.
-fn actions(device: u32) -> Vec<u8> {
+fn actions(device: u32, index: u32) -> Vec<u8> {
     const KIND: u16 = 1;
     const OPTIONS: u16 = 2;
     const PARAMETERS: u16 = 2;
@@ -44,7 +45,7 @@ fn actions(device: u32) -> Vec<u8> {
     /// `TCA_EGRESS_REDIR`.
     const REDIRECT: u32 = 1;
     // index, capab, action, refcnt, bindcnt, eaction, ifindex
-    let words = [0, 0, STOLEN, 0, 0, REDIRECT, device];
+    let words = [index, 0, STOLEN, 0, 0, REDIRECT, device];
     let mut options = Vec::new();
     attribute(
         &mut options,
@@ -59,17 +60,43 @@ fn actions(device: u32) -> Vec<u8> {
     list
 }
 
+fn within(bytes: &[u8], wanted: u16) -> Vec<u8> {
+    let found = attributes(bytes).flatten().find(|(kind, _)| kind & !NESTED == wanted);
+    found.map(|(_, value)| value.to_vec()).unwrap_or_default()
+}
+
+/// The first action of a filter, from the filter's options.
+fn action(options: &[u8]) -> Vec<u8> {
+    const ACTIONS: u16 = 1;
+    within(&within(options, ACTIONS), 1)
+}
+
+/// The number of the first action of a filter; 0 if it has none.
+pub(super) fn action_number(options: &[u8]) -> u32 {
+    const OPTIONS: u16 = 2;
+    const PARAMETERS: u16 = 2;
+    let parameters = within(&within(&action(options), OPTIONS), PARAMETERS);
+    parameters.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_ne_bytes)
+}
+
+/// The program of a filter.
+pub(super) fn program(options: &[u8]) -> Vec<Instruction> {
+    const PROGRAM: u16 = 5;
+    let code = |bytes: &[u8]| Instruction {
+        code: u16::from_ne_bytes([bytes[0], bytes[1]]),
+        yes: bytes[2],
+        no: bytes[3],
+        k: u32::from_ne_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+    };
+    within(options, PROGRAM).chunks_exact(8).map(code).collect()
+}
+
 /// How many packets the first action of a filter has seen, from the filter's options; 0 if they do not tell.
 pub(super) fn handed_on(options: &[u8]) -> u64 {
-    const ACTIONS: u16 = 1;
     const STATISTICS: u16 = 4;
     const BASIC: u16 = 1;
     const PACKETS: u16 = 8;
-    let within = |bytes: &[u8], wanted: u16| {
-        let found = attributes(bytes).flatten().find(|(kind, _)| kind & !NESTED == wanted);
-        found.map(|(_, value)| value.to_vec()).unwrap_or_default()
-    };
-    let action = within(&within(options, ACTIONS), 1);
+    let action = action(options);
     let statistics = within(&action, STATISTICS);
     let wide = within(&statistics, PACKETS);
     if let Ok(packets) = wide.as_slice().try_into() {
@@ -137,7 +164,16 @@ mod tests {
             \x65\x64\x00\x00\x24\x00\x02\x80\x20\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x04\x00\x00\x00\x00\x00\
             \x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00\x06\x00\x04\x00\x01\x00\x00\x00\x0c\x00\x05\x00\
             \x06\x00\x00\x00\xff\xff\xff\xff";
-        assert_eq!(redirecting(&all, 2), tc);
+        assert_eq!(redirecting(&all, 2, 0), tc);
+    }
+
+    #[test]
+    fn a_filter_tells_its_program_and_the_number_of_its_action() {
+        let aim = crate::sys::aim::Aim::read("tcp;10.0.0.0/8,2001:db8::1;443;;").unwrap();
+        let code = aim.program(crate::sys::aim::Way::Out);
+        let options = redirecting(&code, 2, 77);
+        assert_eq!((program(&options), action_number(&options)), (code, 77));
+        assert_eq!((program(&[]), action_number(&[])), (Vec::new(), 0));
     }
 
     #[test]

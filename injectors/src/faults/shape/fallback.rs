@@ -1,0 +1,139 @@
+//! What serves in place of a kernel feature that is missing, where the experiment says `fallback: relay`.
+//!
+//! The change is then the other fault's own, with its own proof and its own undo; its summary says which one was taken
+//! and why.
+
+use std::net::SocketAddr;
+
+use super::part::Part;
+use super::{Shaping, prepare, require};
+use crate::about::{Args, Param, ParamKind, Presence, Value};
+use crate::change::{Change, InjectError, Proof};
+use crate::sys::aim::Protocol;
+use crate::target::{Relay, Target};
+use crate::traffic::{Direction, Traffic};
+use crate::{Env, Injector, Request, registry};
+
+/// Whether another fault may serve.
+pub(crate) const FALLBACK: Param = Param {
+    name: "fallback",
+    kind: ParamKind::Choice(&["relay"]),
+    presence: Presence::Optional,
+    help: "relay: where the kernel lacks what this needs, what comes closest may serve, and the record says so",
+};
+
+/// What may serve.
+#[derive(Debug)]
+pub(crate) enum Serves {
+    /// Another qdisc.
+    Part(Part),
+    /// A fault of the relay that stands before the target.
+    Relay(&'static str, Args),
+}
+
+impl Serves {
+    /// A relay's fault with those of these parameters that it has as well.
+    pub(crate) fn relay(name: &'static str, args: &Args, shared: &[&str]) -> Self {
+        let own = args.0.iter().filter(|(name, _)| shared.contains(&name.as_str()));
+        Self::Relay(name, Args(own.map(|(name, value)| (name.clone(), value.clone())).collect()))
+    }
+}
+
+/// The first that can serve.
+pub(super) async fn take(
+    shaping: &dyn Shaping,
+    env: &Env,
+    request: &Request,
+    lack: String,
+) -> Result<Change, InjectError> {
+    let serves = shaping.serves(&request.args);
+    if request.args.text("fallback").is_none() {
+        let hint = if serves.is_empty() { "" } else { "; or say `fallback: relay` and let squall choose" };
+        return Err(InjectError::Lack(format!("{lack}{hint}")));
+    }
+    let why = lack.split(": ").next().unwrap_or_default().to_owned();
+    let mut failures = Vec::new();
+    for serve in serves {
+        let taken = match serve {
+            Serves::Part(part) => with_part(shaping, env, request, part).await.map(|change| ("tbf", change)),
+            Serves::Relay(name, args) => {
+                with_relay(name, env, request, args).await.map(|change| (name, change))
+            }
+        };
+        match taken {
+            Ok((by, mut change)) => {
+                let own = shaping.about().name;
+                change.summary =
+                    format!("{own} on {}: {}; {by} serves, as {why}", request.target, request.args.line());
+                return Ok(change);
+            }
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if failures.is_empty() {
+        failures.push("nothing else does what these parameters say".to_owned());
+    }
+    Err(InjectError::Lack(format!("{lack}; `fallback: relay` does not help: {}", failures.join("; "))))
+}
+
+async fn with_part(
+    shaping: &dyn Shaping,
+    env: &Env,
+    request: &Request,
+    part: Part,
+) -> Result<Change, InjectError> {
+    require(&*env.network, &part, "nothing").await?;
+    prepare(shaping.about().name, env, request, part).await
+}
+
+async fn with_relay(
+    name: &'static str,
+    env: &Env,
+    request: &Request,
+    mut args: Args,
+) -> Result<Change, InjectError> {
+    let Target::Traffic(traffic) = &request.target else {
+        return Err(InjectError::Target(format!("{} is no traffic", request.target)));
+    };
+    let relay = before(env, traffic).map_err(InjectError::Target)?;
+    // What goes to the other side goes up.
+    let word = match traffic.direction {
+        Direction::Out => "up",
+        Direction::In => "down",
+        Direction::Both => "both",
+    };
+    args.0.insert("direction".to_owned(), Value::Text(word.to_owned()));
+    let target = Target::Relay(relay.name.clone());
+    let injector = registry::find(name).expect("what serves is in the registry");
+    injector.prepare(env, &Request { args, target, ..request.clone() }).await
+}
+
+/// The one relay that stands before the target.
+fn before<'e>(env: &'e Env, traffic: &Traffic) -> Result<&'e Relay, String> {
+    let found = traffic.found(&env.inventory)?;
+    if found.to.is_empty() {
+        return Err(format!("no relay stands before all of {traffic}: aim it at an instance or an address"));
+    }
+    let aim = found.aim();
+    let hit = |relay: &&Relay| {
+        let upstream = relay.upstream.parse::<SocketAddr>().ok();
+        let unknown = |peer: SocketAddr| SocketAddr::new(peer.ip(), 0);
+        upstream.is_some_and(|peer| aim.hits(Protocol::Tcp, peer, unknown(peer)))
+    };
+    let found: Vec<&Relay> = env.inventory.relays.iter().filter(hit).collect();
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(format!("no relay stands before {traffic}: declare one under `relays`")),
+        several => Err(format!("{} relays stand before {traffic}: aim it at one instance", several.len())),
+    }
+}
+
+/// The fault that was taken in place of this one; none if it was none.
+pub(super) fn taken(shaping: &dyn Shaping, change: &Change) -> Option<&'static dyn Injector> {
+    registry::find(&change.fault).filter(|_| change.fault != shaping.about().name)
+}
+
+/// What another fault has measured, with its name.
+pub(super) fn said(by: &'static dyn Injector, proof: Proof) -> Proof {
+    Proof { measured: format!("by {}: {}", by.about().name, proof.measured), ..proof }
+}

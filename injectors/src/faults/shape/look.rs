@@ -1,0 +1,130 @@
+//! Looking at what a network fault does: the kernel's counts over all its sites, and round trips.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::Apply;
+use super::evidence::{self, Counts, Evidence, Flow};
+use super::part::Part;
+use super::probe::{self, Probe};
+use super::rtt::{self, Growth};
+use super::site::Known;
+use crate::sys::netem::Netem;
+use crate::sys::netlink::Network;
+
+/// How often and how far apart a rate is looked at.
+const LOOKS: u32 = 6;
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long one look may take before the host counts as late.
+const LOOKING: Duration = Duration::from_millis(5);
+/// How long a transfer of our own lasts, and how long it fills the qdisc before the looks begin.
+const TRANSFER: Duration = Duration::from_millis(550);
+const FILLING: Duration = Duration::from_millis(200);
+
+/// What can be seen and felt of a fault; the text if what was counted has gone.
+pub(super) async fn observe(
+    network: &dyn Network,
+    apply: &Apply,
+) -> io::Result<Result<Evidence, &'static str>> {
+    const GONE: &str = "its device has gone";
+    let Some((first, netem)) = look(network, apply).await? else { return Ok(Err(GONE)) };
+    let mut evidence = Evidence { counts: first, flow: None, netem, rtt: None, felt: None };
+    if let Some(bytes) = apply.part.rate() {
+        let Some((last, flow)) = flow(network, apply).await? else { return Ok(Err(GONE)) };
+        evidence.flow = flow;
+        // Whoever else sends has the way for himself.
+        if flow.is_none()
+            && last.handed == first.handed
+            && let Some((known, probe)) = probe(network, apply).await?
+            && let Some(stream) = probe.transfer(bytes, TRANSFER)
+        {
+            let sends = network.echo(&known.site.space, &probe.peer, &stream);
+            let looks = async {
+                tokio::time::sleep(FILLING).await;
+                self::flow(network, apply).await
+            };
+            let (_, looked) = tokio::join!(sends, looks);
+            let Some((_, flow)) = looked? else { return Ok(Err(GONE)) };
+            evidence.flow = flow;
+        }
+    } else if let Some((known, probe)) = probe(network, apply).await?
+        && let Some(stream) = probe.stream(&apply.part, netem.as_ref())
+    {
+        let hit = (&apply.aim, known.site.trees.as_slice());
+        evidence.felt = probe.feel(network, &known.site.space, hit, &stream).await;
+    }
+    evidence.rtt = growth(network, apply).await?;
+    let Some((counts, _)) = look(network, apply).await? else { return Ok(Err(GONE)) };
+    Ok(Ok(Evidence { counts, ..evidence }))
+}
+
+/// Who is asked: one who answered before, else one who might.
+async fn probe<'a>(network: &dyn Network, apply: &'a Apply) -> io::Result<Option<(&'a Known, Probe)>> {
+    if let Some(found) = apply.sites.iter().find_map(|known| Some((known, known.probe?))) {
+        return Ok(Some(found));
+    }
+    for known in &apply.sites {
+        let Some(session) = network.enter(&known.site.space).await? else { continue };
+        let peers = probe::candidates(&*session, &apply.aim, &known.site.trees).await?;
+        if let Some(peer) = peers.first() {
+            return Ok(Some((known, Probe::new(*peer))));
+        }
+    }
+    Ok(None)
+}
+
+/// How fast bytes leave while others wait, over some looks, and the last counts; none if what was counted has gone. Each
+/// tree has the rate for itself, so they are put side by side.
+async fn flow(network: &dyn Network, apply: &Apply) -> io::Result<Option<(Counts, Option<Flow>)>> {
+    let Some((mut counts, _)) = look_at_each(network, apply).await? else { return Ok(None) };
+    let (mut at, mut flows) = (Instant::now(), vec![Flow::default(); counts.len()]);
+    for _ in 1..LOOKS {
+        tokio::time::sleep(PAUSE).await;
+        let Some((more, _)) = look_at_each(network, apply).await? else { return Ok(None) };
+        let now = Instant::now();
+        for ((flow, before), after) in flows.iter_mut().zip(&counts).zip(&more) {
+            if before.waiting > 0 && after.waiting > 0 {
+                let late = (now - at).saturating_sub(PAUSE + LOOKING);
+                flow.pass(*before, *after, ((now - at).as_secs_f64(), late.as_secs_f64()));
+            }
+        }
+        (counts, at) = (more, now);
+    }
+    let sum = counts.into_iter().fold(Counts::default(), Counts::plus);
+    Ok(Some((sum, flows.into_iter().filter(|flow| flow.seconds > 0.0).reduce(Flow::beside))))
+}
+
+/// What all trees have counted since the beginning; see [`look_at_each`].
+async fn look(network: &dyn Network, apply: &Apply) -> io::Result<Option<(Counts, Option<Netem>)>> {
+    let each = look_at_each(network, apply).await?;
+    Ok(each.map(|(each, netem)| (each.into_iter().fold(Counts::default(), Counts::plus), netem)))
+}
+
+/// What each tree has counted since the beginning, and what their netem does. None if one of them has gone, though its
+/// namespace has not, or if all namespaces have.
+async fn look_at_each(
+    network: &dyn Network,
+    apply: &Apply,
+) -> io::Result<Option<(Vec<Counts>, Option<Netem>)>> {
+    let (mut all, mut netem) = (Vec::new(), None);
+    for known in &apply.sites {
+        let Some(session) = network.enter(&known.site.space).await? else { continue };
+        let Some(seen) = known.site.see(&*session).await? else { return Ok(None) };
+        all.extend(seen.iter().zip(&known.before).map(|(seen, before)| Counts::of(seen).since(*before)));
+        netem = netem.or_else(|| seen.first().and_then(evidence::netem));
+    }
+    Ok((!all.is_empty()).then_some((all, netem)))
+}
+
+/// How much longer round trips take, over all sites.
+async fn growth(network: &dyn Network, apply: &Apply) -> io::Result<Option<Growth>> {
+    if !matches!(apply.part, Part::Delay { .. }) {
+        return Ok(None);
+    }
+    let mut all = Vec::new();
+    for known in &apply.sites {
+        let Some(session) = network.enter(&known.site.space).await? else { continue };
+        all.extend(rtt::growth(&*session, &apply.aim, &known.site.trees, &known.usual).await?);
+    }
+    Ok(rtt::of_all(&all))
+}

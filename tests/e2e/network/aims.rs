@@ -1,0 +1,202 @@
+//! Which packets are hit, and that no others are.
+
+use super::*;
+use crate::support::Lab;
+use crate::support::client::get;
+
+/// What 40 kB at 2 Mbit/s take at least, but for the burst, and at most without a limit.
+const SLOW: Duration = Duration::from_millis(120);
+const FAST: Duration = Duration::from_millis(80);
+
+/// How long 40 kB take to an address of the far side and back, from a port of the near side.
+fn took(net: &Net, address: &'static str, port: u16, from: u16) -> Duration {
+    net.round_trips(address, port, 40, from)
+}
+
+#[test]
+fn each_way_is_slowed_alone_or_with_the_other_and_only_for_the_packets_that_are_meant() {
+    let Some(net) = furnished("ways and ports") else { return };
+    let _turn = turns(1);
+    for (aim, hit, spared) in [
+        (&[("to", "10.77.0.2")][..], ("10.77.0.2", 9001, 0), ("10.77.0.3", 9001, 0)),
+        (&[("to", "10.77.0.2"), ("direction", "in")], ("10.77.0.2", 9001, 0), ("10.77.0.3", 9001, 0)),
+        (&[("to", "10.77.0.2"), ("direction", "both")], ("10.77.0.2", 9001, 0), ("10.77.0.3", 9001, 0)),
+        (&[("ports", "9001")], ("10.77.0.2", 9001, 0), ("10.77.0.2", 9002, 0)),
+        (&[("ports", "9000-9001"), ("direction", "in")], ("10.77.0.3", 9001, 0), ("10.77.0.3", 9002, 0)),
+        (&[("local-ports", "9100-9200")], ("10.77.0.2", 9001, 9150), ("10.77.0.2", 9001, 9250)),
+        (
+            &[("local-ports", "9150"), ("direction", "in")],
+            ("10.77.0.2", 9001, 9150),
+            ("10.77.0.2", 9001, 9151),
+        ),
+        (&[("protocol", "udp")], ("10.77.0.2", 9001, 0), ("", 0, 0)),
+        (&[("protocol", "tcp")], ("", 0, 0), ("10.77.0.2", 9001, 0)),
+        (&[("protect", "10.77.0.3")], ("10.77.0.2", 9001, 0), ("10.77.0.3", 9001, 0)),
+        (&[("to", "fd77::2"), ("direction", "both")], ("fd77::2", 9001, 0), ("10.77.0.2", 9001, 0)),
+        (&[("to", "10.77.0.0/24,fd77::/64"), ("ports", "9001")], ("fd77::2", 9001, 0), ("fd77::2", 9002, 0)),
+    ] {
+        if aim.iter().any(|(_, text)| text.contains("fd77")) && !net.has_six() {
+            skipped("IPv6 packets: this kernel has none");
+            continue;
+        }
+        let change = block_on(TBF.made(&net, "run/1", aim));
+        if hit.1 > 0 {
+            let took = took(&net, hit.0, hit.1, hit.2);
+            assert!(took > SLOW, "{aim:?} hits {hit:?}: {took:?}");
+        }
+        if spared.1 > 0 {
+            let took = took(&net, spared.0, spared.1, spared.2);
+            assert!(took < FAST, "{aim:?} spares {spared:?}: {took:?}");
+        }
+        block_on(restore(&env(), &change)).unwrap();
+    }
+}
+
+#[test]
+fn the_loopback_and_ipv6_are_proven_by_packets_of_our_own() {
+    let Some(net) = furnished("the loopback of a namespace") else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    for aim in [
+        &["--interface", "lo"][..],
+        &["--to", "127.0.0.1", "--direction", "in"],
+        &["--to", "::1", "--direction", "both"],
+        &["--to", "fd77::2"],
+    ] {
+        if aim[1].contains(':') && !net.has_six() {
+            skipped("IPv6 packets: this kernel has none");
+            continue;
+        }
+        for case in cases() {
+            let done = home.squall(&words(&case.typed(&net, &[aim, &["--for", "1200ms"]].concat()))).code(0);
+            assert!(done.out.contains("confirmed (requested"), "{case:?} {aim:?}: {}", done.out);
+        }
+    }
+}
+
+#[test]
+fn two_disjoint_aims_on_one_interface_and_way_go_one_by_one_in_any_order() {
+    let Some(net) = furnished("two disjoint aims") else { return };
+    let before = net.picture();
+    let aims = [("to", "10.77.0.2"), ("to", "10.77.0.3")];
+    for first in [0, 1] {
+        block_on(async {
+            let alive =
+                [TBF.made(&net, "run/1", &aims[..1]).await, TBF.made(&net, "other/1", &aims[1..]).await];
+            assert_eq!(net.picture().matches("Egress Redirect").count(), 2);
+            restore(&env(), &alive[first]).await.unwrap();
+            let between = net.picture();
+            let left = if first == 0 { "rate=other/1" } else { "rate=run/1" };
+            assert!(between.contains(left) && between.matches("rate=").count() == 1, "{between}");
+            assert!(between.contains("clsact"), "{between}");
+            assert_eq!(restore(&env(), &alive[first]).await.unwrap(), Undone::NothingToDo);
+            assert_eq!(net.picture(), between);
+            restore(&env(), &alive[1 - first]).await.unwrap();
+        });
+        assert_eq!(net.picture(), before, "first: {first}");
+    }
+}
+
+#[test]
+fn a_second_rate_of_the_same_packets_or_of_others_that_could_be_the_same_is_refused() {
+    let Some(net) = furnished("crossing aims") else { return };
+    block_on(async {
+        let change = TBF.made(&net, "run/1", &[]).await;
+        let injector = TBF.injector();
+        let again = |more: &[(&'static str, &str)]| {
+            let request = TBF.request(&net, "other/1", more);
+            async move { injector.prepare(&env(), &request).await.unwrap_err().to_string() }
+        };
+        let same = again(&[]).await;
+        assert!(same.contains("already have the rate of run/1"), "{same}");
+        let crossing = again(&[("to", "10.77.0.3")]).await;
+        assert!(crossing.contains("already carries faults of other packets"), "{crossing}");
+        restore(&env(), &change).await.unwrap();
+    });
+}
+
+#[test]
+fn the_filter_of_a_name_is_widened_in_place_and_goes_on_counting() {
+    let Some(net) = furnished("a name whose addresses change") else { return };
+    let before = net.picture();
+    block_on(async {
+        let injector = TBF.injector();
+        let mut change = TBF.made(&net, "run/1", &[("to", "10.77.0.2")]).await;
+        net.near("busybox", &["ping", "-q", "-c", "3", "-i", "0.1", "10.77.0.2"]);
+        // As if this name had meant that address.
+        change.apply["names"] = serde_json::json!(["localhost"]);
+        injector.renew(&env(), &change, Duration::from_secs(5)).await.unwrap();
+        let links = net.near("ip", &["-o", "link"]);
+        assert!(links.contains("127.0.0.1") && links.contains("10.77.0.2"), "{links}");
+        let filters = net.near("tc", &["-s", "filter", "show", "dev", "near", "egress"]);
+        assert!(filters.contains(" 3 pkt"), "{filters}");
+        restore(&env(), &change).await.unwrap();
+        assert_eq!(net.picture(), before);
+        injector.renew(&env(), &change, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(net.picture(), before);
+        // Names are asked for in the namespace that is meant; there, localhost is the loopback.
+        let named = TBF.request(&net, "run/2", &[("interface", ""), ("to", "localhost")]);
+        let change = injector.prepare(&env(), &named).await.unwrap();
+        injector.apply(&env(), &change).await.unwrap();
+        assert!(net.near("tc", &["filter", "show", "dev", "lo", "egress"]).contains("Egress Redirect"));
+        restore(&env(), &change).await.unwrap();
+        let unknown = TBF.request(&net, "run/2", &[("to", "no.invalid")]);
+        let error = injector.prepare(&env(), &unknown).await.unwrap_err().to_string();
+        assert!(error.contains("no address is found for no.invalid"), "{error}");
+    });
+    assert_eq!(net.picture(), before);
+}
+
+#[test]
+fn a_namespace_that_is_named_alone_means_its_only_interface() {
+    let Some(net) = furnished("the only interface of a namespace") else { return };
+    let home = Home::new();
+    let before = net.picture();
+    let args = ["inject", "network-rate", "--netns", &net.name, "--rate", "2mbit", "--by", "tbf", "--for"];
+    let mut going = home.start(&[&args[..], &["1s"]].concat());
+    going.says("by tbf", ALONE);
+    assert_ne!(net.picture(), before);
+    going.end();
+    assert_eq!(net.picture(), before);
+    net.near("ip", &["link", "add", "second", "type", "ifb"]);
+    let done = home.squall(&[&args[..], &["1s"]].concat()).code(3);
+    assert!(done.err.contains("several interfaces") && done.err.contains("second"), "{done:?}");
+    let done =
+        home.squall(&["inject", "network-rate", "--rate", "2mbit", "--by", "tbf", "--for", "1s"]).code(2);
+    assert!(done.err.contains("aimed at nothing"), "{done:?}");
+}
+
+#[test]
+fn packets_to_an_instance_of_the_lab_are_hit_by_its_port_alone_and_a_relay_serves_if_it_may() {
+    let Some(_net) = Net::new("packets to an instance") else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    let lab = Lab::up(&home);
+    let show = |args: &[&str]| {
+        let done = std::process::Command::new("tc").args(args).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let before = show(&["qdisc", "show", "dev", "lo"]);
+    let rate = ["inject", "network-rate", "--service", "catalog", "--pick", "all", "--rate", "8mbit"];
+    let going = home.start(&[&rate[..], &["--by", "tbf", "--direction", "both", "--for", "1s"]].concat());
+    let count = |hook: &str| show(&["filter", "show", "dev", "lo", hook]).matches("Egress Redirect").count();
+    let (began, mut most) = (std::time::Instant::now(), [0, 0]);
+    // Nothing may fail before the end: this is the host's own loopback.
+    while began.elapsed() < Duration::from_millis(800) {
+        most = [most[0].max(count("egress")), most[1].max(count("ingress"))];
+    }
+    let done = going.end().code(6);
+    assert_eq!(most, [2, 2], "{done:?}");
+    assert!(done.out.contains("packets to and from catalog-1"), "{}", done.out);
+    assert_eq!(show(&["qdisc", "show", "dev", "lo"]), before);
+    // On a kernel with netem it is the kernel's, elsewhere the relay's; both are felt.
+    let delay = ["inject", "network-delay", "--instance", "auth-1", "--delay", "20ms", "--for", "1200ms"];
+    let mut going = home.start(&[&delay[..], &["--fallback", "relay"]].concat());
+    going.says("network-delay on packets to auth-1", ALONE);
+    for _ in 0..20 {
+        let _ = get(&lab.address, "/checkout", Duration::from_secs(1));
+    }
+    let done = going.end().code(0);
+    assert!(done.out.contains("confirmed"), "{}", done.out);
+    lab.down(&home);
+}
