@@ -23,6 +23,13 @@ fn served(container: &Container<'_>, docker: &Dockerd) {
     until("an answer of a container", START, || docker.serves(&container.address()).then_some(()));
 }
 
+/// Waits until no engine and no guardian is at work.
+fn alone(home: &Home) {
+    until("the end of engines and guardians", ALONE, || {
+        (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
+    });
+}
+
 fn proof(done: &Done) -> Value {
     let document: Value = serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {done:?}"));
     document["injections"][0]["proof"].clone()
@@ -121,9 +128,7 @@ fn whatever_ends_an_injection_at_whatever_step_the_container_is_as_before_within
         let done = docker.squall(&home, &[&args[..], &["--crash-at", &point]].concat());
         assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
         if *how == "kill-both" {
-            until("the end of engines and guardians", ALONE, || {
-                (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
-            });
+            alone(&home);
             // Without the environment of the run: the journal knows the engine.
             home.squall(&["recover"]).code(0);
         }
@@ -405,6 +410,95 @@ fn the_doctor_says_which_engine_answers() {
     let done = docker.squall(&home, &["doctor"]).code(0);
     let version = docker.docker(&["version", "--format", "{{.Server.Version}}"]);
     assert!(done.out.contains(&format!("Docker {version}, API ")), "{}", done.out);
+}
+
+/// Whether anything of ours is in the network of a container.
+fn shaped(container: &Container<'_>) -> bool {
+    let network = container.network();
+    network.contains("clsact") || network.contains(": sq") || network.contains("squall")
+}
+
+#[test]
+fn a_network_fault_in_containers_is_there_again_after_a_restart_and_nothing_is_left_in_any_namespace() {
+    let Some(docker) = Dockerd::shared("a network fault in containers") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let all = ["slow-1", "slow-2"].map(|name| docker.serving(name, &["--label", "sq=slow"]));
+    let other = docker.serving("slow-3", &[]);
+    for container in &all {
+        served(container, docker);
+    }
+    let (slow, fast) = (Duration::from_millis(600), Duration::from_millis(300));
+    let rate = ["inject", "network-rate", "--label", "sq=slow", "--pick", "all", "--rate", "2mbit"];
+    let args = [&rate[..], &["--by", "tbf", "--wait", "1s", "--for", "12s", "--json"]].concat();
+    let mut going = docker.begin(&home, &args);
+    going.says("network-rate on the interface of all containers with label sq=slow", START);
+    for container in &all {
+        let took = docker.large(&container.address());
+        assert!(took > slow, "{took:?}");
+    }
+    let took = docker.large(&other.address());
+    assert!(took < fast && !shaped(&other), "another container feels nothing: {took:?}");
+    docker.docker(&["restart", "-t", "0", &all[0].id]);
+    until("the fault in the next life", START, || shaped(&all[0]).then_some(()));
+    served(&all[0], docker);
+    let took = docker.large(&all[0].address());
+    assert!(took > slow, "{took:?}");
+    let done = going.end().code(0);
+    let proof = proof(&done);
+    assert_eq!(proof["status"], "confirmed", "{proof}");
+    assert!(proof["measured"].as_str().unwrap().ends_with("covered again after a restart: 1"), "{proof}");
+    assert!(all.iter().all(|container| !shaped(container)), "{}", all[0].network());
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_network_fault_in_a_container_that_was_restarted_is_taken_away_when_squall_is_killed_and_by_recover() {
+    if quick("a killed network fault in a container") {
+        return;
+    }
+    let Some(docker) = Dockerd::shared("a killed network fault in a container") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.serving("cut-off", &[]);
+    for both in [false, true] {
+        let rate = ["inject", "network-rate", "--container", "cut-off", "--rate", "2mbit", "--by", "tbf"];
+        let mut going = docker.begin(&home, &[&rate[..], &["--for", "60s"]].concat());
+        going.says("network-rate on the interface of container cut-off", START);
+        docker.docker(&["restart", "-t", "0", &web.id]);
+        until("the fault in the next life", START, || {
+            assert!(going.child.try_wait().unwrap().is_none(), "{}", going.story());
+            shaped(&web).then_some(())
+        });
+        if both {
+            let all = crate::support::process::of_home(home.dir());
+            for pid in all {
+                crate::support::process::signal(pid, rustix::process::Signal::KILL);
+            }
+        } else {
+            going.signal(rustix::process::Signal::KILL);
+        }
+        going.end().code(137);
+        if both {
+            alone(&home);
+            assert!(shaped(&web));
+            home.squall(&["recover"]).code(0);
+        }
+        until("an untouched network", ALONE, || (!shaped(&web)).then_some(()));
+        alone(&home);
+    }
+    home.squall(&["recover"]).code(0);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_container_with_the_network_of_the_host_is_no_place_for_a_network_fault() {
+    let Some(docker) = Dockerd::shared("a container without a network of its own") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.run("hosted", &["--network", "host"], &["sleep", "1000"]);
+    let rate =
+        ["inject", "network-rate", "--container", "hosted", "--rate", "2mbit", "--by", "tbf", "--for", "1s"];
+    let refused = docker.squall(&home, &rate).code(3);
+    assert!(refused.err.contains("container hosted has the network of this host"), "{}", refused.err);
+    assert!(!shaped(&web));
 }
 
 /// The scenarios of the catalogue, on two containers behind HAProxy.

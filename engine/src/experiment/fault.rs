@@ -280,8 +280,11 @@ fn packets(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> 
             return Err((Some("instance"), "it is aimed at two things at once".to_owned()));
         }
         (Some(_), None) => service(given)?,
-        (None, _) if given.contains_key("pick") => {
-            return Err((Some("pick"), "`pick` goes with `service`".to_owned()));
+        (None, _)
+            if given.contains_key("pick")
+                && !["label", "image"].iter().any(|one| given.contains_key(one)) =>
+        {
+            return Err((Some("pick"), "`pick` goes with `service`, `label` or `image`".to_owned()));
         }
         (None, Some(name)) => Selector::Instance(name.clone()),
         (None, None) => return Ok(Selector::Exactly(Target::Traffic(traffic))),

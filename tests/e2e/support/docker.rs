@@ -108,6 +108,7 @@ impl Dockerd {
             std::os::unix::fs::symlink("busybox", image.join("bin").join(applet)).unwrap();
         }
         std::fs::write(image.join("www/index.html"), "box here").unwrap();
+        std::fs::write(image.join("www/large"), vec![b'x'; 200_000]).unwrap();
         std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o755)).unwrap();
         let tar = self.dir.join("image.tar");
         output(Command::new("tar").arg("-C").arg(&image).arg("-cf").arg(&tar).arg("."))?;
@@ -182,6 +183,14 @@ impl Dockerd {
             .is_ok_and(|(status, body)| status == 200 && body == "box here")
     }
 
+    /// How long the large page of an address takes, at most five seconds.
+    pub(crate) fn large(&self, address: &str) -> Duration {
+        let (address, began) = (format!("{address}:80"), std::time::Instant::now());
+        // Whatever becomes of it: a restart may break it off.
+        let _ = self.inside(|| get(&address, "/large", Duration::from_secs(5)));
+        began.elapsed()
+    }
+
     /// Kills the engine; its containers run on.
     pub(crate) fn kill(&self) {
         let pid: i32 = std::fs::read_to_string(self.dir.join("pid")).unwrap().trim().parse().unwrap();
@@ -217,6 +226,16 @@ impl Container<'_> {
     /// Its main process.
     pub(crate) fn pid(&self) -> u32 {
         self.inspect()["State"]["Pid"].as_u64().unwrap() as u32
+    }
+
+    /// What shaping could leave in its network namespace.
+    pub(crate) fn network(&self) -> String {
+        let pid = self.pid().to_string();
+        let inside =
+            |args: &[&str]| output(Command::new("nsenter").args(["-n", "-t", &pid]).args(args)).unwrap();
+        inside(&["tc", "qdisc", "show"])
+            + &inside(&["ip", "-o", "link"])
+            + &inside(&["nft", "list", "ruleset"])
     }
 
     pub(crate) fn status(&self) -> String {
