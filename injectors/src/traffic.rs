@@ -83,8 +83,8 @@ const fn text(name: &'static str, help: &'static str) -> Param {
 
 /// The parameters that say which packets are meant.
 pub const SELECTORS: &[Param] = &[
-    SERVICE,
-    INSTANCE,
+    Param { help: "service of the lab whose instances' packets are hit, by address and port", ..SERVICE },
+    Param { help: "one instance by name: what it is sent; with direction, what it answers", ..INSTANCE },
     PICK,
     text(
         "interface",
@@ -99,7 +99,8 @@ pub const SELECTORS: &[Param] = &[
         name: "direction",
         kind: ParamKind::Choice(&["out", "in", "both"]),
         presence: Presence::Default("out"),
-        help: "out (what leaves by the interface), in (what arrives) or both",
+        help: "out (what leaves by the interface), in (what arrives) or both; of an instance: what it is sent, what it answers \
+               or both, on the loopback as well",
     },
     text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
     text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
@@ -532,6 +533,19 @@ mod tests {
         assert!(nothing.contains("api.example.org has no address"), "{nothing}");
         assert!(!traffic.crosses(&traffic));
         assert!(traffic.crosses(&read(&[("to", "192.0.2.9")]).unwrap()), "it may be one of its addresses");
+    }
+
+    #[test]
+    fn the_network_of_containers_is_named_by_one_selector_alone() {
+        let shown = |given: &[(&'static str, &str)]| read(given).unwrap().to_string();
+        assert_eq!(shown(&[("container", "web")]), "the interface of container web");
+        let some = shown(&[("label", "app=web"), ("pick", "50%"), ("to", "10.0.0.1")]);
+        assert_eq!(some, "the interface of 50% of the containers with label app=web to 10.0.0.1");
+        let wrong = |given: &[(&'static str, &str)]| read(given).unwrap_err().0;
+        assert_eq!(wrong(&[("container", "web"), ("netns", "a")]), Some("container"));
+        assert_eq!(wrong(&[("container", "web"), ("label", "a")]), Some("label"));
+        assert_eq!(wrong(&[("container", "web"), ("service", "auth")]), Some("container"));
+        assert_eq!(wrong(&[("image", "a b")]), Some("image"));
     }
 
     #[test]

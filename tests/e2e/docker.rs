@@ -499,6 +499,12 @@ fn a_container_with_the_network_of_the_host_is_no_place_for_a_network_fault() {
     let refused = docker.squall(&home, &rate).code(3);
     assert!(refused.err.contains("container hosted has the network of this host"), "{}", refused.err);
     assert!(!shaped(&web));
+    let _host = docker.serving("hostess", &[]);
+    let _guest = docker.run("guest", &["--network", "container:hostess"], &["sleep", "1000"]);
+    let rate =
+        ["inject", "network-rate", "--container", "guest", "--rate", "2mbit", "--by", "tbf", "--for", "1s"];
+    let refused = docker.squall(&home, &rate).code(3);
+    assert!(refused.err.contains("container guest lives in the network of container"), "{}", refused.err);
 }
 
 /// The scenarios of the catalogue, on two containers behind HAProxy.

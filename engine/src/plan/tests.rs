@@ -175,6 +175,21 @@ fn network_faults_of_one_aim_go_together_and_those_that_could_mean_one_packet_do
 }
 
 #[test]
+fn network_faults_are_aimed_at_instances_which_count_as_hit() {
+    let resolved = |faults: &str| resolve(&experiment(&step(10, 5, faults)), 1);
+    let loss = |aim: &str| format!("{{network-loss: {{{aim}, share: 2%}}}}");
+    let plan = resolved(&loss("service: catalog, pick: all, direction: both")).unwrap();
+    assert_eq!(targets(&plan), ["packets to and from catalog-1", "packets to and from catalog-2"]);
+    let catalog = plan.blast_radius.iter().find(|blast| blast.what == "instances of catalog").unwrap();
+    assert_eq!((catalog.hit, catalog.of, plan.blast_radius.len()), (2, Some(2), 1));
+    assert_eq!(targets(&resolved(&loss("instance: auth-1")).unwrap()), ["packets to auth-1"]);
+    assert!(resolved(&loss("service: catalog")).is_err(), "which of them?");
+    assert!(resolved(&loss("instance: nobody")).is_err());
+    let twice = format!("{}, {}", loss("instance: auth-1"), loss("service: auth"));
+    assert!(resolved(&twice).unwrap_err()[0].message.contains("overlap"));
+}
+
+#[test]
 fn what_an_experiment_protects_no_network_fault_of_it_hits() {
     let mut experiment =
         experiment(&step(10, 5, "{network-loss: {to: 10.0.0.0/8, protect: 10.1.0.0/16, share: 1%}}"));

@@ -1,6 +1,7 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod contained;
 mod container_disconnect;
 mod container_kill;
 mod container_pause;

@@ -76,7 +76,8 @@ static ABOUT: About = About {
     proof: "Round-trip times that TCP has measured on real connections whose packets are hit, and those of a few echoes \
             (or TCP handshakes, if ports are written) of our own to an address in `to`, or to a neighbour or gateway that \
             the kernel knows; each against those before. Confirmed if the median of the growth is within 10% or 2ms of \
-            the delay, and half the jitter; unproven if no connection sent data meanwhile and nobody answers.",
+            the delay, and half the jitter; unproven if no connection sent data meanwhile and nobody answers. Echoes wait \
+            for delays of up to 1s only.",
     undo: "Our filter goes first, then our device and what it holds; the interface's own queueing was never changed.",
     example: "- network-delay: {to: 10.0.0.2, delay: 50ms, jitter: 5ms}",
 };

@@ -59,7 +59,7 @@ static ABOUT: About = About {
     ],
     needs: &["root", "Linux with sch_netem (or sch_tbf), ifb, clsact, cls_bpf, act_mirred"],
     effect: Effect::Degradation,
-    proof: "Bytes that left while others waited, against the time. Where nobody sends at all, echoes of our own to an \
+    proof: "Bytes that left while others waited, against the time. Where hardly anybody sends, echoes of our own to an \
             address in `to`, or to a neighbour or gateway that the kernel knows, fill it for half a second (rates up to 7 \
             Mbit/s). Confirmed within 3%, the length of one packet and the time by which this host was late; unproven if \
             there was never more to send than the rate allows.",

@@ -117,6 +117,10 @@ fn a_second_rate_of_the_same_packets_or_of_others_that_could_be_the_same_is_refu
 
 #[test]
 fn the_filter_of_a_name_is_widened_in_place_and_goes_on_counting() {
+    if std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 0)).is_err() {
+        skipped("a name whose addresses change: this host does not know localhost (/etc/hosts)");
+        return;
+    }
     let Some(net) = furnished("a name whose addresses change") else { return };
     let before = net.picture();
     block_on(async {

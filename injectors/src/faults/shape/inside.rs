@@ -7,15 +7,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::failed;
 use super::site::{Owner, Site};
 use super::tree::Raised;
-use super::{failed, site};
-use crate::faults::containers::{self, Hit, Hits};
-use crate::faults::processes;
-use crate::sys::netlink::Space;
-use crate::target::Target;
-use crate::traffic::{Traffic, Whose};
-use crate::{Env, InjectError, Request};
+use crate::faults::contained;
+use crate::faults::containers::Hits;
+use crate::traffic::Traffic;
+use crate::{Env, InjectError};
 
 /// The containers of an injection, and its aim as it was prepared and as it was written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,63 +23,11 @@ pub(super) struct Inside {
     pub(super) written: Traffic,
 }
 
-/// The namespaces that are meant, and the containers that they belong to, if it is containers that are meant.
-pub(super) async fn spaces(
-    env: &Env,
-    request: &Request,
-    whose: &Whose,
-) -> Result<(Vec<Space>, Option<Hits>), InjectError> {
-    let Whose::Containers(wanted) = whose else {
-        return Ok((site::spaces(&*env.network, whose)?, None));
-    };
-    let request = Request { target: Target::Containers(wanted.clone()), ..request.clone() };
-    let (mut hits, _) = containers::find(env, &request).await?;
-    let mut spaces: Vec<Space> = Vec::new();
-    let mut each = Vec::new();
-    for hit in hits.each {
-        let id = hit.process.ok_or_else(|| {
-            InjectError::Lack(format!(
-                "the process of container {} cannot be seen from here; run squall on the engine's host, in its pid \
-                 namespace (docker run --pid=host)",
-                hit.name
-            ))
-        })?;
-        let found = space(env, id.pid)?.ok_or_else(|| {
-            InjectError::Target(format!(
-                "container {} has the network of this host (network host): aim by `interface` or `to` alone",
-                hit.name
-            ))
-        })?;
-        // Containers that share a namespace are hit once.
-        if !spaces.iter().any(|known| known.inode == found.inode) {
-            spaces.push(found);
-            each.push(hit);
-        }
-    }
-    hits.each = each;
-    Ok((spaces, Some(hits)))
-}
-
-/// The namespace of a process; none if it is that of squall itself.
-fn space(env: &Env, pid: u32) -> Result<Option<Space>, InjectError> {
-    let look = |file: &str| {
-        let failed = |source| InjectError::System { what: format!("look at {file}"), source };
-        env.network.space(file.as_ref()).map_err(failed)
-    };
-    let (own, found) = (look("/proc/self/ns/net")?, look(&format!("/proc/{pid}/ns/net"))?);
-    Ok(Some(found).filter(|found| found.inode != own.inode))
-}
-
 impl Inside {
-    /// What there is, or would be, of the aim in namespaces that containers have got by a restart. The number of a
-    /// namespace does not tell: the kernel gives it to the next one when its first owner has gone.
+    /// What there is, or would be, of the aim in namespaces that containers have got by a restart.
     pub(super) async fn later(&self, env: &Env) -> Result<Vec<Site>, InjectError> {
         let mut later: Vec<Site> = Vec::new();
-        for hit in &self.hits.each {
-            let Some(found) = self.present(env, hit).await? else { continue };
-            if later.iter().any(|site| site.space.inode == found.inode) {
-                continue;
-            }
+        for found in contained::later(env, &self.hits).await? {
             match Site::at(&*env.network, found, (&self.traffic, &self.written)).await {
                 Ok(site) => later.extend(site),
                 // It is being set up, or has gone again: another look comes in a second.
@@ -90,27 +36,6 @@ impl Inside {
             }
         }
         Ok(later)
-    }
-
-    /// Whether the first process of the container with this place in the list still lives, and its namespace with it.
-    pub(super) fn lives(&self, env: &Env, at: usize) -> bool {
-        let process = self.hits.each.get(at).and_then(|hit| hit.process);
-        process.is_some_and(|id| processes::alive(&*env.procs, &[id]).is_ok_and(|living| !living.is_empty()))
-    }
-
-    /// The namespace that a container has now, if it is not the one in which it was found.
-    async fn present(&self, env: &Env, hit: &Hit) -> Result<Option<Space>, InjectError> {
-        let same = hit.process.map(|id| processes::alive(&*env.procs, &[id])).transpose()?;
-        if same.is_some_and(|living| !living.is_empty()) {
-            return Ok(None);
-        }
-        let now = self.hits.look(env, hit).await?;
-        let Some(pid) = now.filter(containers::up).and_then(|now| now.pid) else { return Ok(None) };
-        match containers::process(env, &hit.id, pid)? {
-            // It may end while it is looked at.
-            Some(id) => Ok(space(env, id.pid).ok().flatten()),
-            None => Ok(None),
-        }
     }
 
     /// Raises the fault where containers have got a new namespace since.
@@ -150,16 +75,6 @@ impl Inside {
             left.extend(Some(picture).filter(unclean));
         }
         Ok(left)
-    }
-
-    /// How a person enters the namespace that a container has then.
-    pub(super) fn entrance(&self, space: &Space) -> Option<String> {
-        let whose = |hit: &&Hit| {
-            hit.process.is_some_and(|id| space.path.to_str() == Some(&format!("/proc/{}/ns/net", id.pid)))
-        };
-        let hit = self.hits.each.iter().find(whose)?;
-        let client = containers::client(&self.hits.socket);
-        Some(format!("nsenter -n -t \"$({client} inspect -f '{{{{.State.Pid}}}}' {})\"", hit.short()))
     }
 }
 

@@ -15,6 +15,8 @@ use crate::sys::netlink::Network;
 /// How often and how far apart a rate is looked at.
 const LOOKS: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(50);
+/// The share of a rate up to which nobody counts as sending.
+const IDLE: f64 = 0.05;
 /// How long one look may take before the host counts as late.
 const LOOKING: Duration = Duration::from_millis(5);
 /// How long a transfer of our own lasts, and how long it fills the qdisc before the looks begin.
@@ -32,9 +34,10 @@ pub(super) async fn observe(
     if let Some(bytes) = apply.part.rate() {
         let Some((last, flow)) = flow(network, apply).await? else { return Ok(Err(GONE)) };
         evidence.flow = flow;
-        // Whoever else sends has the way for himself.
+        // Whoever else sends has the way for himself; a neighbour that asks for an address is nobody.
+        let others = last.since(first).bytes as f64;
         if flow.is_none()
-            && last.handed == first.handed
+            && others < IDLE * bytes as f64 * (PAUSE * LOOKS).as_secs_f64()
             && let Some((known, probe)) = probe(network, apply).await?
             && let Some(stream) = probe.transfer(bytes, TRANSFER)
         {

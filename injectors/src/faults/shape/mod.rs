@@ -24,7 +24,7 @@ use self::inside::Inside;
 use self::part::Part;
 use self::site::{Known, Owner, Site};
 use self::tree::Raised;
-use super::{recall, record};
+use super::{contained, recall, record};
 use crate::about::{About, Args, Param, ParamKind, Presence};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::sys::aim::Aim;
@@ -32,6 +32,7 @@ use crate::sys::netem::Chance;
 use crate::sys::netem::correlated::CORRELATION_MAX;
 use crate::sys::netlink::{Network, Space};
 use crate::target::Target;
+use crate::traffic::Whose;
 use crate::{Env, Injector, Pending, Request};
 
 /// How often names are asked for again, and for how much of that time the engine's visits count.
@@ -112,7 +113,7 @@ impl Apply {
         let later = inside.covered(env, self.raised().owner()).await?;
         let count = later.len();
         let mut at = 0..;
-        self.sites.retain(|_| at.next().is_some_and(|at| inside.lives(env, at)));
+        self.sites.retain(|_| at.next().is_some_and(|at| contained::lives(env, &inside.hits, at)));
         self.sites.extend(later.into_iter().map(|site| Known {
             before: vec![Counts::default(); site.trees.len()],
             usual: rtt::Usual::default(),
@@ -309,7 +310,13 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
     let written = traffic.found(&env.inventory).map_err(InjectError::Target)?;
-    let (spaces, hits) = inside::spaces(env, request, &traffic.space).await?;
+    let (spaces, hits) = match &traffic.space {
+        Whose::Containers(wanted) => {
+            let (spaces, hits) = contained::spaces(env, request, wanted).await?;
+            (spaces, Some(hits))
+        }
+        whose => (site::spaces(&*env.network, whose)?, None),
+    };
     let all: Vec<&Space> = spaces.iter().collect();
     let addresses = site::addresses(&*env.network, &all, &written.names).await;
     let addresses =
@@ -319,7 +326,9 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
     let (mut sites, mut pictures) = (Vec::new(), Vec::new());
     for space in spaces {
-        let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised).await?;
+        // One that answers is enough.
+        let asks = sites.iter().all(|known: &Known| known.probe.is_none());
+        let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised, asks).await?;
         sites.push(known);
         pictures.push(picture);
     }
@@ -327,7 +336,7 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let names = written.names.clone();
     let processes = hits.as_ref().map_or_else(String::new, |hits| format!(" ({})", hits.names()));
     let inside = hits.map(|hits| Inside { hits, traffic: traffic.clone(), written });
-    let way = |site: &Site| inside.as_ref().and_then(|inside| inside.entrance(&site.space));
+    let way = |site: &Site| inside.as_ref().and_then(|inside| contained::entrance(&inside.hits, &site.space));
     let manual: Vec<String> =
         sites.iter().map(|known| known.site.manual(&traffic.space, way(&known.site))).collect();
     Ok(Change {

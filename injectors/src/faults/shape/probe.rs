@@ -23,6 +23,8 @@ const ECHO_HEADS: u64 = 42;
 const CANDIDATES_MAX: usize = 3;
 /// The longest that one stream waits for late answers.
 const WAIT_MAX: Duration = Duration::from_secs(3);
+/// Longer delays are not waited for.
+const DELAY_MAX: Duration = Duration::from_secs(1);
 /// The kernel sends the first packet of a connection again after a second: what is answered later was lost.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_millis(900);
 
@@ -148,6 +150,8 @@ impl Probe {
             payload,
         };
         Some(match part {
+            // Nobody waits for that long to learn what the counters say as well.
+            Part::Delay { delay, .. } if delay.delay > DELAY_MAX => return None,
             Part::Delay { delay, .. } if delay.jitter.is_zero() => {
                 Stream { wait: wait.max(usual + longest).min(WAIT_MAX), ..stream(12, 10, 56) }
             }

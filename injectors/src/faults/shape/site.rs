@@ -49,12 +49,13 @@ pub(super) struct Owner<'a> {
 }
 
 impl Known {
-    /// Looks at a namespace in which packets are to be hit. Only reads.
+    /// Looks at a namespace in which packets are to be hit, and if wanted asks who answers there. Only reads.
     pub(super) async fn look(
         network: &dyn Network,
         space: Space,
         (traffic, written): (&Traffic, &Traffic),
         raised: &Raised<'_>,
+        asks: bool,
     ) -> Result<(Self, Value), InjectError> {
         let failed = failed(&traffic.to_string());
         let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(gone)?;
@@ -80,7 +81,7 @@ impl Known {
         let peers = probe::candidates(&*session, raised.aim, &trees).await.map_err(&failed)?;
         // Others may go on while answers are awaited.
         drop(session);
-        let probe = probe::choose(network, &space, &peers).await;
+        let probe = if asks { probe::choose(network, &space, &peers).await } else { None };
         Ok((Self { site: Site { space, trees }, before, usual, probe }, Value::Array(pictures)))
     }
 }

@@ -1,7 +1,7 @@
 //! What netem makes of a correlation. Pure.
 //!
 //! A correlated draw of netem is a mean of a new number and the draw before, so that draws crowd around one half: of
-//! "5 %, 50 % correlated" hardly 0.01 % are hit, a well-known surprise. Here the threshold is found that hits the share
+//! "5 %, 50 % correlated" some 0.001 % are hit, a well-known surprise. Here the threshold is found that hits the share
 //! that was written in the long run.
 //!
 //! With F for the draws' distribution and r for the correlation, F(x) = r/(1-r) · ∫ F from (x-1+r)/r to x/r.

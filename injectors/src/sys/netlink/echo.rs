@@ -240,8 +240,17 @@ fn checksum(bytes: &[u8]) -> u16 {
 }
 
 fn ready(socket: &OwnedFd, what: PollFlags, patience: Duration) -> io::Result<bool> {
+    wait(&mut [PollFd::new(socket, what)], patience)
+}
+
+/// Waits until something happens; a signal is nothing, for whoever waits looks at the time again.
+fn wait(asked: &mut [PollFd<'_>], patience: Duration) -> io::Result<bool> {
     let time = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
-    Ok(rustix::event::poll(&mut [PollFd::new(socket, what)], Some(&time))? > 0)
+    match rustix::event::poll(asked, Some(&time)) {
+        Ok(happened) => Ok(happened > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Any answer to the first packet of a connection tells of its way there and back, be it a refusal.
@@ -283,9 +292,8 @@ fn handshakes(peer: &Peer, stream: &Stream) -> io::Result<Echoed> {
 fn settle(open: &mut Vec<(usize, OwnedFd)>, tally: &mut Tally, patience: Duration) -> io::Result<()> {
     let mut asked: Vec<PollFd<'_>> =
         open.iter().map(|(_, socket)| PollFd::new(socket, PollFlags::OUT)).collect();
-    let time = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
-    rustix::event::poll(&mut asked, Some(&time))?;
-    let done: Vec<bool> = asked.iter().map(|one| !one.revents().is_empty()).collect();
+    let happened = wait(&mut asked, patience)?;
+    let done: Vec<bool> = asked.iter().map(|one| happened && !one.revents().is_empty()).collect();
     drop(asked);
     let mut done = done.into_iter();
     open.retain(|(number, socket)| {

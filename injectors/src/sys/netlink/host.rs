@@ -296,7 +296,7 @@ impl Session for Opened {
             for answer in self.ask(all, NLM_F_DUMP).await? {
                 if let Message::NewNeighbour(one) = answer
                     && one.header.ifindex == index
-                    && matches!(one.header.state, NeighbourState::Reachable | NeighbourState::Stale)
+                    && has_answered(one.header.state)
                 {
                     found.extend(one.attributes.iter().find_map(neighbour));
                 }
@@ -354,6 +354,12 @@ impl Session for Opened {
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
         Box::pin(self.make(step))
     }
+}
+
+/// Whether a neighbour has ever answered and has not failed since.
+fn has_answered(state: NeighbourState) -> bool {
+    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
+    matches!(state, Reachable | Stale | Delay | Probe | Permanent)
 }
 
 fn neighbour(attribute: &NeighbourAttribute) -> Option<IpAddr> {

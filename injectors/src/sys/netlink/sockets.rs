@@ -45,7 +45,9 @@ pub(super) fn connections() -> io::Result<Vec<Connection>> {
         rustix::net::send(&socket, &request(family.as_raw() as u8), SendFlags::empty())?;
         let mut buffer = vec![0; 1 << 16];
         loop {
-            let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+            let (length, _) = rustix::io::retry_on_intr(|| {
+                rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())
+            })?;
             match read(&buffer[..length], &mut found) {
                 Ok(true) => {}
                 Ok(false) => break,
