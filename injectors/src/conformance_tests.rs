@@ -38,6 +38,7 @@ enum Aim {
     Packets,
     Named,
     BothWays,
+    Inside,
     Nothing,
 }
 
@@ -81,6 +82,7 @@ const ROWS: &[Row] = &[
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
     row("network-loss", &[("share", "5%"), ("correlation", "50%")], Aim::Named),
+    row("network-loss", &[("share", "5%")], Aim::Inside),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -142,6 +144,11 @@ impl Row {
             Aim::Packets => packets("out"),
             Aim::Named => named(),
             Aim::BothWays => packets("both"),
+            Aim::Inside => {
+                let given = [("container", NAME), ("interface", INTERFACE)];
+                let given = given.map(|(name, text)| (name, text.to_owned())).into();
+                Target::Traffic(Traffic::read(&given).unwrap())
+            }
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
         Request { id: "run/1".to_owned(), args: Args(args), target, seed: 5 }

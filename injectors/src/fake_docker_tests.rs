@@ -96,6 +96,12 @@ impl State {
         self.start(at);
     }
 
+    /// The same, and its network namespace is a new one.
+    pub(crate) fn restart_with_network(&mut self, name: &str) {
+        self.restart_by_hand(name);
+        *self.network() = crate::fake_network_tests::Links::new();
+    }
+
     /// Somebody removes a container, by force.
     pub(crate) fn remove_container(&mut self, name: &str) {
         let at = self.fleet.boxes.iter().position(|own| own.container.name == name).expect("it is there");

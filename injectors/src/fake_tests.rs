@@ -233,6 +233,11 @@ impl World {
 }
 
 impl State {
+    /// All interfaces.
+    pub(crate) fn network(&mut self) -> &mut crate::fake_network_tests::Links {
+        &mut self.network
+    }
+
     pub(crate) fn bear(&mut self, comm: &str, listens: bool) -> ProcessId {
         self.born += 1;
         let id = ProcessId { pid: FIRST_PID + self.born as u32, start_ticks: self.born };

@@ -215,3 +215,35 @@ async fn restarts_one_by_one_go_on_with_the_age_of_the_fault_and_each_comes_once
         assert_eq!(births(), ("birth 3".to_owned(), second.to_owned()), "at {age} s");
     }
 }
+
+#[tokio::test]
+async fn a_network_fault_follows_a_container_into_its_next_life_and_is_taken_away_there() {
+    let world = World::new();
+    let before = world.look();
+    let given = [("container", "web-1"), ("interface", "eth0")].map(|(name, text)| (name, text.to_owned()));
+    let target = Target::Traffic(crate::traffic::Traffic::read(&given.into()).unwrap());
+    let args = Args([("share".to_owned(), Arg::Share("5%".parse().unwrap()))].into());
+    let request = Request { id: "run/1".to_owned(), args, target, seed: 1 };
+    let change = prepare(&world, "network-loss", &request).await.unwrap();
+    assert!(change.manual.contains("docker -H unix:///docker.sock inspect"), "{}", change.manual);
+    let (env, injector) = (world.env(Inventory::default()), registry::find("network-loss").unwrap());
+    injector.apply(&env, &change).await.unwrap();
+    let raised = world.look()["network"].clone();
+    for life in 1..=2 {
+        world.state().restart_with_network("web-1");
+        assert_eq!(world.look(), before, "life {life} begins without it");
+        for _ in 0..2 {
+            injector.renew(&env, &change, std::time::Duration::from_secs(life)).await.unwrap();
+        }
+        assert_eq!(world.look()["network"], raised, "life {life}");
+        let proof = injector.observe(&env, &change).await.unwrap();
+        assert!(proof.measured.ends_with("; covered again after a restart: 1"), "{proof:?}");
+    }
+    world.state().fleet.silent = true;
+    let error = restore(&env, &change).await.unwrap_err().to_string();
+    assert!(error.contains("no container engine answers"), "{error}");
+    world.state().fleet.silent = false;
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
+    assert_eq!(world.look(), before);
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
+}
