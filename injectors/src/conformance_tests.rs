@@ -37,6 +37,7 @@ enum Aim {
     Pop,
     Packets,
     Named,
+    Around,
     BothWays,
     Inside,
     Nothing,
@@ -78,6 +79,7 @@ const ROWS: &[Row] = &[
     row("http-truncate", &[("bytes", "1B"), ("share", "50%")], Aim::Instance),
     row("network-corrupt", &[("share", "5%"), ("correlation", "25%")], Aim::Packets),
     row("network-delay", &[("delay", "20ms"), ("jitter", "5ms")], Aim::Packets),
+    row("network-delay", &[("delay", "20ms"), ("reorder", "10%"), ("gap", "5")], Aim::Around),
     row("network-duplicate", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("share", "5%")], Aim::Packets),
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
@@ -102,9 +104,7 @@ const ROWS: &[Row] = &[
 ];
 
 fn packets(direction: &str) -> Target {
-    let given = [("interface", INTERFACE), ("direction", direction)];
-    let given = given.map(|(name, text)| (name, text.to_owned())).into();
-    Target::Traffic(Traffic::read(&given).unwrap())
+    packets_by(&[("interface", INTERFACE), ("direction", direction)])
 }
 
 fn containers(given: &[(&'static str, &str)]) -> Target {
@@ -112,9 +112,9 @@ fn containers(given: &[(&'static str, &str)]) -> Target {
     Target::Containers(Containers::read(&given).unwrap().unwrap())
 }
 
-fn named() -> Target {
-    let given = [("to", "api.example.org")].map(|(name, text)| (name, text.to_owned()));
-    Target::Traffic(Traffic::read(&given.into()).unwrap())
+fn packets_by(given: &[(&'static str, &str)]) -> Target {
+    let given = given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+    Target::Traffic(Traffic::read(&given).unwrap())
 }
 
 impl Row {
@@ -142,7 +142,8 @@ impl Row {
             Aim::AllContainers => containers(&[("label", LABEL), ("pick", "all")]),
             Aim::Pop => Target::Pop("fra".to_owned()),
             Aim::Packets => packets("out"),
-            Aim::Named => named(),
+            Aim::Named => packets_by(&[("to", "api.example.org")]),
+            Aim::Around => packets_by(&[("instance", INSTANCE), ("direction", "both")]),
             Aim::BothWays => packets("both"),
             Aim::Inside => {
                 let given = [("container", NAME), ("interface", INTERFACE)];
@@ -411,8 +412,7 @@ async fn a_second_network_fault_of_a_family_or_of_another_aim_is_refused() {
     let again = Request { id: "other/1".to_owned(), ..loss.request() };
     let error = loss.injector().prepare(&env, &again).await.unwrap_err().to_string();
     assert!(error.contains("already have the loss of run/1"), "{error}");
-    let given = [("interface", INTERFACE), ("to", "10.0.0.2")].map(|(name, text)| (name, text.to_owned()));
-    let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+    let target = packets_by(&[("interface", INTERFACE), ("to", "10.0.0.2")]);
     let crossing = Request { id: "other/1".to_owned(), target, ..copies.request() };
     let error = copies.injector().prepare(&env, &crossing).await.unwrap_err().to_string();
     assert!(error.contains("one packet could be among both"), "{error}");
@@ -427,8 +427,7 @@ async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order(
         let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
         let mut alive = Vec::new();
         for (number, to) in ["10.0.0.2", "10.0.0.3"].into_iter().enumerate() {
-            let given = [("interface", INTERFACE), ("to", to)].map(|(name, text)| (name, text.to_owned()));
-            let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+            let target = packets_by(&[("interface", INTERFACE), ("to", to)]);
             let request = Request { id: format!("run/{number}"), target, ..loss.request() };
             let change = loss.injector().prepare(&env, &request).await.unwrap();
             loss.apply(&env, &change).await.unwrap();
@@ -442,8 +441,7 @@ async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order(
 
 #[tokio::test]
 async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experiment_says_so() {
-    let given = [("instance", INSTANCE), ("direction", "both")].map(|(name, text)| (name, text.to_owned()));
-    let target = Target::Traffic(Traffic::read(&given.into()).unwrap());
+    let target = packets_by(&[("instance", INSTANCE), ("direction", "both")]);
     for (fault, lacks, taken) in [
         ("network-delay", &["netem"][..], "relay-latency"),
         ("network-rate", &["netem"], "network-rate"),

@@ -41,7 +41,8 @@ static ABOUT: About = About {
             what comes back whole is compared byte by byte. Confirmed if the share that does not lies in the 99.99% \
             interval of what was asked for; unproven if nobody answered before, or if packets are lost or slowed on \
             purpose as well.",
-    undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
+    undo: "Our filter goes first, then our device; \
+           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-corrupt: {to: 10.0.0.2, share: 1%}",
 };
 

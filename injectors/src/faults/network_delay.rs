@@ -78,7 +78,8 @@ static ABOUT: About = About {
             the kernel knows; each against those before. Confirmed if the median of the growth is within 10% or 2ms of \
             the delay, and half the jitter; unproven if no connection sent data meanwhile and nobody answers. Echoes wait \
             for delays of up to 1s only.",
-    undo: "Our filter goes first, then our device and what it holds; the interface's own queueing was never changed.",
+    undo: "Our filter goes first, then our device and what it holds; \
+           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-delay: {to: 10.0.0.2, delay: 50ms, jitter: 5ms}",
 };
 

@@ -33,7 +33,8 @@ static ABOUT: About = About {
     proof: "Packets that left netem against those that it was handed, and what of 200 echoes a second of our own was \
             answered twice by an address in `to`, or by a neighbour or gateway that the kernel knows. Confirmed if the \
             share lies in the 99.99% interval of either; unproven if no packet met it.",
-    undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
+    undo: "Our filter goes first, then our device; \
+           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-duplicate: {to: 10.0.0.2, share: 5%}",
 };
 

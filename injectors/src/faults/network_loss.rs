@@ -54,7 +54,8 @@ static ABOUT: About = About {
             are written) of our own came back from an address in `to`, or from a neighbour or gateway that the kernel \
             knows. Confirmed if the share that the model means lies in the 99.99% interval of either; unproven if no \
             packet met it, or so few that none was to be lost.",
-    undo: "Our filter goes first, then our device; the interface's own queueing was never changed.",
+    undo: "Our filter goes first, then our device; \
+           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-loss: {to: 10.0.0.2, share: 2%}",
 };
 

@@ -63,7 +63,8 @@ static ABOUT: About = About {
             address in `to`, or to a neighbour or gateway that the kernel knows, fill it for half a second (rates up to 7 \
             Mbit/s). Confirmed within 3%, the length of one packet and the time by which this host was late; unproven if \
             there was never more to send than the rate allows.",
-    undo: "Our filter goes first, then our device and what waits in it; the interface's own queueing was never changed.",
+    undo: "Our filter goes first, then our device and what waits in it; \
+           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-rate: {to: 10.0.0.2, rate: 10mbit}",
 };
 

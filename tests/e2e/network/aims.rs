@@ -6,11 +6,19 @@ use crate::support::client::get;
 
 /// What 40 kB at 2 Mbit/s take at least, but for the burst, and at most without a limit.
 const SLOW: Duration = Duration::from_millis(120);
-const FAST: Duration = Duration::from_millis(80);
+pub(super) const FAST: Duration = Duration::from_millis(80);
 
-/// How long 40 kB take to an address of the far side and back, from a port of the near side.
-fn took(net: &Net, address: &'static str, port: u16, from: u16) -> Duration {
-    net.round_trips(address, port, 40, from)
+/// How long 40 kB take to an address of the far side and back, from a port of the near side. A limit slows every try, a
+/// busy host only some: the best of a few.
+pub(super) fn took(net: &Net, (address, port, from): (&'static str, u16, u16)) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        best = best.min(net.round_trips(address, port, 40, from));
+        if best < FAST {
+            break;
+        }
+    }
+    best
 }
 
 #[test]
@@ -41,11 +49,11 @@ fn each_way_is_slowed_alone_or_with_the_other_and_only_for_the_packets_that_are_
         }
         let change = block_on(TBF.made(&net, "run/1", aim));
         if hit.1 > 0 {
-            let took = took(&net, hit.0, hit.1, hit.2);
+            let took = took(&net, hit);
             assert!(took > SLOW, "{aim:?} hits {hit:?}: {took:?}");
         }
         if spared.1 > 0 {
-            let took = took(&net, spared.0, spared.1, spared.2);
+            let took = took(&net, spared);
             assert!(took < FAST, "{aim:?} spares {spared:?}: {took:?}");
         }
         block_on(restore(&env(), &change)).unwrap();
@@ -157,8 +165,8 @@ fn a_namespace_that_is_named_alone_means_its_only_interface() {
     let home = Home::new();
     let before = net.picture();
     let args = ["inject", "network-rate", "--netns", &net.name, "--rate", "2mbit", "--by", "tbf", "--for"];
-    let mut going = home.start(&[&args[..], &["1s"]].concat());
-    going.says("by tbf", ALONE);
+    let mut going = home.start(&[&args[..], &["3s"]].concat());
+    going.says("by tbf", PATIENCE);
     assert_ne!(net.picture(), before);
     going.end();
     assert_eq!(net.picture(), before);
@@ -182,11 +190,11 @@ fn packets_to_an_instance_of_the_lab_are_hit_by_its_port_alone_and_a_relay_serve
     };
     let before = show(&["qdisc", "show", "dev", "lo"]);
     let rate = ["inject", "network-rate", "--service", "catalog", "--pick", "all", "--rate", "8mbit"];
-    let going = home.start(&[&rate[..], &["--by", "tbf", "--direction", "both", "--for", "1s"]].concat());
+    let going = home.start(&[&rate[..], &["--by", "tbf", "--direction", "both", "--for", "2s"]].concat());
     let count = |hook: &str| show(&["filter", "show", "dev", "lo", hook]).matches("Egress Redirect").count();
     let (began, mut most) = (std::time::Instant::now(), [0, 0]);
     // Nothing may fail before the end: this is the host's own loopback.
-    while began.elapsed() < Duration::from_millis(800) {
+    while began.elapsed() < PATIENCE && most != [2, 2] {
         most = [most[0].max(count("egress")), most[1].max(count("ingress"))];
     }
     let done = going.end().code(6);
@@ -196,7 +204,7 @@ fn packets_to_an_instance_of_the_lab_are_hit_by_its_port_alone_and_a_relay_serve
     // On a kernel with netem it is the kernel's, elsewhere the relay's; both are felt.
     let delay = ["inject", "network-delay", "--instance", "auth-1", "--delay", "20ms", "--for", "1200ms"];
     let mut going = home.start(&[&delay[..], &["--fallback", "relay"]].concat());
-    going.says("network-delay on packets to auth-1", ALONE);
+    going.says("network-delay on packets to auth-1", PATIENCE);
     for _ in 0..20 {
         let _ = get(&lab.address, "/checkout", Duration::from_secs(1));
     }

@@ -120,7 +120,7 @@ impl Probe {
                 u32::from(hits(aim, &self.peer, local)) + u32::from(answer)
             })
             .sum();
-        Some(Felt {
+        (passes > 0).then(|| Felt {
             whom: self.peer.name(),
             what: if self.peer.port.is_some() { "handshakes" } else { "echoes" },
             bytes: if self.peer.port.is_some() { HANDSHAKE } else { u64::from(stream.payload) + ECHO_HEADS },

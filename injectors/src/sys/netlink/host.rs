@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rtnetlink::packet_core::{
-    DefaultNla, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
-    NetlinkMessage, NetlinkPayload, Nla,
+    DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
+    NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
+use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption, TcStats2};
+use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
+use super::answer::{OPTIONS, filter_of, gateway, has_answered, link, neighbour, qdisc};
 use super::{
     Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
     Step, Stream, echo, probe, sockets, space, wire,
@@ -35,8 +34,6 @@ const ANSWER_MAX: usize = 65_536;
 const NEIGHBOURS_MAX: usize = 16;
 /// The most addresses of a name.
 const ADDRESSES_MAX: usize = 64;
-/// `TCA_OPTIONS`.
-const OPTIONS: u16 = 2;
 /// Every protocol, in network order: `ETH_P_ALL`.
 const ALL: u32 = 0x0003_u16.to_be() as u32;
 /// Where the hooks hang: their handle, their place, and what leaves and arrives.
@@ -251,18 +248,6 @@ fn filter(at: &Place, options: Option<Vec<u8>>) -> TcMessage {
     message
 }
 
-fn filter_of(message: &TcMessage) -> Filter {
-    let options = options(&message.attributes);
-    Filter {
-        kind: kind(&message.attributes),
-        pref: (message.header.info >> 16) as u16,
-        handle: message.header.handle.into(),
-        packets: wire::handed_on(&options),
-        action: wire::action_number(&options),
-        program: wire::program(&options),
-    }
-}
-
 fn hook(way: Way) -> u32 {
     if way == Way::Out { LEAVING } else { ARRIVING }
 }
@@ -354,102 +339,4 @@ impl Session for Opened {
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
         Box::pin(self.make(step))
     }
-}
-
-/// Whether a neighbour has ever answered and has not failed since.
-fn has_answered(state: NeighbourState) -> bool {
-    use NeighbourState::{Delay, Permanent, Probe, Reachable, Stale};
-    matches!(state, Reachable | Stale | Delay | Probe | Permanent)
-}
-
-fn neighbour(attribute: &NeighbourAttribute) -> Option<IpAddr> {
-    match attribute {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) if !address.is_multicast() => {
-            Some((*address).into())
-        }
-        _ => None,
-    }
-}
-
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some((*address).into()),
-        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some((*address).into()),
-        _ => None,
-    }
-}
-
-fn link(message: LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, ..Link::default() };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::IfAlias(alias) => link.alias = alias,
-            LinkAttribute::Stats64(stats) => {
-                link.packets = (stats.rx_packets, stats.tx_packets);
-                link.bytes = (stats.rx_bytes, stats.tx_bytes);
-            }
-            _ => {}
-        }
-    }
-    link
-}
-
-fn kind(attributes: &[TcAttribute]) -> String {
-    let kind = attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some(kind.clone()),
-        _ => None,
-    });
-    kind.unwrap_or_default()
-}
-
-/// The bytes of the options, whatever rtnetlink makes of them.
-fn options(attributes: &[TcAttribute]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for attribute in attributes {
-        let TcAttribute::Options(options) = attribute else { continue };
-        for option in options {
-            // What it does not know is whole; what it knows has been taken apart.
-            if !matches!(option, TcOption::Other(other) if other.kind() == OPTIONS) {
-                let mut bytes = vec![0; option.buffer_len()];
-                option.emit(&mut bytes);
-                out.extend(bytes);
-                continue;
-            }
-            let mut bytes = vec![0; option.value_len()];
-            option.emit_value(&mut bytes);
-            out.extend(bytes);
-        }
-    }
-    out
-}
-
-fn qdisc(message: TcMessage) -> Qdisc {
-    let mut qdisc = Qdisc {
-        kind: kind(&message.attributes),
-        handle: message.header.handle.into(),
-        parent: message.header.parent.into(),
-        options: options(&message.attributes),
-        ..Qdisc::default()
-    };
-    let stats = message.attributes.into_iter().filter_map(|attribute| match attribute {
-        TcAttribute::Stats2(stats) => Some(stats),
-        _ => None,
-    });
-    for part in stats.flatten() {
-        match part {
-            TcStats2::Basic(basic) => {
-                qdisc.bytes = basic.bytes;
-                qdisc.packets = u64::from(basic.packets);
-            }
-            TcStats2::Queue(queue) => {
-                qdisc.drops = u64::from(queue.drops);
-                qdisc.waiting = u64::from(queue.qlen);
-                qdisc.backlog = u64::from(queue.backlog);
-            }
-            _ => {}
-        }
-    }
-    qdisc
 }

@@ -4,6 +4,7 @@
 //! is one namespace, locked against every other squall process as long as it lives, so that what is read in it still
 //! holds when it is changed. Every request has a deadline, every answer a bound.
 
+mod answer;
 pub mod echo;
 pub mod host;
 mod label;
