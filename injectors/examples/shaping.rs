@@ -8,17 +8,20 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use injectors::about::{Param, Value};
 use injectors::sys::aim::Way;
 use injectors::sys::netlink::host::Kernel;
 use injectors::sys::netlink::{
-    Connection, Echoed, Feature, Filter, Link, Network, Peer, Qdisc, Session, Space, Step, Stream,
+    Connection, Echoed, Feature, Filter, Link, Network, Peer, Probe, Qdisc, Reply, Session, Space, Step,
+    Stream,
 };
+use injectors::sys::nft::Edit;
+use injectors::sys::nft::read::{Counted, Table};
 use injectors::target::Target;
 use injectors::traffic::{SELECTORS, Traffic};
 use injectors::units::Bandwidth;
@@ -44,6 +47,27 @@ struct WatchedSession {
     freed: Arc<Mutex<Option<Instant>>>,
 }
 
+impl Watched {
+    fn real(&self) -> &dyn Network {
+        &Kernel
+    }
+}
+
+impl WatchedSession {
+    fn real(&self) -> &dyn Session {
+        &*self.real
+    }
+}
+
+/// Methods that only ask the real kernel.
+macro_rules! asks {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name<'a>(&'a self, $($arg: $type),*) -> Pending<'a, io::Result<$answer>> {
+            self.real().$name($($arg),*)
+        })*
+    };
+}
+
 impl Network for Watched {
     fn space(&self, path: &Path) -> io::Result<Space> {
         Kernel.space(path)
@@ -56,48 +80,29 @@ impl Network for Watched {
         })
     }
 
-    fn resolve<'a>(&'a self, space: &'a Space, name: &'a str) -> Pending<'a, io::Result<Vec<IpAddr>>> {
-        Kernel.resolve(space, name)
-    }
-
-    fn echo<'a>(
-        &'a self,
-        _space: &'a Space,
-        _peer: &'a Peer,
-        _stream: &'a Stream,
-    ) -> Pending<'a, io::Result<Echoed>> {
-        // Nothing but the change itself is timed.
-        Box::pin(std::future::ready(Ok(Echoed::default())))
-    }
-
-    fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
-        Kernel.features()
+    asks! {
+        resolve(space: &'a Space, name: &'a str) -> Vec<IpAddr>;
+        echo(space: &'a Space, peer: &'a Peer, stream: &'a Stream) -> Echoed;
+        reach(space: &'a Space, probes: &'a [Probe], patience: Duration) -> Vec<Reply>;
+        ask(space: &'a Space, to: SocketAddr, query: &'a [u8], patience: Duration) -> Option<Vec<u8>>;
+        features() -> Vec<Feature>;
+        cuts() -> Vec<Feature>;
     }
 }
 
 impl Session for WatchedSession {
-    fn links(&self) -> Pending<'_, io::Result<Vec<Link>>> {
-        self.real.links()
-    }
-
-    fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
-        self.real.route(to)
-    }
-
-    fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>> {
-        self.real.neighbours(index)
-    }
-
-    fn qdiscs(&self, index: u32) -> Pending<'_, io::Result<Vec<Qdisc>>> {
-        self.real.qdiscs(index)
-    }
-
-    fn filters(&self, index: u32, way: Way) -> Pending<'_, io::Result<Vec<Filter>>> {
-        self.real.filters(index, way)
-    }
-
-    fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
-        self.real.connections()
+    asks! {
+        links() -> Vec<Link>;
+        route(to: IpAddr) -> u32;
+        neighbours(index: u32) -> Vec<IpAddr>;
+        qdiscs(index: u32) -> Vec<Qdisc>;
+        filters(index: u32, way: Way) -> Vec<Filter>;
+        connections() -> Vec<Connection>;
+        destroy(cookies: &'a [u64]) -> Vec<u64>;
+        addresses() -> Vec<IpAddr>;
+        tables() -> Vec<Table>;
+        counted(table: &'a str) -> Vec<Counted>;
+        commit(edits: &'a [Edit]) -> ();
     }
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {

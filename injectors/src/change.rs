@@ -37,6 +37,8 @@ pub enum Undone {
     Replaced,
     /// What was changed stays changed: the user has written that it is meant to.
     Permanent,
+    /// It was an event: nothing of it lasts, and what it has ended does not come back.
+    Passed,
 }
 
 impl Undone {
@@ -48,6 +50,7 @@ impl Undone {
             Self::Replaced => {
                 "is undone, but a process that was hit has ended meanwhile, and squall did not end it; another one is in its place"
             }
+            Self::Passed => "is over; what was ended stays ended, and nothing was left to undo",
             Self::Permanent => "stays as it is on purpose, as `permanent: true` says; nothing was undone",
         }
     }

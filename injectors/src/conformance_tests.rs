@@ -9,6 +9,7 @@ use crate::containers::Containers;
 use crate::fake_docker_tests::{LABEL, NAME};
 use crate::fake_network_tests::INTERFACE;
 use crate::fake_tests::{Failure, INSTANCE, PORT, World};
+use crate::flows::Flows;
 use crate::restore::restore;
 use crate::traffic::Traffic;
 use crate::{
@@ -40,6 +41,8 @@ enum Aim {
     Around,
     BothWays,
     Inside,
+    Flows(&'static str),
+    Resolver,
     Nothing,
 }
 
@@ -56,6 +59,7 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 /// Every fault of the registry, at least once.
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
+    Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::Flows("10.0.0.2")) },
     state("container-disconnect", &[], Aim::Container),
     state("container-disconnect", &[("network", "all")], Aim::AllContainers),
     state("container-kill", &[], Aim::Container),
@@ -73,6 +77,7 @@ const ROWS: &[Row] = &[
         ..state("container-restart", &[], Aim::AllContainers)
     },
     state("container-stop", &[("grace", "1s")], Aim::AllContainers),
+    state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
     row("http-delay", &[("delay", "20ms")], Aim::Instance),
     row("http-header", &[("on", "request"), ("remove", "cookie")], Aim::Instance),
@@ -85,9 +90,13 @@ const ROWS: &[Row] = &[
     row("network-loss", &[("model", "gilbert-elliott"), ("to-bad", "1%"), ("to-good", "20%")], Aim::BothWays),
     row("network-loss", &[("share", "5%"), ("correlation", "50%")], Aim::Named),
     row("network-loss", &[("share", "5%")], Aim::Inside),
+    row("network-loss", &[("share", "5%"), ("by", "nft")], Aim::BothWays),
+    state("network-partition", &[], Aim::Flows("10.0.0.2")),
+    state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
+    state("port-block", &[("by", "reject")], Aim::Flows("10.0.0.2")),
     state("process-kill", &[], Aim::Instance),
     state("process-kill", RESTART, Aim::Port),
     Row { undone: Undone::Permanent, ..state("process-kill", &[("permanent", "true")], Aim::Port) },
@@ -118,6 +127,11 @@ fn packets_by(given: &[(&'static str, &str)]) -> Target {
 }
 
 impl Row {
+    /// Whether what it does stays done.
+    fn stays(&self) -> bool {
+        matches!(self.undone, Undone::Permanent | Undone::Passed)
+    }
+
     fn injector(&self) -> &'static dyn Injector {
         registry::find(self.fault).unwrap()
     }
@@ -149,6 +163,14 @@ impl Row {
                 let given = [("container", NAME), ("interface", INTERFACE)];
                 let given = given.map(|(name, text)| (name, text.to_owned())).into();
                 Target::Traffic(Traffic::read(&given).unwrap())
+            }
+            Aim::Resolver => {
+                let given = [("to", "10.0.0.53".to_owned())].into();
+                Target::Flows(Flows::read(&given).unwrap())
+            }
+            Aim::Flows(to) => {
+                let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
+                Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))
             }
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),
         };
@@ -199,8 +221,8 @@ async fn apply_changes_what_the_picture_shows_and_undo_brings_it_back_once() {
         let proof = row.injector().observe(&env, &change).await.unwrap();
         let expected = if row.state { ProofStatus::Confirmed } else { ProofStatus::Unproven };
         assert_eq!(proof.status, expected, "{fault}: {proof:?}");
-        if row.undone == Undone::Permanent {
-            assert_eq!(restore(&env, &change).await.unwrap(), Undone::Permanent, "{fault}");
+        if row.stays() {
+            assert_eq!(restore(&env, &change).await.unwrap(), row.undone, "{fault}");
             continue;
         }
         let during = row.injector().picture(&env, &change.undo).await.unwrap();
@@ -238,7 +260,7 @@ async fn whatever_call_of_apply_fails_undo_brings_everything_back_or_says_that_i
                 let at = format!("{} {:?}, {failure:?} at call {number}", row.fault, row.args);
                 assert_eq!(applied.is_err(), reached, "{at}: {applied:?}");
                 let undone = row.injector().undo(&env, &change.undo).await;
-                let whole = row.undone == Undone::Permanent || world.look() == before;
+                let whole = row.stays() || world.look() == before;
                 assert_eq!(undone.is_ok(), whole, "{at}: {undone:?}, {}", world.look());
                 if whole {
                     restore(&env, &change).await.unwrap_or_else(|error| panic!("{at}: {error}"));
@@ -517,5 +539,25 @@ async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes(
         restore(&env, &alive[first]).await.unwrap();
         restore(&env, &alive[1 - first]).await.unwrap();
         assert_eq!(world.look(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_that_cannot_cut_is_refused_with_what_to_load_and_what_would_serve() {
+    for (fault, lacks, load, serves) in [
+        ("network-partition", "nf_tables", "modprobe nf_tables", "relay-blackhole"),
+        ("port-block", "nft_reject_inet", "modprobe nft_reject_inet", "relay-refuse"),
+        ("network-loss", "nft_numgen", "modprobe nft_numgen", "relay-reset"),
+        ("connection-reset", "inet_diag_destroy", "CONFIG_INET_DIAG_DESTROY", "by: reset"),
+    ] {
+        let cuts = |row: &&Row| fault != "network-loss" || row.args.contains(&("by", "nft"));
+        let row = ROWS.iter().filter(|row| row.fault == fault).find(cuts).unwrap();
+        let world = World::new();
+        world.state().network.lacks.push(lacks);
+        let env = world.env(world.inventory());
+        let error = row.injector().prepare(&env, &row.request()).await.unwrap_err();
+        assert!(matches!(error, InjectError::Lack(_)), "{fault}: {error}");
+        let error = error.to_string();
+        assert!(error.contains(load) && error.contains(serves), "{fault}: {error}");
     }
 }

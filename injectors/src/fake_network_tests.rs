@@ -1,18 +1,23 @@
 //! The network of the fake world: one namespace with one interface, which behaves as the kernel does where it matters.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::Pending;
+use crate::fake_filter_tests::Filters;
 use crate::fake_tests::World;
+use crate::resolver::message::{NO_ERROR, Question, SERVER_FAILURE};
 use crate::sys::aim::{Aim, Instruction, Way};
 use crate::sys::netlink::{
-    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
-    Step, Stream,
+    Connection, DESTROY, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT,
+    Reply, Session, Space, Step, Stream,
 };
+use crate::sys::nft::Edit;
+use crate::sys::nft::read::{Counted, Table};
 
 /// The only interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -30,9 +35,25 @@ pub(crate) struct Links {
     filters: Vec<(Place, u32, Vec<Instruction>)>,
     /// The addresses of every name.
     pub(crate) addresses: Vec<IpAddr>,
+    tables: Filters,
+    connections: Vec<Connection>,
     /// Features that this kernel does not have.
     pub(crate) lacks: Vec<&'static str>,
+    /// Queries that came to the resolver of a fault.
+    hit: u64,
     born: u32,
+}
+
+/// A connection on which nothing has been sent.
+fn connection(cookie: u64) -> Connection {
+    Connection {
+        local: ([10, 0, 0, 1], 5000 + cookie as u16).into(),
+        peer: ([10, 0, 0, 2], 443).into(),
+        cookie,
+        rtt: Duration::ZERO,
+        scatter: Duration::ZERO,
+        sent: 0,
+    }
 }
 
 impl Links {
@@ -44,7 +65,10 @@ impl Links {
             qdiscs: vec![(INTERFACE_INDEX, root)],
             filters: Vec::new(),
             addresses: vec![[10, 0, 0, 2].into()],
+            tables: Filters::default(),
             lacks: Vec::new(),
+            hit: 0,
+            connections: (1..=4).map(connection).collect(),
             born: INTERFACE_INDEX,
         }
     }
@@ -55,7 +79,13 @@ impl Links {
         let qdiscs: Vec<String> =
             self.qdiscs.iter().map(|(link, q)| format!("{link} {} {:?}", q.kind, q.options)).collect();
         let filters: Vec<String> = self.filters.iter().map(|filter| format!("{filter:?}")).collect();
-        json!({"links": links, "qdiscs": qdiscs, "filters": filters})
+        let connections: Vec<u64> = self.connections.iter().map(|one| one.cookie).collect();
+        json!({"connections": connections, "links": links, "qdiscs": qdiscs, "filters": filters, "tables": self.tables.look()})
+    }
+
+    /// What the resolver of a fault answers.
+    pub(crate) fn resolver(&self) -> Value {
+        json!({"ports": [5353], "seen": {"queries": self.hit, "hit": self.hit}})
     }
 
     pub(crate) fn hit_addresses(&self) -> Vec<IpAddr> {
@@ -169,6 +199,42 @@ impl Network for World {
         };
         Box::pin(std::future::ready(self.net(features)))
     }
+
+    fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        let feature = |name, net: &Links| Feature {
+            name,
+            lack: net.lacks.contains(&name).then(|| "the kernel does not know it".to_owned()),
+        };
+        let names = ["nf_tables", "nft_reject_inet", "nft_numgen", DESTROY];
+        let found = self.net(|net| Ok(names.map(|name| feature(name, net)).to_vec()));
+        Box::pin(std::future::ready(found))
+    }
+
+    fn reach<'a>(
+        &'a self,
+        _space: &'a Space,
+        probes: &'a [Probe],
+        _patience: Duration,
+    ) -> Pending<'a, io::Result<Vec<Reply>>> {
+        let replies = self.net(|net| Ok(probes.iter().map(|_| net.tables.reach()).collect()));
+        Box::pin(std::future::ready(replies))
+    }
+
+    fn ask<'a>(
+        &'a self,
+        _space: &'a Space,
+        _to: SocketAddr,
+        query: &'a [u8],
+        _patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
+        let answer = self.net(|net| {
+            let question = Question::read(query).unwrap();
+            let hit = net.tables.reach() == Reply::Nothing;
+            net.hit += u64::from(hit);
+            Ok(Some(question.empty(query, if hit { SERVER_FAILURE } else { NO_ERROR })))
+        });
+        Box::pin(std::future::ready(answer))
+    }
 }
 
 impl Session for World {
@@ -197,7 +263,34 @@ impl Session for World {
     }
 
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
-        Box::pin(std::future::ready(self.net(|_| Ok(Vec::new()))))
+        Box::pin(std::future::ready(self.net(|net| Ok(net.connections.clone()))))
+    }
+
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>> {
+        let destroy = |net: &mut Links| {
+            let there = net.connections.iter().map(|one| one.cookie);
+            let ended = there.filter(|cookie| cookies.contains(cookie)).collect();
+            net.connections.retain(|one| !cookies.contains(&one.cookie));
+            Ok(ended)
+        };
+        Box::pin(std::future::ready(self.net(destroy)))
+    }
+
+    fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {
+        let own = vec![IpAddr::from([10, 0, 0, 1])];
+        Box::pin(std::future::ready(self.net(|_| Ok(own))))
+    }
+
+    fn tables(&self) -> Pending<'_, io::Result<Vec<Table>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.tables()))))
+    }
+
+    fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.counted(table)))))
+    }
+
+    fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {
+        Box::pin(std::future::ready(self.net(|net| net.tables.commit(edits))))
     }
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {

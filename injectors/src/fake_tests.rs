@@ -56,7 +56,7 @@ pub(crate) struct State {
     /// How many programs were started.
     pub(crate) starts: usize,
     broken: bool,
-    network: crate::fake_network_tests::Links,
+    pub(crate) network: crate::fake_network_tests::Links,
     /// Whether programs that are started say why they cannot.
     pub(crate) unstartable: bool,
     /// Processes that a signal has reached.
@@ -102,7 +102,14 @@ impl World {
     /// The ports to this world. Without an inventory, only what needs none works.
     pub(crate) fn env(&self, inventory: Inventory) -> Env {
         let world = || Arc::new(self.clone());
-        Env { inventory, procs: world(), control: world(), network: world(), docker: world() }
+        Env {
+            inventory,
+            procs: world(),
+            control: world(),
+            network: world(),
+            docker: world(),
+            program: "squall".into(),
+        }
     }
 
     pub(crate) fn inventory(&self) -> Inventory {
@@ -345,6 +352,12 @@ impl Control for World {
                 Some("/relay") => state.relay(request),
                 Some("/lab") => state.lab(request),
                 Some("/glb") => state.balancer(request),
+                Some(resolver) if resolver.starts_with("\0squall-resolver-") => {
+                    if !state.processes.iter().any(|process| process.info.comm == "squall") {
+                        return Err(ControlError::Gone(path.to_owned()));
+                    }
+                    Ok(state.network.resolver())
+                }
                 _ => return Err(ControlError::Gone(path.to_owned())),
             };
             answer.map_err(ControlError::Refused)
@@ -423,6 +436,12 @@ impl Procs for World {
             state.starts += 1;
             if state.unstartable {
                 return Box::new(Program(Some(ExitStatus::from_raw(7 << 8))));
+            }
+            if argv[0] == "squall" {
+                let id = state.bear("squall", false);
+                let born = state.processes.iter_mut().find(|process| process.info.id == id);
+                mark.clone_into(&mut born.expect("it was just born").mark);
+                return Box::new(Program(None));
             }
             // As nginx does: a master and a worker.
             let listens = !state.deaf;

@@ -20,15 +20,19 @@ pub mod containers;
 #[cfg(test)]
 mod fake_docker_tests;
 #[cfg(test)]
+mod fake_filter_tests;
+#[cfg(test)]
 mod fake_network_tests;
 #[cfg(test)]
 mod fake_tests;
 pub mod faults;
+pub mod flows;
 pub mod guardian;
 pub mod journal;
 pub mod pick;
 pub mod registry;
 pub mod relay;
+pub mod resolver;
 pub mod restore;
 pub mod secrets;
 pub mod sys;
@@ -63,6 +67,8 @@ pub struct Env {
     pub network: Arc<dyn sys::netlink::Network>,
     /// The container engine of this host.
     pub docker: Arc<dyn sys::docker::Docker>,
+    /// The program that carries what needs a process of its own: this one.
+    pub program: std::path::PathBuf,
 }
 
 impl Env {
@@ -74,6 +80,7 @@ impl Env {
             control: Arc::new(sys::control::Sockets),
             network: Arc::new(sys::netlink::host::Kernel),
             docker: Arc::new(sys::docker::api::Sockets),
+            program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
         }
     }
 }
@@ -109,9 +116,11 @@ pub trait Injector: std::fmt::Debug + Sync {
         match self.about().target {
             TargetKind::Relay => format!("remove this fault from the relay before {target}"),
             TargetKind::Pop => format!("give {target} back the weight that it had"),
-            TargetKind::Process | TargetKind::Container | TargetKind::Traffic | TargetKind::Nothing => {
-                self.about().undo.to_owned()
-            }
+            TargetKind::Process
+            | TargetKind::Container
+            | TargetKind::Traffic
+            | TargetKind::Flows
+            | TargetKind::Nothing => self.about().undo.to_owned(),
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
 use crate::containers::{self, Containers};
+use crate::flows::{self, Flows};
 use crate::traffic::{self, Traffic};
 
 /// The kind of thing that a fault acts on; decides which selector parameters it takes.
@@ -22,6 +23,8 @@ pub enum TargetKind {
     Pop,
     /// Packets of an interface.
     Traffic,
+    /// Packets of a network namespace, by whatever interface.
+    Flows,
     /// Nothing that squall knows: the fault's own parameters say it all.
     Nothing,
 }
@@ -112,6 +115,7 @@ impl TargetKind {
             Self::Relay => RELAY,
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
+            Self::Flows => flows::SELECTORS,
             Self::Nothing => &[],
         }
     }
@@ -149,6 +153,8 @@ pub enum Target {
     Pop(String),
     /// Packets of an interface.
     Traffic(Traffic),
+    /// Packets of a network namespace.
+    Flows(Flows),
     /// See [`TargetKind::Nothing`].
     Nothing,
     /// The same, called by the program that breaks it.
@@ -156,7 +162,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Gives what squall does not know the name of the program that breaks it, without its folders.
+    /// Gives what squall does not know the name of the program that breaks it, without its folders, and flows the
+    /// namespaces that the fault's parameters name.
     #[must_use]
     pub fn called(self, args: &Args) -> Self {
         match (self, args.argv("do").and_then(<[String]>::first)) {
@@ -164,6 +171,7 @@ impl Target {
                 let base = program.rsplit('/').find(|part| !part.is_empty());
                 Self::Program(base.unwrap_or(program).to_owned())
             }
+            (Self::Flows(flows), _) => Self::Flows(flows.called(args)),
             (target, _) => target,
         }
     }
@@ -195,6 +203,7 @@ impl fmt::Display for Target {
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),
+            Self::Flows(flows) => flows.fmt(f),
             Self::Nothing => f.write_str("-"),
             Self::Program(name) => f.write_str(name),
         }

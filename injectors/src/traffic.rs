@@ -135,6 +135,11 @@ impl Traffic {
     /// # Errors
     /// The first mistake.
     pub fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
+        Self::parse(given)?.check()
+    }
+
+    /// Reads them without asking that they name an interface.
+    pub(crate) fn parse(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
         let get = |name: &str| given.get(name).map(String::as_str);
         let space = Whose::read(given)?;
         let interface = get("interface").map(str::to_owned);
@@ -177,27 +182,33 @@ impl Traffic {
             },
             protect: list("protect", get("protect"), str::parse)?,
         };
-        traffic.check()
+        let ported = !traffic.ports.is_empty() || !traffic.local_ports.is_empty();
+        if ported && traffic.protocol == Some(Protocol::Icmp) {
+            return Err((Some("protocol"), "icmp has no ports".to_owned()));
+        }
+        traffic.bounded()?;
+        Ok(traffic)
     }
 
     fn check(self) -> Result<Self, Mistake> {
-        let ported = !self.ports.is_empty() || !self.local_ports.is_empty();
         // A namespace that is named is named on purpose; the one in which squall runs is not.
         let anywhere = self.interface.is_none() && self.is_to_anybody() && self.instance.is_none();
         if anywhere && self.space == Whose::Own {
             return Err((None, "it is aimed at nothing: write `interface`, `to` or both".to_owned()));
         }
-        if ported && self.protocol == Some(Protocol::Icmp) {
-            return Err((Some("protocol"), "icmp has no ports".to_owned()));
-        }
-        let parts = self.aim().parts();
-        if parts > PARTS_MAX {
-            return Err((
-                None,
-                format!("{parts} networks, ports and exemptions do not fit into one filter of {PARTS_MAX}"),
-            ));
-        }
+        self.bounded()?;
         Ok(self)
+    }
+
+    /// Refuses more than fits into one filter.
+    pub(crate) fn bounded(&self) -> Result<(), Mistake> {
+        let parts = self.aim().parts();
+        if parts <= PARTS_MAX {
+            return Ok(());
+        }
+        let text =
+            format!("{parts} networks, ports and exemptions do not fit into one filter of {PARTS_MAX}");
+        Err((None, text))
     }
 
     /// The same, but for these networks of other sides.
@@ -348,7 +359,7 @@ impl Whose {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty()
         && !matches!(text, "." | "..")
         && !text.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control())
@@ -440,7 +451,7 @@ impl fmt::Display for Traffic {
     }
 }
 
-fn words<T: fmt::Display>(f: &mut fmt::Formatter<'_>, first: &str, items: &[T]) -> fmt::Result {
+pub(crate) fn words<T: fmt::Display>(f: &mut fmt::Formatter<'_>, first: &str, items: &[T]) -> fmt::Result {
     let texts: Vec<String> = items.iter().map(ToString::to_string).collect();
     if texts.is_empty() { Ok(()) } else { write!(f, "{first}{}", texts.join(",")) }
 }

@@ -11,6 +11,8 @@ mod byhand;
 mod cli;
 /// Every fault, broken off at every step: the world is as before.
 mod conformance;
+/// Flows that are cut, on real interfaces.
+mod cutting;
 /// Containers of a Docker engine of our own.
 mod docker;
 /// What the registry says is true of the binary.
@@ -19,6 +21,8 @@ mod faults;
 mod language;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
+/// DNS that lies, fails or is late.
+mod names;
 /// Network faults on real interfaces.
 mod network;
 /// nginx and HAProxy from Debian.

@@ -188,7 +188,7 @@ fn nothing_is_unfinished_or_left_out() {
 #[test]
 fn every_fault_is_tried_in_a_scenario_or_in_the_conformance_suite() {
     let mut texts: String = scenarios().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    for suite in ["conformance.rs", "docker.rs", "network.rs"] {
+    for suite in ["conformance.rs", "cutting.rs", "docker.rs", "names.rs", "network.rs"] {
         texts += &std::fs::read_to_string(root().join("tests/e2e").join(suite)).unwrap();
     }
     for name in INJECTORS.iter().map(|injector| injector.about().name) {

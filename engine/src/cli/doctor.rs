@@ -161,7 +161,12 @@ fn files() -> Finding {
 /// What network faults need of the kernel, tried for real. What is missing is no fault of the host.
 fn network() -> Vec<Finding> {
     let kernel = injectors::sys::netlink::host::Kernel;
-    let tried = super::out::runtime().and_then(|runtime| runtime.block_on(kernel.features()));
+    let tried = super::out::runtime().and_then(|runtime| {
+        runtime.block_on(async {
+            let shaping = kernel.features().await?;
+            Ok([shaping, kernel.cuts().await?].concat())
+        })
+    });
     match tried {
         Ok(features) => features
             .into_iter()

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
 use injectors::containers::Containers;
+use injectors::flows::Flows;
 use injectors::pick::Pick;
 use injectors::target::{Scope, Target, TargetKind};
 use injectors::traffic::Traffic;
@@ -212,6 +213,10 @@ fn ways(kind: TargetKind) -> String {
              `ports`, `local-ports`, `protocol`"
                 .to_owned()
         }
+        TargetKind::Flows => {
+            "aim it by `to`, `ports`, `local-ports` or `interface`, and narrow it by `direction` and `protocol`"
+                .to_owned()
+        }
         TargetKind::Nothing => "it takes no target".to_owned(),
     }
 }
@@ -236,6 +241,9 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     }
     if about.target == TargetKind::Traffic {
         return packets(given);
+    }
+    if about.target == TargetKind::Flows {
+        return Flows::read(given).map(|flows| Selector::Exactly(Target::Flows(flows)));
     }
     let anchors: Vec<&&'static str> = given.keys().filter(|name| ANCHORS.contains(*name)).collect();
     let anchor = match anchors.as_slice() {

@@ -37,6 +37,10 @@ pub(super) fn targets(experiment: &Experiment, used: &FaultUse, seed: u64) -> Re
                     let spared = traffic.clone().sparing(&experiment.protect);
                     Target::Traffic(spared.map_err(|(_, message)| (message, None))?)
                 }
+                Target::Flows(flows) => {
+                    let spared = flows.clone().sparing(&experiment.protect);
+                    Target::Flows(spared.map_err(|(_, message)| (message, None))?)
+                }
                 other => other.clone(),
             };
             Ok(vec![(target, None)])
@@ -157,6 +161,7 @@ pub(super) fn claims(injector: &dyn Injector, args: &Args, target: &Target) -> V
         TargetKind::Container => format!("life of {target}"),
         TargetKind::Relay => format!("{} of the relay before {target}", about.name),
         TargetKind::Pop => format!("weight of {target}"),
+        TargetKind::Flows => format!("{} of {target}", about.name),
         TargetKind::Traffic | TargetKind::Nothing => format!("{} {}", about.name, args.line()),
     }]
 }

@@ -309,15 +309,16 @@ async fn hold(
     }
 }
 
-/// Looks at the effect. What a process does is a state: once it was not as requested, the fault did not hold. What a
-/// relay or a balancer does is a tally: the last look counts.
+/// Looks at the effect. What a process does, and that nothing gets through a cut, is a state: once it was not as
+/// requested, the fault did not hold. What a relay or a balancer does is a tally: the last look counts.
 async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, seen: &mut Option<Proof>) {
     let proof = match limited(planned.injector.observe(&shared.env, change)).await {
         Ok(proof) => proof,
         Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
     };
     let kind = planned.injector.about().target;
-    let state = matches!(kind, TargetKind::Process | TargetKind::Container | TargetKind::Nothing);
+    let state =
+        matches!(kind, TargetKind::Process | TargetKind::Container | TargetKind::Flows | TargetKind::Nothing);
     let stuck = state && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {
         id: change.id.clone(),
@@ -326,7 +327,9 @@ async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, see
         measured: proof.measured.clone(),
     });
     // What packets feel is seen while they flow: a silence at the end takes nothing back.
-    let fades = kind == TargetKind::Traffic && proof.status == ProofStatus::Unproven && seen.is_some();
+    let fades = matches!(kind, TargetKind::Traffic | TargetKind::Flows)
+        && proof.status == ProofStatus::Unproven
+        && seen.is_some();
     if !stuck && !fades {
         *seen = Some(proof);
     }
@@ -353,7 +356,8 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     let entry = match (&outcome, crashed) {
         (Ok(outcome), _) => {
             record.undone_s = Some(shared.clock.now());
-            let undo = if *outcome == Undone::Permanent { "not-needed" } else { "restored" };
+            let stays = matches!(outcome, Undone::Permanent | Undone::Passed);
+            let undo = if stays { "not-needed" } else { "restored" };
             undo.clone_into(&mut record.undo);
             let text = format!("{} on {} {}", change.fault, change.target, outcome.words());
             let took_s = shared.clock.now() - began;

@@ -1,6 +1,7 @@
 //! One file per fault; each fault is a unit struct listed in [`crate::registry`].
 
 mod command;
+mod connection_reset;
 mod contained;
 mod container_disconnect;
 mod container_kill;
@@ -10,6 +11,8 @@ mod container_stop;
 #[cfg(test)]
 mod container_tests;
 mod containers;
+mod cut;
+mod dns_fault;
 mod http_abort;
 mod http_delay;
 mod http_header;
@@ -18,8 +21,10 @@ mod network_corrupt;
 mod network_delay;
 mod network_duplicate;
 mod network_loss;
+mod network_partition;
 mod network_rate;
 mod pop_drain;
+mod port_block;
 mod process_kill;
 mod process_pause;
 #[cfg(test)]
@@ -39,11 +44,15 @@ mod relayed;
 mod shape;
 
 pub use command::Command;
+pub use connection_reset::ConnectionReset;
 pub use container_disconnect::ContainerDisconnect;
 pub use container_kill::ContainerKill;
 pub use container_pause::ContainerPause;
 pub use container_restart::ContainerRestart;
 pub use container_stop::ContainerStop;
+pub use cut::Cut;
+pub use cut::loss::Losing;
+pub use dns_fault::DnsFault;
 pub use http_abort::HttpAbort;
 pub use http_delay::HttpDelay;
 pub use http_header::HttpHeader;
@@ -52,8 +61,10 @@ pub use network_corrupt::NetworkCorrupt;
 pub use network_delay::NetworkDelay;
 pub use network_duplicate::NetworkDuplicate;
 pub use network_loss::NetworkLoss;
+pub use network_partition::NetworkPartition;
 pub use network_rate::NetworkRate;
 pub use pop_drain::PopDrain;
+pub use port_block::PortBlock;
 pub use process_kill::ProcessKill;
 pub use process_pause::ProcessPause;
 pub use relay_bandwidth::RelayBandwidth;

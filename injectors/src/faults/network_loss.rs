@@ -17,7 +17,7 @@ const fn share(name: &'static str, help: &'static str) -> Param {
     Param { name, kind: ParamKind::Share, presence: Presence::Optional, help }
 }
 
-static ABOUT: About = About {
+pub(super) static ABOUT: About = About {
     name: "network-loss",
     summary: "Loses a share of the chosen packets of an interface, at random or in bursts, in the kernel",
     description: "With `share`, each packet is lost by chance; a `correlation` makes losses come together, and squall \
@@ -25,8 +25,9 @@ static ABOUT: About = About {
                   `to-bad` and `to-good` are the chances per packet to go from the good to the bad state and back, \
                   `in-bad` (100% if left out) and `in-good` (0%) the loss in each. With `model: four-state`, `p13` \
                   begins a burst of losses, `p31` ends it, `p32` and `p23` go between losses and receptions in a burst, \
-                  `p14` loses one packet alone. A sender on this host may feel its own loss at once instead of by \
-                  timeout. Everything else on the interface is untouched, and so are SSH and what `protect` names. \
+                  `p14` loses one packet alone. With `by: nft`, nftables \
+                  draws for each packet; it works on kernels without netem, no interface need be found, and no sender \
+                  is told. By netem, a sender on this host may feel its own loss at once instead of by timeout. Everything else on the interface is untouched, and so are SSH and what `protect` names. \
                   The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
     params: &[
@@ -47,14 +48,20 @@ static ABOUT: About = About {
         share("p32", "four-state: a packet in a burst is received"),
         share("p23", "four-state: losses go on after it"),
         share("p14", "four-state: one packet alone is lost"),
+        Param {
+            name: "by",
+            kind: ParamKind::Choice(&["netem", "nft"]),
+            presence: Presence::Default("netem"),
+            help: "who loses them: netem, or nft: a plain share, on kernels without netem",
+        },
     ],
-    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred (or nf_tables and nft_numgen)"],
     effect: Effect::Degradation,
-    proof: "What netem dropped against what it was handed, and what of 200 echoes a second (or 50 TCP handshakes, if ports \
-            are written) of our own came back from an address in `to`, or from a neighbour or gateway that the kernel \
+    proof: "What netem or nftables dropped against what it was handed, and what of 200 echoes a second (or 50 TCP handshakes, if \
+            ports are written) of our own came back from an address in `to`, or from a neighbour or gateway that the kernel \
             knows. Confirmed if the share that the model means lies in the 99.99% interval of either; unproven if no \
             packet met it, or so few that none was to be lost.",
-    undo: "Our filter goes first, then our device; \
+    undo: "Our filter goes first, then our device (or our table, as a whole); \
            the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-loss: {to: 10.0.0.2, share: 2%}",
 };
@@ -119,7 +126,7 @@ impl Shaping for NetworkLoss {
     }
 
     fn instead(&self) -> &'static str {
-        "use relay-reset or relay-blackhole, which hurt connections"
+        "use `by: nft` for a plain share, or relay-reset or relay-blackhole, which hurt connections"
     }
 }
 

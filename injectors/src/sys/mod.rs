@@ -8,6 +8,7 @@ pub mod host;
 mod inside;
 pub mod netem;
 pub mod netlink;
+pub mod nft;
 pub mod proc;
 pub(crate) mod socket;
 pub mod timer;

@@ -23,6 +23,16 @@ pub(crate) fn bind(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listening(socket)?, addr))
 }
 
+/// Lets packets of a socket pass so many routers.
+pub(crate) fn travels(socket: impl AsFd, hops: u8) -> io::Result<()> {
+    use rustix::net::sockopt::{set_ip_ttl, set_ipv6_unicast_hops};
+    let own = rustix::net::getsockname(&socket)?;
+    if own.address_family() == AddressFamily::INET6 {
+        return Ok(set_ipv6_unicast_hops(&socket, Some(hops))?);
+    }
+    Ok(set_ip_ttl(&socket, u32::from(hops))?)
+}
+
 fn bound(addr: SocketAddr) -> io::Result<(OwnedFd, SocketAddr)> {
     let family = if addr.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;

@@ -1,7 +1,8 @@
-//! Two network namespaces of our own, joined by a cable. What `ip` and `tc` show of them is the picture.
+//! Network namespaces of our own: two joined by a cable, or several on a bridge. What `ip`, `tc` and `nft` show of them is
+//! the picture.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::{skipped, until};
 
-/// Namespaces `NAME` and `NAME` with `b`, with the interfaces `near` (10.77.0.1) and `far` (10.77.0.2 and .3).
+/// Namespaces `NAME` and `NAME` with `b`, with the interfaces `near` (10.77.0.1, fd77::1) and `far` (10.77.0.2 and .3,
+/// fd77::2).
 pub(crate) struct Net {
     pub(crate) name: String,
     far: String,
@@ -99,6 +101,46 @@ impl Net {
         self.near("ip", &["-6", "addr", "show", "dev", "near"]).contains("fd77::1")
     }
 
+    /// What `nft` shows of the near side; none, and why, if there is no `nft`.
+    pub(crate) fn ruleset(&self, what: &str) -> Option<String> {
+        if let Err(why) = run("nft", &["--version"]) {
+            skipped(&format!("{what}: {}", why.trim()));
+            return None;
+        }
+        Some(self.near("nft", &["list", "ruleset"]))
+    }
+
+    /// Does something in the namespace of the near side, and waits for it.
+    pub(crate) fn act<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        inside(&self.name, act).join().unwrap()
+    }
+
+    /// The same on the far side.
+    pub(crate) fn act_far<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+        inside(&self.far, act).join().unwrap()
+    }
+
+    /// Whether a datagram comes to this port of the far side within a time; it is answered.
+    pub(crate) fn far_hears(&self, port: u16, within: Duration) -> std::thread::JoinHandle<bool> {
+        let (ready, begin) = std::sync::mpsc::channel();
+        let heard = inside(&self.far, move || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+            socket.set_read_timeout(Some(within)).unwrap();
+            ready.send(()).unwrap();
+            let mut buffer = [0; 64];
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else { return false };
+            socket.send_to(&buffer[..length], from).unwrap();
+            true
+        });
+        begin.recv().unwrap();
+        heard
+    }
+
+    /// Answers every byte that comes to this port of the far side by itself, until the answer is dropped.
+    pub(crate) fn serve(&self, port: u16) -> Flowing {
+        serve(&self.far, port)
+    }
+
     /// All that a fault could leave behind: qdiscs, filters, interfaces.
     pub(crate) fn picture(&self) -> String {
         let mut picture = self.near("tc", &["-j", "qdisc", "show"]);
@@ -113,23 +155,11 @@ impl Net {
         let _ = run("ip", &["netns", "del", &self.far]);
     }
 
-    /// Does something in a namespace, on a thread of its own.
-    fn inside<T: Send + 'static>(
-        space: &str,
-        act: impl FnOnce() -> T + Send + 'static,
-    ) -> std::thread::JoinHandle<T> {
-        let file = std::fs::File::open(format!("/run/netns/{space}")).unwrap();
-        std::thread::spawn(move || {
-            rustix::thread::move_into_link_name_space(file.as_fd(), None).unwrap();
-            act()
-        })
-    }
-
     /// Sends as much as goes to this address of the far side, until the answer is dropped.
     pub(crate) fn flood(&self, address: &'static str, port: u16) -> Flowing {
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, begin) = std::sync::mpsc::channel();
-        let sink = Self::inside(&self.far, move || {
+        let sink = inside(&self.far, move || {
             let listener = TcpListener::bind((address, port)).unwrap();
             ready.send(()).unwrap();
             let (mut peer, _) = listener.accept().unwrap();
@@ -138,7 +168,7 @@ impl Net {
         });
         begin.recv().unwrap();
         let told = Arc::clone(&stop);
-        let source = Self::inside(&self.name, move || {
+        let source = inside(&self.name, move || {
             let mut peer = TcpStream::connect((address, port)).unwrap();
             peer.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
             while !told.load(Ordering::Relaxed) {
@@ -153,7 +183,7 @@ impl Net {
     /// port; any, if it is 0.
     pub(crate) fn round_trips(&self, address: &'static str, port: u16, count: u32, from: u16) -> Duration {
         let (ready, begin) = std::sync::mpsc::channel();
-        let echo = Self::inside(&self.far, move || {
+        let echo = inside(&self.far, move || {
             let socket = bound(address, port);
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             ready.send(()).unwrap();
@@ -164,7 +194,7 @@ impl Net {
             }
         });
         begin.recv().unwrap();
-        let took = Self::inside(&self.name, move || {
+        let took = inside(&self.name, move || {
             let any = if address.contains(':') { "::" } else { "0.0.0.0" };
             let socket = bound(any, from);
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -193,6 +223,132 @@ impl Drop for Flowing {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Does something in a namespace, on a thread of its own.
+pub(crate) fn inside<T: Send + 'static>(
+    space: &str,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
+    let file = std::fs::File::open(format!("/run/netns/{space}")).unwrap();
+    std::thread::spawn(move || {
+        rustix::thread::move_into_link_name_space(file.as_fd(), None).unwrap();
+        act()
+    })
+}
+
+/// Answers every byte that comes to this port of a namespace by itself, by TCP and UDP, until the answer is dropped.
+pub(crate) fn serve(space: &str, port: u16) -> Flowing {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ready, begin) = std::sync::mpsc::channel();
+    let (told, heard) = (Arc::clone(&stop), Arc::clone(&stop));
+    let told_ready = ready.clone();
+    let tcp = inside(space, move || {
+        let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        told_ready.send(()).unwrap();
+        let mut open: Vec<TcpStream> = Vec::new();
+        while !told.load(Ordering::Relaxed) {
+            if let Ok((peer, _)) = listener.accept() {
+                peer.set_nonblocking(true).unwrap();
+                open.push(peer);
+            }
+            let mut buffer = [0; 64];
+            open.retain_mut(|peer| match peer.read(&mut buffer) {
+                Ok(0) => false,
+                Ok(length) => peer.write_all(&buffer[..length]).is_ok(),
+                Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+            });
+            super::wait::pass(Duration::from_millis(2));
+        }
+    });
+    let udp = inside(space, move || {
+        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        ready.send(()).unwrap();
+        let mut buffer = [0; 64];
+        while !heard.load(Ordering::Relaxed) {
+            if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(&buffer[..length], from);
+            }
+        }
+    });
+    begin.recv().unwrap();
+    begin.recv().unwrap();
+    Flowing { stop, threads: vec![tcp, udp] }
+}
+
+/// How a new TCP connection to here ends within a second: `open`, or the kind of the error.
+pub(crate) fn connects(to: SocketAddr) -> String {
+    match TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+        Ok(_) => "open".to_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
+/// Whether a datagram to here comes back within half a second.
+pub(crate) fn echoes(to: SocketAddr) -> bool {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket.connect(to).unwrap();
+    socket.send(b"?").is_ok() && socket.recv(&mut [0; 4]).is_ok()
+}
+
+/// Namespaces on one bridge, which is in a namespace as well: member 0 is 10.78.0.1 and fd78::1, and so on.
+pub(crate) struct Cluster {
+    pub(crate) names: Vec<String>,
+    bridge: String,
+}
+
+impl Cluster {
+    /// None, and why, on a host that gives this test no namespaces or bridges.
+    pub(crate) fn new(what: &str, members: usize) -> Option<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let stem = format!("sqc-{}-{number}", std::process::id());
+        let names = (0..members).map(|member| format!("{stem}-{member}")).collect();
+        let cluster = Self { names, bridge: stem };
+        let made = || {
+            let hub = &cluster.bridge;
+            run("ip", &["netns", "add", hub])?;
+            run("ip", &["-n", hub, "link", "add", "hub", "type", "bridge"])?;
+            run("ip", &["-n", hub, "link", "set", "hub", "up"])?;
+            for (name, member) in cluster.names.iter().zip(1..) {
+                let port = format!("port{member}");
+                run("ip", &["netns", "add", name])?;
+                let cable = ["link", "add", "eth0", "netns", name, "type", "veth", "peer", "name", &port];
+                run("ip", &[&cable[..], &["netns", hub]].concat())?;
+                run("ip", &["-n", hub, "link", "set", &port, "master", "hub", "up"])?;
+                run("ip", &["-n", name, "addr", "add", &format!("10.78.0.{member}/24"), "dev", "eth0"])?;
+                let six = format!("fd78::{member}/64");
+                run("ip", &["-n", name, "addr", "add", &six, "dev", "eth0", "nodad"])?;
+                run("ip", &["-n", name, "link", "set", "eth0", "up"])?;
+            }
+            Ok::<(), String>(())
+        };
+        match made() {
+            Ok(()) => Some(cluster),
+            Err(why) => {
+                skipped(&format!("{what}: no namespaces on a bridge: {}", why.trim()));
+                None
+            }
+        }
+    }
+
+    /// The addresses of a member.
+    pub(crate) fn addresses(member: usize) -> [IpAddr; 2] {
+        let last = u16::try_from(member + 1).unwrap();
+        [Ipv4Addr::new(10, 78, 0, last as u8).into(), Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, last).into()]
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for name in self.names.iter().chain([&self.bridge]) {
+            let _ = run("ip", &["netns", "del", name]);
         }
     }
 }

@@ -22,6 +22,7 @@ use self::evidence::{Counts, Evidence};
 use self::fallback::Serves;
 use self::inside::Inside;
 use self::part::Part;
+pub(super) use self::site::space;
 use self::site::{Known, Owner, Site};
 use self::tree::Raised;
 use super::{contained, recall, record};
@@ -315,7 +316,7 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
             let (spaces, hits) = contained::spaces(env, request, wanted).await?;
             (spaces, Some(hits))
         }
-        whose => (site::spaces(&*env.network, whose)?, None),
+        whose => (vec![space(&*env.network, whose)?], None),
     };
     let all: Vec<&Space> = spaces.iter().collect();
     let addresses = site::addresses(&*env.network, &all, &written.names).await;
@@ -362,7 +363,7 @@ fn gone() -> InjectError {
 }
 
 /// The error of a request about this.
-fn failed(what: &str) -> impl Fn(std::io::Error) -> InjectError + use<> {
+pub(super) fn failed(what: &str) -> impl Fn(std::io::Error) -> InjectError + use<> {
     let what = format!("the network of {what}");
     move |source| match source.raw_os_error() {
         Some(1) => {

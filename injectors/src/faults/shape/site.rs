@@ -208,12 +208,12 @@ pub(super) async fn addresses(
     Ok(found)
 }
 
-/// The namespaces that are meant.
-pub(super) fn spaces(network: &dyn Network, whose: &Whose) -> Result<Vec<Space>, InjectError> {
+/// The namespace that is meant.
+pub(in crate::faults) fn space(network: &dyn Network, whose: &Whose) -> Result<Space, InjectError> {
     let mut last = None;
     for file in whose.files() {
         match network.space(&file) {
-            Ok(space) => return Ok(vec![space]),
+            Ok(space) => return Ok(space),
             Err(error) => last = last.or(Some(error)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::NeighbourMessage;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
@@ -20,11 +21,13 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::answer::{OPTIONS, filter_of, gateway, has_answered, link, neighbour, qdisc};
 use super::{
-    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
-    Step, Stream, echo, probe, sockets, space, wire,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT, Reply,
+    Session, Space, Step, Stream, echo, filter, probe, reach, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
+use crate::sys::nft::Edit;
+use crate::sys::nft::read::{Counted, Table};
 
 /// How long the kernel may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -96,6 +99,42 @@ impl Network for Kernel {
             Ok(probe::features(&opened).await)
         })
     }
+
+    fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
+        Box::pin(async { space::inside(None, || Ok(probe::cuts())).await })
+    }
+
+    fn reach<'a>(
+        &'a self,
+        space: &'a Space,
+        probes: &'a [Probe],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Vec<Reply>>> {
+        Box::pin(async move {
+            let gone = || io::Error::new(io::ErrorKind::NotFound, "the network namespace has gone");
+            let file = space::open(space)?.ok_or_else(gone)?;
+            let mut all = Vec::new();
+            for probe in probes {
+                let (file, probe) = (file.try_clone()?, *probe);
+                all.push(space::inside(Some(file), move || reach::reach(probe, patience)));
+            }
+            futures_util::future::join_all(all).await.into_iter().collect()
+        })
+    }
+
+    fn ask<'a>(
+        &'a self,
+        space: &'a Space,
+        to: SocketAddr,
+        query: &'a [u8],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
+        let query = query.to_vec();
+        Box::pin(async move {
+            let Some(file) = space::open(space)? else { return Ok(None) };
+            space::inside(Some(file), move || reach::ask(to, &query, patience)).await
+        })
+    }
 }
 
 /// A socket in a namespace, or in a new one.
@@ -164,6 +203,15 @@ impl Opened {
             _ => None,
         });
         Ok(route.unwrap_or_default())
+    }
+
+    /// Does something that blocks, in this namespace.
+    async fn beside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let space = self.space.as_ref().map(File::try_clone).transpose()?;
+        space::inside(space, act).await
     }
 
     async fn tell(&self, message: Message, flags: u16) -> io::Result<()> {
@@ -330,13 +378,54 @@ impl Session for Opened {
     }
 
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>> {
+        Box::pin(self.beside(sockets::connections))
+    }
+
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>> {
+        let cookies = cookies.to_vec();
+        Box::pin(self.beside(move || sockets::destroy(&cookies)))
+    }
+
+    fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>> {
         Box::pin(async {
-            let space = self.space.as_ref().map(File::try_clone).transpose()?;
-            space::inside(space, sockets::connections).await
+            let answers = self.ask(Message::GetAddress(AddressMessage::default()), NLM_F_DUMP).await?;
+            let all = answers.into_iter().filter_map(|answer| match answer {
+                Message::NewAddress(message) => address(&message),
+                _ => None,
+            });
+            Ok(all.collect())
         })
+    }
+
+    fn tables(&self) -> Pending<'_, io::Result<Vec<Table>>> {
+        Box::pin(self.beside(filter::tables))
+    }
+
+    fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
+        let table = table.to_owned();
+        Box::pin(self.beside(move || filter::counted(&table)))
+    }
+
+    fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {
+        let edits = edits.to_vec();
+        Box::pin(self.beside(move || filter::commit(&edits)))
     }
 
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>> {
         Box::pin(self.make(step))
     }
+}
+
+/// The address of an interface; none of the loopback.
+fn address(message: &AddressMessage) -> Option<IpAddr> {
+    let own = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    // IPv6 names it once; of a point-to-point IPv4 address, the other attribute is the other side.
+    let any = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    own.or(any).filter(|address| !address.is_loopback())
 }

@@ -6,26 +6,33 @@
 
 mod answer;
 pub mod echo;
+mod filter;
 pub mod host;
 mod label;
 mod probe;
+mod reach;
 mod sockets;
 mod space;
 pub mod wire;
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Pending;
 use crate::sys::aim::{Instruction, Way};
+use crate::sys::nft::Edit;
+use crate::sys::nft::read::{Counted, Table};
 
 pub use echo::{Answer, Echoed, Peer, Stream};
 pub use label::Label;
-pub use probe::Feature;
+pub use probe::{DESTROY, Feature, TABLES};
+pub use reach::{Probe, Reply};
 pub use sockets::Connection;
+pub(crate) use space::settle;
 
 /// One network namespace: where it was found, and which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +203,27 @@ pub trait Network: std::fmt::Debug + Send + Sync {
 
     /// What the kernel can do, tried in a namespace of its own that ends with the trial.
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>>;
+
+    /// What the kernel can do to cut flows, tried the same way.
+    fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>>;
+
+    /// Whether others are reached from a namespace: one packet or connection for each probe, all at once, in the same
+    /// order. The namespace is not locked.
+    fn reach<'a>(
+        &'a self,
+        space: &'a Space,
+        probes: &'a [Probe],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Vec<Reply>>>;
+
+    /// Sends one datagram from a namespace and waits for one back; none if none comes. The namespace is not locked.
+    fn ask<'a>(
+        &'a self,
+        space: &'a Space,
+        to: SocketAddr,
+        query: &'a [u8],
+        patience: Duration,
+    ) -> Pending<'a, io::Result<Option<Vec<u8>>>>;
 }
 
 /// One namespace, locked.
@@ -217,6 +245,21 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// Every established TCP connection; none if the kernel does not tell.
     fn connections(&self) -> Pending<'_, io::Result<Vec<Connection>>>;
+
+    /// Ends those established TCP connections whose numbers these are; tells which were there to be ended.
+    fn destroy<'a>(&'a self, cookies: &'a [u64]) -> Pending<'a, io::Result<Vec<u64>>>;
+
+    /// The addresses of every interface but the loopback.
+    fn addresses(&self) -> Pending<'_, io::Result<Vec<IpAddr>>>;
+
+    /// Every table of packet filters of the family `inet`.
+    fn tables(&self) -> Pending<'_, io::Result<Vec<Table>>>;
+
+    /// What the rules of a table have counted, in their order; rules that do not count are left out.
+    fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>>;
+
+    /// Makes all edits of the packet filters, or none.
+    fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>>;
 
     /// Makes one change. Taking away what is not there is no error.
     fn change<'a>(&'a self, step: &'a Step) -> Pending<'a, io::Result<()>>;

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::wire::Bucket;
-use super::{Place, Session, Step};
+use super::{Place, Session, Step, filter, sockets};
 use crate::sys::aim::{Aim, Way};
 use crate::sys::netem::Netem;
+use crate::sys::nft::{Edit, Expression, Hook, Point, Reject, Verdict};
 
 /// One feature of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,19 +18,15 @@ pub struct Feature {
 }
 
 const DEVICE: &str = "sqprobe";
+/// Packet filters, as a module is called.
+pub const TABLES: &str = "nf_tables";
+/// Ending connections of others, as kernels are configured for it.
+pub const DESTROY: &str = "inet_diag_destroy";
 
 /// Tries everything that network faults need.
 pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
     let mut found = Vec::new();
-    let mut note = |name, tried: &std::io::Result<()>| {
-        let lack = tried.as_ref().err().map(|error| match error.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported => {
-                "the kernel does not know it".to_owned()
-            }
-            _ => error.to_string(),
-        });
-        found.push(Feature { name, lack });
-    };
+    let mut note = |name, tried: &std::io::Result<()>| found.push(feature(name, tried));
     note("ifb", &session.change(&Step::AddDevice { name: DEVICE.to_owned() }).await);
     let links = session.links().await.unwrap_or_default();
     let index = |name: &str| links.iter().find(|link| link.name == name).map_or(0, |link| link.index);
@@ -53,4 +50,41 @@ pub(super) async fn features(session: &dyn Session) -> Vec<Feature> {
     let program = Aim::default().program(Way::Out);
     note("cls_bpf and act_mirred", &session.change(&Step::AddFilter { at, program, device }).await);
     found
+}
+
+/// Tries everything that cutting needs, in this thread's namespace. Blocks.
+pub(super) fn cuts() -> Vec<Feature> {
+    let tries: [(&'static str, Vec<Expression>); 3] = [
+        (TABLES, vec![Expression::Count, Expression::Decide(Verdict::Drop)]),
+        ("nft_reject_inet", vec![Expression::Reject(Reject::Host)]),
+        ("nft_numgen", vec![Expression::Random(100)]),
+    ];
+    let tries = tries.into_iter().enumerate();
+    let mut found: Vec<Feature> =
+        tries.map(|(number, (name, rule))| feature(name, &filter::commit(&table(number, rule)))).collect();
+    found.push(feature(DESTROY, &sockets::can_destroy()));
+    found
+}
+
+/// A table with a set whose elements fade, and one chain with one rule.
+fn table(number: usize, rule: Vec<Expression>) -> Vec<Edit> {
+    let (table, chain) = (format!("{DEVICE}{number}"), "output".to_owned());
+    let hook = Some(Hook { point: Point::Output, priority: 0, reroutes: false });
+    vec![
+        Edit::AddTable { table: table.clone(), comment: String::new() },
+        Edit::AddSet { table: table.clone(), set: "lease", lasts_ms: 1000 },
+        Edit::AddChain { table: table.clone(), chain: chain.clone(), hook },
+        Edit::AddRule { table, chain, rule },
+    ]
+}
+
+/// What an attempt says of a feature.
+fn feature(name: &'static str, tried: &std::io::Result<()>) -> Feature {
+    let lack = tried.as_ref().err().map(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::Unsupported => {
+            "the kernel does not know it".to_owned()
+        }
+        _ => error.to_string(),
+    });
+    Feature { name, lack }
 }

@@ -1,7 +1,8 @@
-//! TCP connections as the kernel sees them, with their round-trip times: a dump by `sock_diag` (`linux/inet_diag.h`).
+//! TCP connections as the kernel sees them, with their round-trip times, and their end: `sock_diag` (`linux/inet_diag.h`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
@@ -34,21 +35,74 @@ pub struct Connection {
     pub sent: u32,
 }
 
-/// Every established TCP connection of this thread's namespace. Blocks: it belongs on a thread of its own.
-pub(super) fn connections() -> io::Result<Vec<Connection>> {
+fn socket() -> io::Result<OwnedFd> {
     let protocol = Some(netlink::SOCK_DIAG);
     let socket =
         rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(DEADLINE))?;
+    Ok(socket)
+}
+
+/// Every established TCP connection of this thread's namespace. Blocks: it belongs on a thread of its own.
+pub(super) fn connections() -> io::Result<Vec<Connection>> {
+    dump(|body, found| found.extend(connection(body)))
+}
+
+/// Ends those TCP connections of this thread's namespace whose numbers these are, as if each were aborted: a reset goes
+/// to the other side, and the process here gets an error. Tells which were ended; others have gone before. Blocks.
+pub(super) fn destroy(cookies: &[u64]) -> io::Result<Vec<u64>> {
+    // As the kernel names them, so that nothing has to be put together: family, then addresses, interface and number.
+    let names: Vec<(u64, u8, Vec<u8>)> = dump(|body, found| {
+        let cookie = connection(body).map(|one| one.cookie).filter(|cookie| cookies.contains(cookie));
+        found.extend(cookie.map(|cookie| (cookie, body[0], body[4..52].to_vec())));
+    })?;
+    let socket = socket()?;
+    let mut ended = Vec::new();
+    for (cookie, family, name) in names {
+        match end(&socket, family, &name) {
+            Ok(()) => ended.push(cookie),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ended)
+}
+
+/// Whether the kernel can end connections of others: it is asked to end one that is not there.
+pub(super) fn can_destroy() -> io::Result<()> {
+    match end(&socket()?, AddressFamily::INET.as_raw() as u8, &[0; REQUEST - 8]) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn end(socket: &OwnedFd, family: u8, name: &[u8]) -> io::Result<()> {
+    const SOCK_DESTROY: u16 = 21;
+    const REQUEST_AND_ACKNOWLEDGE: u16 = 5;
+    let request = request(SOCK_DESTROY, REQUEST_AND_ACKNOWLEDGE, family, name);
+    rustix::net::send(socket, &request, SendFlags::empty())?;
+    let mut buffer = [0; 4096];
+    let (length, _) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()))?;
+    read(&buffer[..length], |_| {}).map(drop)
+}
+
+/// What is picked of every established TCP connection.
+fn dump<T>(pick: impl Fn(&[u8], &mut Vec<T>)) -> io::Result<Vec<T>> {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    const REQUEST_AND_DUMP: u16 = 0x301;
+    let socket = socket()?;
     let mut found = Vec::new();
     for family in [AddressFamily::INET, AddressFamily::INET6] {
-        rustix::net::send(&socket, &request(family.as_raw() as u8), SendFlags::empty())?;
+        // Any socket.
+        let request = request(SOCK_DIAG_BY_FAMILY, REQUEST_AND_DUMP, family.as_raw() as u8, &[]);
+        rustix::net::send(&socket, &request, SendFlags::empty())?;
         let mut buffer = vec![0; 1 << 16];
         loop {
             let (length, _) = rustix::io::retry_on_intr(|| {
                 rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())
             })?;
-            match read(&buffer[..length], &mut found) {
+            match read(&buffer[..length], |body| pick(body, &mut found)) {
                 Ok(true) => {}
                 Ok(false) => break,
                 // A kernel without tcp_diag.
@@ -63,27 +117,25 @@ pub(super) fn connections() -> io::Result<Vec<Connection>> {
     Ok(found)
 }
 
-/// Asks for all established connections of a family with their `tcp_info`.
-fn request(family: u8) -> Vec<u8> {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
-    const REQUEST_AND_DUMP: u16 = 0x301;
+/// A request about the established TCP connections of a family, with their `tcp_info`: about one, if it is named.
+fn request(kind: u16, flags: u16, family: u8, name: &[u8]) -> Vec<u8> {
     const TCP: u8 = 6;
     const INFO: u8 = 1 << 1;
     const ESTABLISHED: u32 = 1 << 1;
     let mut out = Vec::with_capacity(HEAD + REQUEST);
     out.extend(((HEAD + REQUEST) as u32).to_ne_bytes());
-    out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    out.extend(REQUEST_AND_DUMP.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
     out.extend([0; 8]);
     out.extend([family, TCP, INFO, 0]);
     out.extend(ESTABLISHED.to_ne_bytes());
-    // Any socket.
+    out.extend(name);
     out.resize(HEAD + REQUEST, 0);
     out
 }
 
-/// Reads the messages of one datagram; false at the end of the dump.
-fn read(mut bytes: &[u8], found: &mut Vec<Connection>) -> io::Result<bool> {
+/// Reads the messages of one datagram; false at the end of the answer.
+fn read(mut bytes: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<bool> {
     const DONE: u16 = 3;
     const ERROR: u16 = 2;
     while let Some(head) = bytes.get(..HEAD) {
@@ -93,9 +145,10 @@ fn read(mut bytes: &[u8], found: &mut Vec<Connection>) -> io::Result<bool> {
             DONE => return Ok(false),
             ERROR => {
                 let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-                return Err(io::Error::from_raw_os_error(-code));
+                // Without a code, it is done.
+                return if code == 0 { Ok(false) } else { Err(io::Error::from_raw_os_error(-code)) };
             }
-            _ => found.extend(connection(body)),
+            _ => each(body),
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -150,9 +203,30 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_destroyed_ends_with_an_error_on_both_sides_and_no_other_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut clients = [(); 2].map(|()| TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let mut servers = [(); 2].map(|()| listener.accept().unwrap().0);
+        let own = clients[0].local_addr().unwrap();
+        let cookie = connections().unwrap().iter().find(|one| one.local == own).unwrap().cookie;
+        let ended = destroy(&[cookie]);
+        if ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            // Only root may; the tests on real interfaces need it as well, and say so.
+            return;
+        }
+        assert_eq!(ended.unwrap(), [cookie]);
+        assert_eq!(destroy(&[cookie]).unwrap(), [0; 0], "it has gone");
+        let kind = |stream: &mut TcpStream| stream.read(&mut [0; 4]).unwrap_err().kind();
+        assert_eq!(kind(&mut clients[0]), io::ErrorKind::ConnectionAborted);
+        assert_eq!(kind(&mut servers[0]), io::ErrorKind::ConnectionReset);
+        clients[1].write_all(b"hello").unwrap();
+        servers[1].read_exact(&mut [0; 5]).unwrap();
+    }
+
+    #[test]
     fn arbitrary_bytes_never_panic() {
         proptest::proptest!(|(bytes: Vec<u8>)| {
-            let _ = read(&bytes, &mut Vec::new());
+            let _ = read(&bytes, |_| {});
             let _ = connection(&bytes);
         });
     }

@@ -97,6 +97,15 @@ pub(super) async fn inside<T: Send + 'static>(
     hears.await.map_err(|_| io::Error::other("the thread in the namespace has ended"))?
 }
 
+/// Moves this thread into a namespace, for good.
+///
+/// # Errors
+/// It has gone, or this user may not.
+pub(crate) fn settle(space: &Space) -> io::Result<()> {
+    let file = open(space)?.ok_or(io::ErrorKind::NotFound)?;
+    Ok(rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
 #[expect(deprecated, reason = "only a new network namespace is unshared, which no other thread can feel")]
 fn leave() -> rustix::io::Result<()> {
     rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)

@@ -1,0 +1,247 @@
+//! Requested against measured: what our rules have counted, and whether our own probes get through. Pure.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::rules::{By, cut};
+use crate::change::{Proof, ProofStatus};
+use crate::faults::shape::evidence::judge_share;
+use crate::sys::aim::{Aim, Protocol, Way};
+use crate::sys::netlink::{Probe, Reply};
+use crate::sys::nft::read::Counted;
+
+/// The most probes of one namespace.
+const PROBES_MAX: usize = 4;
+
+/// A probe, and what came of it before anything was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Watched {
+    pub(super) probe: Probe,
+    pub(super) before: Reply,
+}
+
+/// What was seen in one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// Whose it is.
+    pub(super) name: String,
+    /// What came of each probe, before and now.
+    pub(super) probes: Vec<(Watched, Reply)>,
+    /// What each rule that counts has counted; none if the table is not there.
+    pub(super) counted: Option<Vec<Counted>>,
+}
+
+/// Probes that an aim should hit: one for each single address of the other side, as far as one can be made.
+pub(super) fn probes(aim: &Aim) -> Vec<Probe> {
+    let single =
+        aim.peers.iter().filter(|network| network.bits == if network.address.is_ipv4() { 32 } else { 128 });
+    let spared = |probe: &Probe| {
+        let (address, port) = match probe {
+            Probe::Echo(address) => (*address, None),
+            Probe::Connect(to) => (to.ip(), Some(to.port())),
+        };
+        aim.exempt.iter().any(|exempt| {
+            exempt.peer.is_none_or(|network| network.contains(address))
+                && exempt.port.is_none_or(|exempt| port == Some(exempt))
+        })
+    };
+    let ported = aim.peer_ports.first().map(|range| *range.start());
+    let probe = |address| match (aim.protocol, ported) {
+        // Nobody can choose our own port, nor answer what he does not know.
+        _ if !aim.local_ports.is_empty() => None,
+        (Some(Protocol::Udp), _) | (Some(Protocol::Tcp), None) => None,
+        (_, Some(port)) => Some(Probe::Connect(SocketAddr::new(address, port))),
+        (_, None) => Some(Probe::Echo(address)),
+    };
+    let all = single.filter_map(|network| probe(network.address));
+    all.filter(|probe| !spared(probe)).take(PROBES_MAX).collect()
+}
+
+impl By {
+    /// Whether a reply shows that a probe got through the cut.
+    fn lets_through(self, reply: Reply) -> bool {
+        match reply {
+            Reply::Answered(_) => true,
+            Reply::Refused => matches!(self, Self::Drop | Self::Unreachable),
+            Reply::Nothing => false,
+        }
+    }
+}
+
+/// Judges a cut: confirmed if our rules were met and nothing of ours gets through; a mismatch if something does.
+pub(super) fn judge(requested: String, by: By, all: &[Seen]) -> Proof {
+    if let By::Lose(share) = by {
+        return lost(share, all);
+    }
+    let probes = || all.iter().flat_map(|seen| &seen.probes);
+    let through: Vec<String> = all
+        .iter()
+        .flat_map(|seen| {
+            let leaks = seen.probes.iter().filter(|(_, now)| by.lets_through(*now));
+            leaks.map(|(watched, now)| format!("{} {}{}", name(watched.probe), reply(*now), of(all, seen)))
+        })
+        .collect();
+    let (out, inward) = (hits(all, Way::Out), hits(all, Way::In));
+    let idle = all.iter().find(|seen| seen.counted.as_ref().is_none_or(|all| total(all) == 0));
+    let status = match idle {
+        _ if !through.is_empty() => ProofStatus::Mismatch,
+        Some(_) => ProofStatus::Unproven,
+        None => ProofStatus::Confirmed,
+    };
+    let mut words = Vec::new();
+    match idle {
+        _ if !through.is_empty() => words.push(format!("{}: it gets through", through.join(", "))),
+        Some(seen) if seen.counted.is_none() => words.push(format!("its rules are gone{}", of(all, seen))),
+        Some(seen) => words.push(format!("no packet met it{}", of(all, seen))),
+        None => {}
+    }
+    let answered = |watched: &Watched| watched.before != Reply::Nothing;
+    let lost = probes().filter(|(watched, now)| answered(watched) && !by.lets_through(*now)).count();
+    let silent = probes().filter(|(watched, _)| !answered(watched)).count();
+    match (lost, probes().next()) {
+        (0, _) => {}
+        (1, Some((watched, now))) if probes().count() == 1 => words.push(format!(
+            "{} {} before, and now {}",
+            name(watched.probe),
+            reply(watched.before),
+            reply(*now)
+        )),
+        _ => words.push(format!("{lost} of {} that answered before do not answer now", lost + through.len())),
+    }
+    if silent > 0 {
+        words.push(format!("{silent} of our own probes had no answer before either"));
+    }
+    words.push(format!("{out} packets out and {inward} in were cut off"));
+    Proof {
+        status,
+        requested,
+        measured: words.join("; "),
+        tolerance: "not one of our own probes gets through".to_owned(),
+        samples: out + inward,
+    }
+}
+
+fn lost(share: f64, all: &[Seen]) -> Proof {
+    let (mut met, mut dropped) = (0, 0);
+    for counted in all.iter().filter_map(|seen| seen.counted.as_ref()) {
+        for way in [Way::Out, Way::In] {
+            let mut own = counted.iter().filter(|one| one.chain == cut(way)).map(|one| one.packets);
+            met += own.next().unwrap_or(0);
+            dropped += own.next().unwrap_or(0);
+        }
+    }
+    judge_share(format!("{:.2}% of packets", share * 100.0), "lost", share, dropped, met)
+}
+
+fn hits(all: &[Seen], way: Way) -> u64 {
+    let counted = all.iter().filter_map(|seen| seen.counted.as_ref()).flatten();
+    counted.filter(|one| one.chain == cut(way)).map(|one| one.packets).sum()
+}
+
+fn total(counted: &[Counted]) -> u64 {
+    counted.iter().map(|one| one.packets).sum()
+}
+
+/// Where it was seen, if there are several places.
+fn of(all: &[Seen], seen: &Seen) -> String {
+    if all.len() > 1 { format!(" in {}", seen.name) } else { String::new() }
+}
+
+fn name(probe: Probe) -> String {
+    match probe {
+        Probe::Echo(address) => address.to_string(),
+        Probe::Connect(to) => to.to_string(),
+    }
+}
+
+fn reply(reply: Reply) -> String {
+    match reply {
+        Reply::Answered(micros) => format!("answered in {:.1} ms", micros as f64 / 1e3),
+        Reply::Refused => "refused".to_owned(),
+        Reply::Nothing => "does not answer".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aim(peers: &[&str], protocol: Option<Protocol>, port: Option<u16>) -> Aim {
+        Aim {
+            peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
+            protocol,
+            peer_ports: port.map(|port| port..=port).into_iter().collect(),
+            exempt: crate::flows::Flows::read(&[("protect", "10.0.0.9".to_owned())].into())
+                .unwrap()
+                .traffic
+                .aim()
+                .exempt,
+            ..Aim::default()
+        }
+    }
+
+    fn seen(before: Reply, now: Reply, out: u64) -> Seen {
+        let watched = Watched { probe: Probe::Echo("10.0.0.2".parse().unwrap()), before };
+        let counted = Counted { chain: "out_cut".to_owned(), packets: out, bytes: 0 };
+        Seen { name: "a".to_owned(), probes: vec![(watched, now)], counted: Some(vec![counted]) }
+    }
+
+    const FAST: Reply = Reply::Answered(100);
+
+    #[test]
+    fn a_cut_is_confirmed_only_if_packets_met_it_and_no_probe_gets_through() {
+        let status = |by, before, now, out| judge(String::new(), by, &[seen(before, now, out)]).status;
+        assert_eq!(status(By::Drop, FAST, Reply::Nothing, 3), ProofStatus::Confirmed);
+        assert_eq!(status(By::Drop, Reply::Nothing, Reply::Nothing, 3), ProofStatus::Confirmed);
+        assert_eq!(status(By::Drop, FAST, FAST, 3), ProofStatus::Mismatch);
+        assert_eq!(
+            status(By::Drop, FAST, Reply::Refused, 3),
+            ProofStatus::Mismatch,
+            "a refusal is an answer"
+        );
+        assert_eq!(status(By::Reset, FAST, Reply::Refused, 3), ProofStatus::Confirmed, "this one is ours");
+        assert_eq!(status(By::Drop, FAST, Reply::Nothing, 0), ProofStatus::Unproven, "somebody else's doing");
+    }
+
+    #[test]
+    fn every_namespace_of_a_partition_must_have_met_it() {
+        let met = seen(FAST, Reply::Nothing, 3);
+        let idle = Seen { name: "b".to_owned(), ..seen(FAST, Reply::Nothing, 0) };
+        let proof = judge(String::new(), By::Drop, &[met.clone(), idle]);
+        assert_eq!(proof.status, ProofStatus::Unproven);
+        assert!(proof.measured.starts_with("no packet met it in b"), "{}", proof.measured);
+        let both = judge(String::new(), By::Drop, &[met.clone(), met.clone()]);
+        assert_eq!((both.status, both.samples), (ProofStatus::Confirmed, 6));
+        let gone = Seen { counted: None, ..met };
+        assert!(judge(String::new(), By::Drop, &[gone]).measured.starts_with("its rules are gone"));
+    }
+
+    #[test]
+    fn probes_are_single_addresses_that_the_aim_hits() {
+        let echo = |text: &str| Probe::Echo(text.parse().unwrap());
+        let connect = |text: &str| Probe::Connect(text.parse().unwrap());
+        assert_eq!(
+            probes(&aim(&["10.0.0.2", "10.1.0.0/16", "fd00::1"], None, None)),
+            [echo("10.0.0.2"), echo("fd00::1")]
+        );
+        assert_eq!(probes(&aim(&["10.0.0.2"], Some(Protocol::Tcp), Some(80))), [connect("10.0.0.2:80")]);
+        assert_eq!(probes(&aim(&["10.0.0.2"], None, Some(80))), [connect("10.0.0.2:80")]);
+        assert_eq!(probes(&aim(&["10.0.0.2"], Some(Protocol::Icmp), None)), [echo("10.0.0.2")]);
+        assert!(probes(&aim(&["10.0.0.2"], Some(Protocol::Udp), Some(53))).is_empty());
+        assert!(probes(&aim(&["10.0.0.2"], Some(Protocol::Tcp), None)).is_empty());
+        assert!(probes(&aim(&["10.0.0.9"], None, None)).is_empty(), "it is protected");
+        assert!(probes(&aim(&["10.0.0.2"], None, Some(22))).is_empty(), "SSH is exempt");
+    }
+
+    #[test]
+    fn a_share_is_judged_by_what_was_met_and_what_was_lost() {
+        let rule = |packets| Counted { chain: "out_cut".to_owned(), packets, bytes: 0 };
+        let seen = Seen { counted: Some(vec![rule(1000), rule(52)]), ..seen(FAST, FAST, 0) };
+        assert_eq!(
+            judge(String::new(), By::Lose(0.05), std::slice::from_ref(&seen)).status,
+            ProofStatus::Confirmed
+        );
+        assert_eq!(judge(String::new(), By::Lose(0.20), &[seen]).status, ProofStatus::Mismatch);
+    }
+}

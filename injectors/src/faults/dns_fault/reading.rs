@@ -1,0 +1,177 @@
+//! What a user has written of a DNS fault, and which resolvers are meant.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::about::Args;
+use crate::change::InjectError;
+use crate::flows::Flows;
+use crate::resolver::Answer;
+use crate::resolver::message::{Question, TYPES};
+use crate::traffic::{Direction, Whose};
+
+/// The most resolvers, and the most names.
+const UPSTREAMS_MAX: usize = 8;
+const NAMES_MAX: usize = 64;
+/// The longest delay: clients give up long before.
+const DELAY_MAX: Duration = Duration::from_secs(60);
+/// The most of a `resolv.conf` that is read.
+const CONF_MAX: u64 = 1 << 16;
+
+/// Only resolvers and a namespace are an aim.
+pub(super) fn aimed(flows: &Flows) -> Result<(), String> {
+    let traffic = &flows.traffic;
+    let ported = !traffic.ports.is_empty() || !traffic.local_ports.is_empty();
+    if ported
+        || traffic.protocol.is_some()
+        || traffic.interface.is_some()
+        || traffic.direction != Direction::Both
+    {
+        return Err("it is about queries: aim it by `to` (resolvers), `netns` or `pid` alone".to_owned());
+    }
+    if traffic.to.iter().any(|network| network.bits != if network.address.is_ipv4() { 32 } else { 128 }) {
+        return Err("to: write the addresses of resolvers, not networks".to_owned());
+    }
+    if traffic.to.len() > UPSTREAMS_MAX {
+        return Err(format!("to: at most {UPSTREAMS_MAX} resolvers"));
+    }
+    Ok(())
+}
+
+/// What is asked for, without the place.
+pub(super) fn asked(args: &Args) -> Result<(Vec<String>, Vec<u16>, Answer), String> {
+    let list = |name: &str| -> Vec<String> {
+        let text = args.text(name).unwrap_or_default().to_ascii_lowercase();
+        text.split(',')
+            .map(|one| one.trim().trim_end_matches('.').to_owned())
+            .filter(|one| !one.is_empty())
+            .collect()
+    };
+    let names = list("names");
+    let plain = |name: &str| {
+        let bare = name.strip_prefix("*.").unwrap_or(name);
+        !bare.contains('*') && Question::ask(bare, 1, 0).is_some() && !bare.contains("..")
+    };
+    if let Some(wrong) = names.iter().find(|name| !plain(name)) {
+        return Err(format!("names: `{wrong}` is neither a name nor `*.` and what it ends with"));
+    }
+    if names.len() > NAMES_MAX {
+        return Err(format!("names: at most {NAMES_MAX}"));
+    }
+    let kind = |text: &String| {
+        let known = TYPES.iter().find(|(name, _)| name == text).map(|(_, number)| *number);
+        let all = || TYPES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        known.ok_or_else(|| format!("types: `{text}` is not one of {}", all()))
+    };
+    let types = list("types").iter().map(kind).collect::<Result<_, _>>()?;
+    if args.share("share").is_some_and(|share| share <= 0.0) {
+        return Err("it would hit nothing".to_owned());
+    }
+    let addresses: Result<Vec<IpAddr>, String> = list("addresses")
+        .iter()
+        .map(|text| text.parse().map_err(|_| format!("addresses: `{text}` is no address")))
+        .collect();
+    let addresses = addresses?;
+    let answer = match (args.text("answer").unwrap_or_default(), args.span("delay"), addresses.is_empty()) {
+        ("delay", Some(delay), true) if delay > Duration::ZERO && delay <= DELAY_MAX => {
+            Answer::Delay(delay.as_secs_f64())
+        }
+        ("delay", _, true) => return Err("it needs `delay`, more than zero and at most 60s".to_owned()),
+        ("wrong", None, false) => Answer::Wrong(addresses),
+        ("wrong", None, true) => return Err("it needs `addresses`".to_owned()),
+        (_, Some(_), _) => return Err("`delay` goes with `answer: delay`".to_owned()),
+        (_, _, false) => return Err("`addresses` goes with `answer: wrong`".to_owned()),
+        ("nxdomain", ..) => Answer::Nxdomain,
+        ("servfail", ..) => Answer::Servfail,
+        ("refused", ..) => Answer::Refused,
+        ("timeout", ..) => Answer::Timeout,
+        _ => Answer::Stale,
+    };
+    Ok((names, types, answer))
+}
+
+/// The resolvers that are asked: those that are written, or those of the namespace's own `resolv.conf`.
+pub(super) fn upstreams(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
+    let written: Vec<IpAddr> = flows.traffic.to.iter().map(|network| network.address).collect();
+    if !written.is_empty() {
+        return Ok(written);
+    }
+    let files: Vec<PathBuf> = match &flows.traffic.space {
+        Whose::Own => vec!["/etc/resolv.conf".into()],
+        Whose::Process(pid) => vec![format!("/proc/{pid}/root/etc/resolv.conf").into()],
+        Whose::Named(name) => {
+            vec![format!("/etc/netns/{name}/resolv.conf").into(), "/etc/resolv.conf".into()]
+        }
+        // Their process stands in their place by now.
+        Whose::Containers(_) => Vec::new(),
+    };
+    let read = |path: &PathBuf| {
+        use std::io::Read as _;
+        let mut text = String::new();
+        std::fs::File::open(path).ok()?.take(CONF_MAX).read_to_string(&mut text).ok()?;
+        Some(text)
+    };
+    let text = files.iter().find_map(read).unwrap_or_default();
+    let mut found: Vec<IpAddr> = nameservers(&text);
+    found.truncate(UPSTREAMS_MAX);
+    if found.is_empty() {
+        let text = "its resolv.conf names no resolver: write them in `to`";
+        return Err(InjectError::Target(text.to_owned()));
+    }
+    Ok(found)
+}
+
+/// The resolvers that a `resolv.conf` names, each once.
+fn nameservers(text: &str) -> Vec<IpAddr> {
+    let mut known = BTreeSet::new();
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = lines.filter_map(|rest| rest.split_whitespace().next()?.parse::<IpAddr>().ok());
+    addresses.filter(|address| known.insert(*address)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::about::Value as Arg;
+    use crate::units::{Share, Span};
+
+    fn args(given: &[(&str, &str)]) -> Args {
+        let value = |name: &str, text: &str| match name {
+            "delay" => Arg::Span(text.parse::<Span>().unwrap()),
+            "share" => Arg::Share(text.parse::<Share>().unwrap()),
+            _ => Arg::Text(text.to_owned()),
+        };
+        Args(given.iter().map(|(name, text)| ((*name).to_owned(), value(name, text))).collect())
+    }
+
+    #[test]
+    fn what_is_asked_for_reads_as_it_was_written_or_is_refused() {
+        let given = [("answer", "servfail"), ("names", "API.example.com., *.b.org"), ("types", "A, srv")];
+        let (names, types, answer) = asked(&args(&given)).unwrap();
+        assert_eq!(
+            (names.join(" ").as_str(), types, answer),
+            ("api.example.com *.b.org", vec![1, 33], Answer::Servfail)
+        );
+        for wrong in [
+            &[("answer", "servfail"), ("names", "a.*.b")][..],
+            &[("answer", "servfail"), ("types", "b")],
+            &[("answer", "servfail"), ("delay", "1s")],
+            &[("answer", "servfail"), ("addresses", "192.0.2.1")],
+            &[("answer", "servfail"), ("share", "0%")],
+            &[("answer", "delay")],
+            &[("answer", "wrong")],
+            &[("answer", "wrong"), ("addresses", "nowhere")],
+        ] {
+            assert!(asked(&args(wrong)).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn resolvers_are_read_from_resolv_conf_each_once() {
+        let text = "# nameserver 9.9.9.9\nsearch x\nnameserver 10.0.0.1\nnameserver fd00::1 # b\nnameserver 10.0.0.1\n";
+        let all: Vec<IpAddr> = ["10.0.0.1", "fd00::1"].map(|a| a.parse().unwrap()).to_vec();
+        assert_eq!(nameservers(text), all);
+    }
+}

@@ -1,0 +1,91 @@
+//! `network-partition`: nothing gets through between two sides.
+
+use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::flows::Flows;
+use crate::target::TargetKind;
+
+use super::cut::rules::By;
+use super::cut::sides;
+use super::cut::{Cutting, Plan};
+
+/// Partition: two sides do not reach each other.
+#[derive(Debug)]
+pub struct NetworkPartition;
+
+const fn text(name: &'static str, help: &'static str) -> Param {
+    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
+}
+
+static ABOUT: About = About {
+    name: "network-partition",
+    summary: "Cuts flows between a network namespace and others, or among several, by nftables",
+    description: "Packets to and from `to` vanish (`by: drop`), their senders are told that no way leads there (`by: \
+                  reject`), or TCP is reset and all else vanishes (`by: reset`), both ways or one way. Or write the \
+                  namespaces `among` which it is: `split: halves`; `isolate` (one from all others); `bridge` (two \
+                  halves that both reach one); `majority-ring` (each reaches a majority, no two the same); which \
+                  is which is chosen by the seed. Or write the sides: `groups: \"a, b | c, d\"`. Packets that pass \
+                  through the namespace are cut as well, behind its translation of addresses. Where \
+                  nothing is told, nobody hears of it, neither connections nor datagrams, even of this very host: they \
+                  wait for their timeouts, as in a real partition. A rejected TCP connection may take a second to hear of \
+                  it. SSH, what `protect` names, the discovery of IPv6 neighbours, and all other flows \
+                  are untouched, and so are the tables of others.",
+    target: TargetKind::Flows,
+    params: &[
+        Param {
+            name: "by",
+            kind: ParamKind::Choice(&["drop", "reject", "reset"]),
+            presence: Presence::Default("drop"),
+            help: "drop (nobody is told), reject (no way leads there) or reset (TCP; all else is dropped)",
+        },
+        text("among", "namespaces that are parted, as ip netns lists them: a, b, c, d, e"),
+        Param {
+            name: "split",
+            kind: ParamKind::Choice(&["halves", "majority-ring", "isolate", "bridge"]),
+            presence: Presence::Optional,
+            help: "how they are parted: halves, majority-ring, isolate or bridge",
+        },
+        text("groups", "the sides themselves: a, b | c, d; who is in two of them reaches both"),
+    ],
+    needs: &["root", "Linux with nf_tables (and nft_reject_inet to tell senders)"],
+    effect: Effect::Outage,
+    proof: "An echo or a TCP connection of our own to single addresses of `to`, before and each second, and the \
+            counters of our rules. Confirmed if packets met the rules and none of our own gets through; a mismatch if \
+            one does; unproven if no packet met it.",
+    undo: "Our table is removed as a whole, by its handle; no other table is touched. If squall dies, the rules match \
+           nothing any more after 3 s: their lease is an element that fades in the kernel.",
+    example: "- network-partition: {to: 10.0.0.2}",
+};
+
+impl Cutting for NetworkPartition {
+    fn about(&self) -> &'static About {
+        &ABOUT
+    }
+
+    fn plan(&self, args: &Args, flows: &Flows, seed: u64) -> Result<Plan, String> {
+        let sides = sides::read(args, seed)?;
+        let traffic = &flows.traffic;
+        if sides.is_some() {
+            let alone = !traffic.to.is_empty() || traffic.interface.is_some();
+            if alone || traffic.space != crate::traffic::Whose::Own {
+                return Err(
+                    "the namespaces among which it is say all: leave out to, interface, netns and pid"
+                        .to_owned(),
+                );
+            }
+        } else if traffic.to.is_empty() && traffic.interface.is_none() {
+            return Err("it would cut off everything: write `to`, `interface`, or `among` with `split`; \
+                        for ports alone there is port-block"
+                .to_owned());
+        }
+        let by = match args.text("by") {
+            Some("reject") => By::Unreachable,
+            Some("reset") => By::Reset,
+            _ => By::Drop,
+        };
+        Ok(Plan { by, sides })
+    }
+
+    fn instead(&self) -> &'static str {
+        "use relay-blackhole or relay-refuse, which hurt connections"
+    }
+}

@@ -1,0 +1,168 @@
+//! Flows as a target: which packets of a whole network namespace are hit, by whatever interface they go. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::about::{Args, Param, ParamKind, Presence};
+use crate::sys::aim::{Network, Protocol};
+use crate::traffic::{Direction, Mistake, Traffic, Whose, words};
+
+/// Flows that are hit, wherever they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Flows {
+    /// Which packets. Without an interface, those of all.
+    pub traffic: Traffic,
+    /// The namespaces among which they are hit, as written; absent where only one is meant.
+    pub among: Option<String>,
+}
+
+const fn text(name: &'static str, help: &'static str) -> Param {
+    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
+}
+
+/// The parameters that say which flows are meant.
+pub const SELECTORS: &[Param] = &[
+    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32"),
+    text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
+    text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
+    Param {
+        name: "protocol",
+        kind: ParamKind::Choice(&["tcp", "udp", "icmp"]),
+        presence: Presence::Optional,
+        help: "tcp, udp (and so QUIC) or icmp; without one, all of IP",
+    },
+    text("interface", "only what goes by this interface; without one, by any"),
+    Param {
+        name: "direction",
+        kind: ParamKind::Choice(&["out", "in", "both"]),
+        presence: Presence::Optional,
+        help: "out (what leaves), in (what arrives) or both; both if left out",
+    },
+    text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall"),
+    Param {
+        name: "pid",
+        kind: ParamKind::Int { min: 1, max: 4_194_304 },
+        presence: Presence::Optional,
+        help: "the network namespace of this process, such as one of a container",
+    },
+    text(
+        "protect",
+        "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
+    ),
+];
+
+impl Flows {
+    /// Reads the parameters of [`SELECTORS`].
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
+        let mut given = given.clone();
+        given.entry("direction").or_insert_with(|| "both".to_owned());
+        let traffic = Traffic::parse(&given)?;
+        if let Some(name) = traffic.names.first() {
+            let text = format!(
+                "`{name}` is neither an address nor a network such as 10.0.0.0/8; cuts take no names"
+            );
+            return Err((Some("to"), text));
+        }
+        Ok(Self { traffic, among: None })
+    }
+
+    /// The same, but for these networks of other sides.
+    ///
+    /// # Errors
+    /// They are too many.
+    pub fn sparing(mut self, networks: &[Network]) -> Result<Self, Mistake> {
+        self.traffic.protect.extend(networks);
+        self.traffic.protect.sort();
+        self.traffic.protect.dedup();
+        self.traffic.bounded()?;
+        Ok(self)
+    }
+
+    /// The same, with the namespaces that the fault's own parameters name.
+    #[must_use]
+    pub fn called(mut self, args: &Args) -> Self {
+        self.among = args.text("groups").or_else(|| args.text("among")).map(str::to_owned);
+        self
+    }
+
+    /// Whether anything narrows it beyond the namespace.
+    pub fn is_aimed(&self) -> bool {
+        let Traffic { interface, to, ports, local_ports, .. } = &self.traffic;
+        interface.is_some() || !to.is_empty() || !ports.is_empty() || !local_ports.is_empty()
+    }
+}
+
+impl fmt::Display for Flows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Traffic { space, interface, direction, to, ports, local_ports, protocol, protect, .. } =
+            &self.traffic;
+        match &self.among {
+            Some(names) => f.write_str(names)?,
+            None if to.is_empty() => f.write_str("anybody")?,
+            None => words(f, "", to)?,
+        }
+        words(f, " port ", ports)?;
+        words(f, " local port ", local_ports)?;
+        match protocol {
+            None => {}
+            Some(Protocol::Tcp) => f.write_str(" tcp")?,
+            Some(Protocol::Udp) => f.write_str(" udp")?,
+            Some(Protocol::Icmp) => f.write_str(" icmp")?,
+        }
+        if let Some(interface) = interface {
+            write!(f, " by {interface}")?;
+        }
+        match space {
+            Whose::Own => {}
+            Whose::Named(name) => write!(f, " in netns {name}")?,
+            Whose::Process(pid) => write!(f, " of process {pid}")?,
+            Whose::Containers(containers) => write!(f, " of {containers}")?,
+        }
+        match direction {
+            Direction::Out => f.write_str(", outbound")?,
+            Direction::In => f.write_str(", inbound")?,
+            Direction::Both => {}
+        }
+        words(f, " sparing ", protect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &[(&'static str, &str)]) -> Result<Flows, Mistake> {
+        Flows::read(&given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect())
+    }
+
+    #[test]
+    fn flows_go_both_ways_unless_written_and_read_as_they_were_written() {
+        let both =
+            read(&[("netns", "a"), ("to", "10.0.0.3,10.0.0.2"), ("ports", "443"), ("protocol", "tcp")]);
+        assert_eq!(both.unwrap().to_string(), "10.0.0.2,10.0.0.3 port 443 tcp in netns a");
+        let out = read(&[("interface", "eth0"), ("direction", "out")]).unwrap();
+        assert_eq!(out.to_string(), "anybody by eth0, outbound");
+        assert!(out.is_aimed() && !read(&[("netns", "a"), ("protocol", "tcp")]).unwrap().is_aimed());
+    }
+
+    #[test]
+    fn what_is_protected_by_the_experiment_is_spared_as_well() {
+        let flows = read(&[("to", "10.0.0.0/8"), ("protect", "10.9.0.1")]).unwrap();
+        let spared = flows.sparing(&["10.1.0.0/16".parse().unwrap()]).unwrap();
+        assert_eq!(spared.traffic.protect.len(), 2);
+        assert!(spared.to_string().ends_with(" sparing 10.1.0.0/16,10.9.0.1"));
+        let many: Vec<Network> = (0..200).map(|n| format!("10.0.{n}.0/24").parse().unwrap()).collect();
+        assert!(read(&[("to", "10.0.0.0/8")]).unwrap().sparing(&many).is_err());
+    }
+
+    #[test]
+    fn a_mistake_names_its_parameter() {
+        assert_eq!(read(&[("ports", "1"), ("protocol", "icmp")]).unwrap_err().0, Some("protocol"));
+        assert_eq!(read(&[("to", "example.org")]).unwrap_err().0, Some("to"));
+    }
+}
