@@ -47,6 +47,10 @@ pub const SELECTORS: &[Param] = &[
         presence: Presence::Optional,
         help: "the network namespace of this process, such as one of a container",
     },
+    text("container", "the network of this container, by its name or id"),
+    text("label", "those of running containers with this label, key=value or key; goes with pick"),
+    text("image", "those of running containers of this image, with or without its tag; goes with pick"),
+    text("pick", "how many of them: one, all, a number or a percentage; required if there are several"),
     text(
         "protect",
         "addresses or networks of the other side that are never hit, besides SSH; parted by commas",

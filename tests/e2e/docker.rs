@@ -507,6 +507,27 @@ fn a_container_with_the_network_of_the_host_is_no_place_for_a_network_fault() {
     assert!(refused.err.contains("container guest lives in the network of container"), "{}", refused.err);
 }
 
+#[test]
+fn a_cut_in_a_container_is_there_again_after_a_restart_and_gone_afterwards() {
+    let Some(docker) = Dockerd::shared("a cut in a container") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.serving("cut", &["--ip", "10.88.0.40"]);
+    served(&web, docker);
+    let args = ["inject", "port-block", "--container", "cut", "--local-ports", "80", "--for", "7s", "--json"];
+    let mut going = docker.begin(&home, &args);
+    going.says("port-block on", START);
+    assert!(!docker.serves("10.88.0.40"));
+    docker.docker(&["restart", "-t", "0", &web.id]);
+    until("the cut in the next life", START, || shaped(&web).then_some(()));
+    assert!(!docker.serves("10.88.0.40"));
+    let done = going.end().code(0);
+    let proof = proof(&done);
+    assert!(proof["measured"].as_str().unwrap().ends_with("covered again after a restart: 1"), "{proof}");
+    assert!(!shaped(&web), "{}", web.network());
+    served(&web, docker);
+    home.assert_nothing_left();
+}
+
 /// The scenarios of the catalogue, on two containers behind HAProxy.
 fn scenario(file: &str, code: i32) -> Option<Value> {
     use std::process::{Command, Stdio};

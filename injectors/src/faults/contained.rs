@@ -10,6 +10,7 @@ use crate::containers::Containers;
 use crate::sys::docker::{Container, api::SHORT};
 use crate::sys::netlink::Space;
 use crate::target::Target;
+use crate::traffic::Whose;
 use crate::{Env, InjectError, Request};
 
 /// The namespaces of containers, and the containers, one for each.
@@ -40,6 +41,21 @@ pub(crate) async fn spaces(
     }
     hits.each = each;
     Ok((spaces, hits))
+}
+
+/// The request with the main process of its container in place of the container, if it means one: for faults that take
+/// one namespace, and do not follow a container into its next life.
+pub(crate) async fn narrowed(env: &Env, request: &Request) -> Result<Request, InjectError> {
+    let Target::Flows(flows) = &request.target else { return Ok(request.clone()) };
+    let Whose::Containers(wanted) = &flows.traffic.space else { return Ok(request.clone()) };
+    let (_, hits) = spaces(env, request, wanted).await?;
+    let [Hit { process: Some(id), .. }] = hits.each.as_slice() else {
+        let text = format!("{} containers are meant, and this fault takes one: pick: one", hits.each.len());
+        return Err(InjectError::Target(text));
+    };
+    let mut flows = flows.clone();
+    flows.traffic.space = Whose::Process(id.pid);
+    Ok(Request { target: Target::Flows(flows), ..request.clone() })
 }
 
 fn hosted(name: &str) -> InjectError {

@@ -4,6 +4,7 @@
 //! first, which fades by itself unless it is renewed.
 
 pub(crate) mod loss;
+mod parts;
 pub(crate) mod proof;
 pub(crate) mod rules;
 pub(crate) mod sides;
@@ -14,31 +15,27 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::parts::{alone, among, word};
 use self::proof::{Seen, Watched};
 use self::rules::{By, Rules};
 use self::sides::Sides;
+use super::containers::Hits;
 use super::shape::{failed, space};
-use super::{recall, record};
+use super::{contained, recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
-use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Probe, Reply, Session, Space};
+use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Probe, Reply, Space};
 use crate::sys::nft::read::Table;
 use crate::sys::nft::{Edit, NAME_MAX};
 use crate::target::Target;
 use crate::traffic::Whose;
 use crate::{Env, Injector, Pending, Request};
 
-/// How long the first and the second look at somebody may take before anything is cut.
-const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
 /// How long a probe waits for an answer that should not come, as a multiple of the time that it took before.
 const PATIENCE: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// The most members whose addresses one other member is tried against.
-const TRIED_MAX: usize = 2;
-
 /// What one fault adds to the common part.
 pub(crate) trait Cutting: std::fmt::Debug + Sync {
     /// See [`Injector::about`].
@@ -78,12 +75,47 @@ struct Apply {
     parts: Vec<Part>,
     ours: Ours,
     by: By,
+    /// Containers that may be restarted meanwhile, one for each part.
+    #[serde(default)]
+    hits: Option<Hits>,
+}
+
+impl Apply {
+    /// Leaves out the parts whose containers have been restarted, and takes in those of the namespaces that they have
+    /// got: every part of them has the same rules. Tells where the new ones begin.
+    async fn follow(&mut self, env: &Env) -> Result<usize, InjectError> {
+        let (Some(hits), Some(first)) = (&self.hits, self.parts.first()) else { return Ok(self.parts.len()) };
+        let (rules, watched) = (first.rules.clone(), first.watched.clone());
+        let later = contained::later(env, hits).await?;
+        let mut at = 0..;
+        self.parts.retain(|_| at.next().is_some_and(|at| contained::lives(env, hits, at)));
+        let begin = self.parts.len();
+        let name = || "of a container that was restarted".to_owned();
+        let part = |space| Part { space, name: name(), rules: rules.clone(), watched: watched.clone() };
+        self.parts.extend(later.into_iter().map(part));
+        Ok(begin)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Undo {
     spaces: Vec<(Space, String)>,
     ours: Ours,
+    /// Containers that may have been restarted since.
+    #[serde(default)]
+    hits: Option<Hits>,
+}
+
+impl Undo {
+    /// Every namespace in which our table may be.
+    async fn all(&self, env: &Env) -> Result<Vec<(Space, String)>, InjectError> {
+        let mut all = self.spaces.clone();
+        if let Some(hits) = &self.hits {
+            let name = || "of a container that was restarted".to_owned();
+            all.extend(contained::later(env, hits).await?.into_iter().map(|space| (space, name())));
+        }
+        Ok(all)
+    }
 }
 
 /// What our tables are called, and what they say of themselves.
@@ -158,11 +190,23 @@ impl<C: Cutting> Injector for Cut<C> {
             };
             let plan = self.0.plan(&request.args, flows, request.seed).map_err(InjectError::Target)?;
             require(&*env.network, plan.by, self.0.instead()).await?;
-            let parts = match &plan.sides {
-                None => vec![alone(&*env.network, flows, plan.by).await?],
-                Some(sides) => among(&*env.network, flows, plan.by, sides).await?,
+            let (parts, hits) = match (&plan.sides, &flows.traffic.space) {
+                (Some(sides), _) => (among(&*env.network, flows, plan.by, sides).await?, None),
+                (None, Whose::Containers(wanted)) => {
+                    let (spaces, hits) = contained::spaces(env, request, wanted).await?;
+                    let mut parts = Vec::new();
+                    for (space, hit) in spaces.into_iter().zip(&hits.each) {
+                        let name = format!("of container {}", hit.name);
+                        parts.push(alone(&*env.network, flows, plan.by, (space, name)).await?);
+                    }
+                    (parts, Some(hits))
+                }
+                (None, whose) => {
+                    let place = (space(&*env.network, whose)?, word(whose));
+                    (vec![alone(&*env.network, flows, plan.by, place).await?], None)
+                }
             };
-            prepare(self.0.about().name, &*env.network, request, &plan, parts).await
+            prepare(self.0.about().name, &*env.network, request, &plan, (parts, hits)).await
         })
     }
 
@@ -181,10 +225,10 @@ impl<C: Cutting> Injector for Cut<C> {
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
-            let Undo { spaces, ours } = recall(self.0.about().name, undo)?;
+            let undo: Undo = recall(self.0.about().name, undo)?;
             let mut any = false;
-            for (space, name) in spaces.iter().rev() {
-                any |= clear(&*env.network, space, &ours).await.map_err(failed(name))?;
+            for (space, name) in undo.all(env).await?.iter().rev() {
+                any |= clear(&*env.network, space, &undo.ours).await.map_err(failed(name))?;
             }
             Ok(if any { Undone::Reverted } else { Undone::NothingToDo })
         })
@@ -192,19 +236,25 @@ impl<C: Cutting> Injector for Cut<C> {
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, by } = recall(&change.fault, &change.apply)?;
+            let mut apply: Apply = recall(&change.fault, &change.apply)?;
+            let begin = apply.follow(env).await?;
+            let Apply { parts, ours, by, .. } = apply;
             let looks = parts.iter().map(|part| look(&*env.network, part, &ours));
             let seen = futures_util::future::join_all(looks).await;
             let seen: Result<Vec<Seen>, io::Error> = seen.into_iter().collect();
             let seen = seen.map_err(failed(&change.target))?;
-            Ok(proof::judge(format!("nothing gets through: {}", change.target), by, &seen))
+            let mut proof = proof::judge(format!("nothing gets through: {}", change.target), by, &seen);
+            if begin < parts.len() {
+                proof.measured += &format!("; covered again after a restart: {}", parts.len() - begin);
+            }
+            Ok(proof)
         })
     }
 
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            let Undo { spaces, ours } = recall(self.0.about().name, undo)?;
-            picture(&*env.network, &spaces, &ours).await
+            let undo: Undo = recall(self.0.about().name, undo)?;
+            picture(&*env.network, &undo.all(env).await?, &undo.ours).await
         })
     }
 
@@ -215,9 +265,22 @@ impl<C: Cutting> Injector for Cut<C> {
         _age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, .. } = recall(&change.fault, &change.apply)?;
-            for Part { space, name, .. } in &parts {
-                ours.renew(&*env.network, space, name).await?;
+            let mut apply: Apply = recall(&change.fault, &change.apply)?;
+            let begin = apply.follow(env).await?;
+            for Part { space, name, .. } in &apply.parts[..begin] {
+                apply.ours.renew(&*env.network, space, name).await?;
+            }
+            for Part { space, name, rules, .. } in &apply.parts[begin..] {
+                let failed = failed(name);
+                let Some(session) = env.network.enter(space).await.map_err(&failed)? else { continue };
+                let there = apply.ours.find(session.tables().await.map_err(&failed)?);
+                if there.map_err(InjectError::Target)?.is_none() {
+                    let edits = rules.edits(&apply.ours);
+                    session.commit(&edits).await.map_err(&failed)?;
+                    continue;
+                }
+                drop(session);
+                apply.ours.renew(&*env.network, space, name).await?;
             }
             Ok(())
         })
@@ -261,134 +324,12 @@ async fn require(network: &dyn Kernel, by: By, instead: &str) -> Result<(), Inje
     if lacks.is_empty() { Ok(()) } else { Err(InjectError::Lack(lacks.join("; "))) }
 }
 
-/// The one namespace that the flows name.
-async fn alone(network: &dyn Kernel, flows: &Flows, by: By) -> Result<Part, InjectError> {
-    let traffic = &flows.traffic;
-    let space = space(network, &traffic.space)?;
-    let aim = traffic.aim();
-    // A share is counted; one packet of our own would say nothing.
-    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
-    if let Some(name) = &traffic.interface {
-        let failed = failed(&flows.to_string());
-        let session =
-            network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
-        let links = session.links().await.map_err(&failed)?;
-        let Some(link) = links.iter().find(|link| link.name == *name) else {
-            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
-            return Err(InjectError::Target(format!(
-                "there is no interface {name}; there are {}",
-                known.join(", ")
-            )));
-        };
-        probes = leading(&*session, link.index, probes).await;
-    }
-    let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
-    let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part { space, name: word(&traffic.space), rules, watched })
-}
-
-/// The namespace as one word.
-fn word(whose: &Whose) -> String {
-    match whose {
-        Whose::Own => "of this host".to_owned(),
-        Whose::Named(name) => name.clone(),
-        Whose::Process(pid) => format!("of process {pid}"),
-        Whose::Containers(containers) => format!("of {containers}"),
-    }
-}
-
-/// Those probes that leave by this interface: others would not be hit.
-async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
-    let mut kept = Vec::new();
-    for probe in probes {
-        let to = match probe {
-            Probe::Echo(address) => address,
-            Probe::Connect(to) => to.ip(),
-        };
-        if session.route(to).await.is_ok_and(|leads| leads == link) {
-            kept.push(probe);
-        }
-    }
-    kept
-}
-
-/// One part for each member that is cut off from another.
-async fn among(network: &dyn Kernel, flows: &Flows, by: By, sides: &Sides) -> Result<Vec<Part>, InjectError> {
-    let mut homes: Vec<(Space, Vec<Network>)> = Vec::new();
-    for name in &sides.members {
-        let space = space(network, &Whose::Named(name.clone()))?;
-        if let Some(at) = homes.iter().position(|(other, _)| other.inode == space.inode) {
-            let other = &sides.members[at];
-            return Err(InjectError::Target(format!("{name} and {other} are the same network namespace")));
-        }
-        let failed = failed(name);
-        let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(name))?;
-        let addresses = session.addresses().await.map_err(&failed)?;
-        if addresses.is_empty() {
-            return Err(InjectError::Target(format!("{name} has no address by which others reach it")));
-        }
-        let whole =
-            |address: std::net::IpAddr| Network { address, bits: if address.is_ipv4() { 32 } else { 128 } };
-        homes.push((space, addresses.into_iter().map(whole).collect()));
-    }
-    let mut parts = Vec::new();
-    for ((space, own), (name, severed)) in homes.iter().zip(sides.members.iter().zip(&sides.severed)) {
-        if severed.is_empty() {
-            continue;
-        }
-        let mut traffic = flows.traffic.clone();
-        let others = severed.iter().flat_map(|other| &homes[*other].1);
-        traffic.to = others.filter(|network| !own.contains(network)).copied().collect();
-        traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
-        let aim = traffic.aim();
-        let probes = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
-        let watched = watch(network, space, &probes).await.map_err(failed(name))?;
-        let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: None, by };
-        parts.push(Part { space: space.clone(), name: name.clone(), rules, watched });
-    }
-    Ok(parts)
-}
-
-/// Probes of the first address of each family of a few others.
-fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Probe> {
-    let mut peers = Vec::new();
-    for other in others.take(TRIED_MAX) {
-        for ipv4 in [true, false] {
-            let global = |network: &&Network| match network.address {
-                std::net::IpAddr::V4(address) => ipv4 && !address.is_link_local(),
-                std::net::IpAddr::V6(address) => !ipv4 && !address.is_unicast_link_local(),
-            };
-            peers.extend(other.iter().find(global));
-        }
-    }
-    if peers.is_empty() { Vec::new() } else { proof::probes(&Aim { peers, ..aim.clone() }) }
-}
-
-/// Looks whether the probes are answered while nothing is cut: twice, as the first may get lost.
-async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Result<Vec<Watched>> {
-    let mut watched: Vec<Watched> =
-        probes.iter().map(|probe| Watched { probe: *probe, before: Reply::Nothing }).collect();
-    for patience in LOOKS {
-        let silent: Vec<&mut Watched> =
-            watched.iter_mut().filter(|watched| watched.before == Reply::Nothing).collect();
-        if silent.is_empty() {
-            break;
-        }
-        let again: Vec<Probe> = silent.iter().map(|watched| watched.probe).collect();
-        let replies = network.reach(space, &again, patience).await?;
-        for (watched, reply) in silent.into_iter().zip(replies) {
-            watched.before = reply;
-        }
-    }
-    Ok(watched)
-}
-
 async fn prepare(
     name: &str,
     network: &dyn Kernel,
     request: &Request,
     plan: &Plan,
-    parts: Vec<Part>,
+    (parts, hits): (Vec<Part>, Option<Hits>),
 ) -> Result<Change, InjectError> {
     let ours = Ours::new(&request.id);
     let spaces: Vec<(Space, String)> =
@@ -410,8 +351,8 @@ async fn prepare(
         summary: format!("{name} on {}{who}: {}", request.target, request.args.line()),
         claims,
         manual: manual(&spaces, &ours),
-        undo: record(&Undo { spaces, ours: ours.clone() }),
-        apply: record(&Apply { parts, ours, by: plan.by }),
+        undo: record(&Undo { spaces, ours: ours.clone(), hits: hits.clone() }),
+        apply: record(&Apply { parts, ours, by: plan.by, hits }),
         picture,
     })
 }

@@ -1,0 +1,151 @@
+//! What a cut is in each namespace, found out before anything is cut: the rules, and who answers there.
+
+use std::io;
+use std::time::Duration;
+
+use super::proof::{self, Watched};
+use super::rules::{By, Rules};
+use super::sides::Sides;
+use super::{Part, gone};
+use crate::InjectError;
+use crate::faults::shape::{failed, space};
+use crate::flows::Flows;
+use crate::sys::aim::{Aim, Network};
+use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
+use crate::traffic::Whose;
+
+/// How long the first and the second look at somebody may take before anything is cut.
+const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
+/// The most members whose addresses one other member is tried against.
+const TRIED_MAX: usize = 2;
+
+/// The one namespace that the flows name.
+pub(super) async fn alone(
+    network: &dyn Kernel,
+    flows: &Flows,
+    by: By,
+    (space, name): (Space, String),
+) -> Result<Part, InjectError> {
+    let traffic = &flows.traffic;
+    let aim = traffic.aim();
+    // A share is counted; one packet of our own would say nothing.
+    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
+    if let Some(name) = &traffic.interface {
+        let failed = failed(&flows.to_string());
+        let session =
+            network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
+        let links = session.links().await.map_err(&failed)?;
+        let Some(link) = links.iter().find(|link| link.name == *name) else {
+            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
+            return Err(InjectError::Target(format!(
+                "there is no interface {name}; there are {}",
+                known.join(", ")
+            )));
+        };
+        probes = leading(&*session, link.index, probes).await;
+    }
+    let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
+    let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
+    Ok(Part { space, name, rules, watched })
+}
+
+/// The namespace as one word.
+pub(super) fn word(whose: &Whose) -> String {
+    match whose {
+        Whose::Own => "of this host".to_owned(),
+        Whose::Named(name) => name.clone(),
+        Whose::Process(pid) => format!("of process {pid}"),
+        Whose::Containers(containers) => format!("of {containers}"),
+    }
+}
+
+/// Those probes that leave by this interface: others would not be hit.
+async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
+    let mut kept = Vec::new();
+    for probe in probes {
+        let to = match probe {
+            Probe::Echo(address) => address,
+            Probe::Connect(to) => to.ip(),
+        };
+        if session.route(to).await.is_ok_and(|leads| leads == link) {
+            kept.push(probe);
+        }
+    }
+    kept
+}
+
+/// One part for each member that is cut off from another.
+pub(super) async fn among(
+    network: &dyn Kernel,
+    flows: &Flows,
+    by: By,
+    sides: &Sides,
+) -> Result<Vec<Part>, InjectError> {
+    let mut homes: Vec<(Space, Vec<Network>)> = Vec::new();
+    for name in &sides.members {
+        let space = space(network, &Whose::Named(name.clone()))?;
+        if let Some(at) = homes.iter().position(|(other, _)| other.inode == space.inode) {
+            let other = &sides.members[at];
+            return Err(InjectError::Target(format!("{name} and {other} are the same network namespace")));
+        }
+        let failed = failed(name);
+        let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(name))?;
+        let addresses = session.addresses().await.map_err(&failed)?;
+        if addresses.is_empty() {
+            return Err(InjectError::Target(format!("{name} has no address by which others reach it")));
+        }
+        let whole =
+            |address: std::net::IpAddr| Network { address, bits: if address.is_ipv4() { 32 } else { 128 } };
+        homes.push((space, addresses.into_iter().map(whole).collect()));
+    }
+    let mut parts = Vec::new();
+    for ((space, own), (name, severed)) in homes.iter().zip(sides.members.iter().zip(&sides.severed)) {
+        if severed.is_empty() {
+            continue;
+        }
+        let mut traffic = flows.traffic.clone();
+        let others = severed.iter().flat_map(|other| &homes[*other].1);
+        traffic.to = others.filter(|network| !own.contains(network)).copied().collect();
+        traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
+        let aim = traffic.aim();
+        let probes = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
+        let watched = watch(network, space, &probes).await.map_err(failed(name))?;
+        let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: None, by };
+        parts.push(Part { space: space.clone(), name: name.clone(), rules, watched });
+    }
+    Ok(parts)
+}
+
+/// Probes of the first address of each family of a few others.
+fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Probe> {
+    let mut peers = Vec::new();
+    for other in others.take(TRIED_MAX) {
+        for ipv4 in [true, false] {
+            let global = |network: &&Network| match network.address {
+                std::net::IpAddr::V4(address) => ipv4 && !address.is_link_local(),
+                std::net::IpAddr::V6(address) => !ipv4 && !address.is_unicast_link_local(),
+            };
+            peers.extend(other.iter().find(global));
+        }
+    }
+    if peers.is_empty() { Vec::new() } else { proof::probes(&Aim { peers, ..aim.clone() }) }
+}
+
+/// Looks whether the probes are answered while nothing is cut: twice, as the first may get lost.
+async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Result<Vec<Watched>> {
+    let mut watched: Vec<Watched> =
+        probes.iter().map(|probe| Watched { probe: *probe, before: Reply::Nothing }).collect();
+    for patience in LOOKS {
+        let silent: Vec<&mut Watched> =
+            watched.iter_mut().filter(|watched| watched.before == Reply::Nothing).collect();
+        if silent.is_empty() {
+            break;
+        }
+        let again: Vec<Probe> = silent.iter().map(|watched| watched.probe).collect();
+        let replies = network.reach(space, &again, patience).await?;
+        for (watched, reply) in silent.into_iter().zip(replies) {
+            watched.before = reply;
+        }
+    }
+    Ok(watched)
+}
