@@ -1,8 +1,9 @@
-//! A small world behind the ports `Procs`, `Control` and `Network`: processes, a lab, a relay, a balancer, an interface,
-//! and a thing that commands can break. It does what it is told, and one call of a chosen number can fail.
+//! A small world behind the ports `Procs`, `Control`, `Network` and `Docker`: processes, a lab, a relay, a balancer, an
+//! interface, containers, and a thing that commands can break. It does what it is told, and one call of a chosen number can fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
@@ -36,15 +37,16 @@ pub(crate) enum Failure {
 }
 
 #[derive(Debug)]
-struct Process {
-    info: ProcessInfo,
+pub(crate) struct Process {
+    pub(crate) info: ProcessInfo,
     listens: bool,
     mark: String,
 }
 
 #[derive(Debug)]
 pub(crate) struct State {
-    processes: Vec<Process>,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) fleet: crate::fake_docker_tests::Fleet,
     born: u64,
     /// The lab's instance, while it runs.
     instance: Option<ProcessId>,
@@ -74,6 +76,7 @@ impl World {
         let routes = vec![("r".to_owned(), Protocol::Http)];
         let mut state = State {
             processes: Vec::new(),
+            fleet: crate::fake_docker_tests::Fleet::default(),
             born: 0,
             instance: None,
             table: Table::new(routes),
@@ -91,6 +94,7 @@ impl World {
         state.instance = Some(state.bear("auth", false));
         state.bear("nginx", true);
         state.bear("nginx", true);
+        state.fill_fleet();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -108,6 +112,7 @@ impl World {
             network: world(),
             cgroups: world(),
             resources: world(),
+            docker: world(),
             program: "squall".into(),
         }
     }
@@ -149,6 +154,7 @@ impl World {
             "broken": state.broken,
             "network": state.network.look(),
             "pressure": state.pressure.look(),
+            "containers": state.fleet_look(),
         })
     }
 
@@ -216,7 +222,7 @@ impl World {
     }
 
     /// Does one call, or fails as told.
-    fn call<T, E>(&self, failed: E, act: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn call<T, E>(&self, failed: E, act: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {
         let mut state = self.state();
         state.calls += 1;
         match state.failing {
@@ -241,7 +247,12 @@ impl World {
 }
 
 impl State {
-    fn bear(&mut self, comm: &str, listens: bool) -> ProcessId {
+    /// All interfaces.
+    pub(crate) fn network(&mut self) -> &mut crate::fake_network_tests::Links {
+        &mut self.network
+    }
+
+    pub(crate) fn bear(&mut self, comm: &str, listens: bool) -> ProcessId {
         self.born += 1;
         let id = ProcessId { pid: FIRST_PID + self.born as u32, start_ticks: self.born };
         let info = ProcessInfo { id, comm: comm.to_owned(), state: 'S' };
@@ -429,6 +440,22 @@ impl Procs for World {
 
     fn marked(&self, mark: &str) -> io::Result<Vec<ProcessInfo>> {
         self.os(|state| state.infos(|process| process.mark == mark))
+    }
+
+    fn cgroups(&self, pid: u32) -> io::Result<String> {
+        self.os(|state| state.container_of(pid))
+    }
+
+    fn frozen(&self, pid: u32) -> io::Result<Option<bool>> {
+        self.os(|state| state.is_frozen(pid))
+    }
+
+    fn addresses(&self, pid: u32) -> io::Result<Vec<IpAddr>> {
+        self.os(|state| state.inner_addresses(pid))
+    }
+
+    fn enclosing(&self) -> BTreeSet<String> {
+        self.state().fleet.enclosing.clone()
     }
 
     fn start(&self, argv: &[String], mark: &str) -> io::Result<Box<dyn Started>> {

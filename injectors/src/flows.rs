@@ -49,18 +49,39 @@ const PID: Param = Param {
     presence: Presence::Optional,
     help: "the network namespace of this process, such as one of a container",
 };
+const CONTAINER: Param = text("container", "the network of this container, by its name or id");
+const LABEL: Param =
+    text("label", "those of running containers with this label, key=value or key; goes with pick");
+const IMAGE: Param =
+    text("image", "those of running containers of this image, with or without its tag; goes with pick");
+const PICK: Param =
+    text("pick", "how many of them: one, all, a number or a percentage; required if there are several");
 const PROTECT: Param = text(
     "protect",
     "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
 );
 
 /// The parameters that say which flows are meant.
-pub const SELECTORS: &[Param] =
-    &[TO, PORTS, LOCAL_PORTS, PROTOCOL, INTERFACE, DIRECTION, NETNS, PID, PROTECT];
+pub const SELECTORS: &[Param] = &[
+    TO,
+    PORTS,
+    LOCAL_PORTS,
+    PROTOCOL,
+    INTERFACE,
+    DIRECTION,
+    NETNS,
+    PID,
+    CONTAINER,
+    LABEL,
+    IMAGE,
+    PICK,
+    PROTECT,
+];
 /// Those that say which connections are meant.
-pub const CONNECTIONS: &[Param] = &[TO, PORTS, LOCAL_PORTS, NETNS, PID, PROTECT];
+pub const CONNECTIONS: &[Param] =
+    &[TO, PORTS, LOCAL_PORTS, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
 /// Those that say which resolvers are meant.
-pub const RESOLVERS: &[Param] = &[RESOLVERS_TO, NETNS, PID, PROTECT];
+pub const RESOLVERS: &[Param] = &[RESOLVERS_TO, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
 
 impl Flows {
     /// Reads the parameters of [`SELECTORS`], [`CONNECTIONS`] or [`RESOLVERS`].
@@ -130,6 +151,7 @@ impl fmt::Display for Flows {
             Whose::Own => {}
             Whose::Named(name) => write!(f, " in netns {name}")?,
             Whose::Process(pid) => write!(f, " of process {pid}")?,
+            Whose::Containers(containers) => write!(f, " of {containers}")?,
         }
         match direction {
             Direction::Out => f.write_str(", outbound")?,

@@ -16,6 +16,9 @@ pub mod about;
 pub mod change;
 #[cfg(test)]
 mod conformance_tests;
+pub mod containers;
+#[cfg(test)]
+mod fake_docker_tests;
 #[cfg(test)]
 mod fake_filter_tests;
 #[cfg(test)]
@@ -29,6 +32,7 @@ pub mod flows;
 pub mod group;
 pub mod guardian;
 pub mod journal;
+pub mod pick;
 pub mod registry;
 pub mod relay;
 pub mod resolver;
@@ -69,6 +73,8 @@ pub struct Env {
     pub cgroups: Arc<dyn sys::cgroup::Cgroups>,
     /// What this host has to give: processors, memory, file systems, descriptors.
     pub resources: Arc<dyn sys::resources::Resources>,
+    /// The container engine of this host.
+    pub docker: Arc<dyn sys::docker::Docker>,
     /// The program that carries what needs a process of its own: this one.
     pub program: std::path::PathBuf,
 }
@@ -83,6 +89,7 @@ impl Env {
             network: Arc::new(sys::netlink::host::Kernel),
             cgroups: Arc::new(sys::cgroup::host::Kernel),
             resources: Arc::new(sys::resources::Host),
+            docker: Arc::new(sys::docker::api::Sockets),
             program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
         }
     }
@@ -139,7 +146,7 @@ pub trait Injector: std::fmt::Debug + Sync {
     /// How several looks at the effect make one proof.
     fn looks(&self) -> Looks {
         match self.about().target {
-            TargetKind::Process | TargetKind::Nothing => Looks::State,
+            TargetKind::Process | TargetKind::Container | TargetKind::Nothing => Looks::State,
             TargetKind::Traffic => Looks::Felt,
             TargetKind::Flows | TargetKind::Connections | TargetKind::Resolvers => Looks::FeltState,
             TargetKind::Relay | TargetKind::Pop | TargetKind::Group | TargetKind::Volume => Looks::Tally,

@@ -7,6 +7,11 @@ use crate::faults;
 pub const INJECTORS: &[&dyn Injector] = &[
     &faults::Command,
     &faults::ConnectionReset,
+    &faults::ContainerDisconnect,
+    &faults::ContainerKill,
+    &faults::ContainerPause,
+    &faults::ContainerRestart,
+    &faults::ContainerStop,
     &faults::Stressed(faults::CpuStress),
     &faults::Limited(faults::CpuThrottle),
     &faults::Stressed(faults::DiskFill),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
+use crate::containers::{self, Containers};
 use crate::flows::{self, Flows};
 use crate::group::{self, Group};
 use crate::traffic::{self, Traffic};
@@ -15,6 +16,8 @@ use crate::traffic::{self, Traffic};
 pub enum TargetKind {
     /// A process: a lab instance, or whatever a pid file, a listening port or a scoped command name finds.
     Process,
+    /// Containers of this host's engine.
+    Container,
     /// A relay: a hop that carries the traffic of one upstream.
     Relay,
     /// A point of presence behind a load balancer.
@@ -124,6 +127,7 @@ impl TargetKind {
         }];
         match self {
             Self::Process => PROCESS,
+            Self::Container => containers::SELECTORS,
             Self::Relay => RELAY,
             Self::Pop => POP,
             Self::Traffic => traffic::SELECTORS,
@@ -161,6 +165,8 @@ pub enum Target {
         /// More matches than this are refused.
         limit: u32,
     },
+    /// Containers of this host's engine.
+    Containers(Containers),
     /// A relay by name.
     Relay(String),
     /// A point of presence.
@@ -217,6 +223,7 @@ impl fmt::Display for Target {
             Self::Command { command, scope: Scope::Netns(name), .. } => {
                 write!(f, "{command} in netns {name}")
             }
+            Self::Containers(containers) => containers.fmt(f),
             Self::Relay(name) => write!(f, "relay {name}"),
             Self::Pop(pop) => write!(f, "PoP {pop}"),
             Self::Traffic(traffic) => traffic.fmt(f),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Param, ParamKind, Presence};
+use crate::containers::Containers;
 use crate::sys::aim::{Aim, Exempt, Network, PARTS_MAX, Protocol, Way};
 use crate::target::{INSTANCE, Inventory, PICK, SERVICE};
 
@@ -51,6 +52,8 @@ pub enum Whose {
     Named(String),
     /// That of a process.
     Process(u32),
+    /// Those of containers.
+    Containers(Containers),
 }
 
 /// Which way packets go, as the owner of the interface sees it.
@@ -114,6 +117,9 @@ pub const SELECTORS: &[Param] = &[
         presence: Presence::Optional,
         help: "the network namespace of this process, such as one of a container",
     },
+    text("container", "the network of this container, by its name or id, also after a restart of it"),
+    text("label", "those of running containers with this label, key=value or key; goes with pick"),
+    text("image", "those of running containers of this image, with or without its tag; goes with pick"),
     text(
         "protect",
         "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
@@ -135,18 +141,7 @@ impl Traffic {
     /// Reads them without asking that they name an interface.
     pub(crate) fn parse(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
         let get = |name: &str| given.get(name).map(String::as_str);
-        let space = match (get("netns"), get("pid")) {
-            (None, None) => Whose::Own,
-            (Some(name), None) if is_name(name) => Whose::Named(name.to_owned()),
-            (Some(_), None) => {
-                return Err((Some("netns"), "a namespace is named without slashes".to_owned()));
-            }
-            (None, Some(pid)) => match pid.parse() {
-                Ok(pid) => Whose::Process(pid),
-                Err(_) => return Err((Some("pid"), format!("`{pid}` is no process id"))),
-            },
-            (Some(_), Some(_)) => return Err((Some("pid"), "write either netns or pid".to_owned())),
-        };
+        let space = Whose::read(given)?;
         let interface = get("interface").map(str::to_owned);
         if interface.as_deref().is_some_and(|name| !is_name(name) || name.len() > 15) {
             return Err((
@@ -326,6 +321,29 @@ impl Traffic {
 }
 
 impl Whose {
+    fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
+        let get = |name: &str| given.get(name).map(String::as_str);
+        let contained = ["container", "label", "image"].into_iter().find(|name| given.contains_key(name));
+        let ways: Vec<&'static str> =
+            ["netns", "pid"].into_iter().filter(|name| given.contains_key(name)).chain(contained).collect();
+        if let [first, second, ..] = ways.as_slice() {
+            return Err((Some(second), format!("write either {first} or {second}")));
+        }
+        if let (Some(name), Some(_)) = (contained, get("service").or(get("instance"))) {
+            return Err((Some(name), "it does not go with an instance of a service".to_owned()));
+        }
+        match (get("netns"), get("pid")) {
+            (Some(name), _) if is_name(name) => Ok(Self::Named(name.to_owned())),
+            (Some(_), _) => Err((Some("netns"), "a namespace is named without slashes".to_owned())),
+            (None, Some(pid)) => match pid.parse() {
+                Ok(pid) => Ok(Self::Process(pid)),
+                Err(_) => Err((Some("pid"), format!("`{pid}` is no process id"))),
+            },
+            (None, None) if contained.is_none() => Ok(Self::Own),
+            (None, None) => Ok(Containers::read(given)?.map_or(Self::Own, Self::Containers)),
+        }
+    }
+
     /// Files of the namespace, the likeliest first.
     pub fn files(&self) -> Vec<PathBuf> {
         match self {
@@ -335,6 +353,8 @@ impl Whose {
                 .map(|folder| PathBuf::from(folder).join(name))
                 .collect(),
             Self::Process(pid) => vec![format!("/proc/{pid}/ns/net").into()],
+            // The engine knows them.
+            Self::Containers(_) => Vec::new(),
         }
     }
 }
@@ -407,6 +427,7 @@ impl fmt::Display for Traffic {
             Whose::Own => {}
             Whose::Named(name) => write!(f, " in netns {name}")?,
             Whose::Process(pid) => write!(f, " of process {pid}")?,
+            Whose::Containers(containers) => write!(f, " of {containers}")?,
         }
         if self.instance.is_some() {
             return words(f, " sparing ", &self.protect);
@@ -523,6 +544,19 @@ mod tests {
         assert!(nothing.contains("api.example.org has no address"), "{nothing}");
         assert!(!traffic.crosses(&traffic));
         assert!(traffic.crosses(&read(&[("to", "192.0.2.9")]).unwrap()), "it may be one of its addresses");
+    }
+
+    #[test]
+    fn the_network_of_containers_is_named_by_one_selector_alone() {
+        let shown = |given: &[(&'static str, &str)]| read(given).unwrap().to_string();
+        assert_eq!(shown(&[("container", "web")]), "the interface of container web");
+        let some = shown(&[("label", "app=web"), ("pick", "50%"), ("to", "10.0.0.1")]);
+        assert_eq!(some, "the interface of 50% of the containers with label app=web to 10.0.0.1");
+        let wrong = |given: &[(&'static str, &str)]| read(given).unwrap_err().0;
+        assert_eq!(wrong(&[("container", "web"), ("netns", "a")]), Some("container"));
+        assert_eq!(wrong(&[("container", "web"), ("label", "a")]), Some("label"));
+        assert_eq!(wrong(&[("container", "web"), ("service", "auth")]), Some("container"));
+        assert_eq!(wrong(&[("image", "a b")]), Some("image"));
     }
 
     #[test]

@@ -145,10 +145,11 @@ conform! {
 
 #[test]
 fn every_fault_of_the_registry_is_tested_here() {
-    // Those of the network need interfaces instead of a lab (`network.rs`, `cutting.rs`, `names.rs`), and some need control
-    // groups (`pressure.rs`).
+    // Those of the network need interfaces instead of a lab (`network.rs`, `cutting.rs`, `names.rs`), those of containers an
+    // engine (`docker.rs`), and some need control groups (`pressure.rs`).
     let elsewhere = |about: &&injectors::About| {
-        matches!(about.target, TargetKind::Traffic | TargetKind::Flows)
+        use TargetKind::{Connections, Container, Flows, Resolvers, Traffic};
+        matches!(about.target, Traffic | Flows | Connections | Resolvers | Container)
             || crate::pressure::FAULTS.contains(&about.name)
     };
     let abouts = INJECTORS.iter().map(|injector| injector.about());

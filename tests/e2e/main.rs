@@ -13,6 +13,8 @@ mod cli;
 mod conformance;
 /// Flows that are cut, on real interfaces.
 mod cutting;
+/// Containers of a Docker engine of our own.
+mod docker;
 /// What the registry says is true of the binary.
 mod faults;
 /// Mistakes in experiments, and texts that mean harm.

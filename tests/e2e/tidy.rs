@@ -120,6 +120,7 @@ fn heavy_packages_have_one_door_each() {
     let netlink: Vec<&str> =
         netlink.into_iter().filter(|path| path.starts_with("injectors/src/sys/netlink/")).collect();
     absent(&all, &netlink, &["rtnetlink"], "rtnetlink has one door");
+    absent(&all, &["injectors/src/sys/docker/api.rs"], &["bollard::"], "bollard has one door");
     absent(&all, &["reports/src/latency.rs"], &["hdrhistogram"], "hdrhistogram has one door");
     absent(
         &all,
@@ -187,7 +188,7 @@ fn nothing_is_unfinished_or_left_out() {
 #[test]
 fn every_fault_is_tried_in_a_scenario_or_in_the_conformance_suite() {
     let mut texts: String = scenarios().iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    for suite in ["conformance.rs", "cutting.rs", "names.rs", "network.rs", "pressure.rs"] {
+    for suite in ["conformance.rs", "cutting.rs", "docker.rs", "names.rs", "network.rs", "pressure.rs"] {
         texts += &std::fs::read_to_string(root().join("tests/e2e").join(suite)).unwrap();
     }
     for name in INJECTORS.iter().map(|injector| injector.about().name) {

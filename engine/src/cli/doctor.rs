@@ -4,6 +4,7 @@ use std::net::TcpListener;
 
 use injectors::registry::INJECTORS;
 use injectors::sys::cgroup::{Cgroups as _, Controller, Hierarchy, Version, host::Kernel};
+use injectors::sys::docker::Docker as _;
 use injectors::sys::host as system;
 use injectors::sys::netlink::Network as _;
 use injectors::sys::proc::{Host, Procs};
@@ -35,6 +36,7 @@ pub(super) fn doctor(global: &Global, out: &mut Out) -> u8 {
         files(),
         ports(),
         standing(),
+        containers(),
     ];
     let network = network();
     let pressure = pressure();
@@ -220,6 +222,17 @@ fn controller_of(all: &[Hierarchy], controller: Controller) -> Result<String, St
         })
         .collect();
     Ok(shown.join("; "))
+}
+
+/// Whether a container engine answers. Where none does, nothing is wrong with the host.
+fn containers() -> Finding {
+    let engine = injectors::sys::docker::api::Sockets;
+    let asked = engine.socket().map_err(|error| error.to_string()).and_then(|socket| {
+        let runtime = super::out::runtime().map_err(|error| error.to_string())?;
+        let version = runtime.block_on(engine.version(&socket)).map_err(|error| error.to_string())?;
+        Ok(format!("{version}, on {}", socket.display()))
+    });
+    finding("containers", Ok(asked.unwrap_or_else(|why| format!("none for container faults: {why}"))))
 }
 
 fn ports() -> Finding {

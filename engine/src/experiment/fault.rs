@@ -1,13 +1,13 @@
 //! Reading faults: parameters by the registry's word, and what they are aimed at.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use injectors::about::{ITEMS_MAX, Param, ParamKind, Presence, Value};
+use injectors::containers::Containers;
 use injectors::flows::Flows;
 use injectors::group::Group;
+use injectors::pick::Pick;
 use injectors::target::{Scope, Target, TargetKind};
 use injectors::traffic::Traffic;
 use injectors::units::Share;
@@ -17,46 +17,6 @@ use super::mistake::{nearest, suggest};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{FaultUse, Step};
-
-/// How many instances of a service are hit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pick {
-    /// A number of them.
-    Count(u32),
-    /// A share of them, rounded up.
-    Percent(f64),
-    /// All of them.
-    All,
-}
-
-impl FromStr for Pick {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "one" => Ok(Self::Count(1)),
-            "all" => Ok(Self::All),
-            _ if text.ends_with('%') => {
-                let share = text.parse::<Share>().map_err(|error| error.to_string())?.0;
-                if share == 0.0 { Err("0% picks nothing".to_owned()) } else { Ok(Self::Percent(share)) }
-            }
-            _ => match text.parse() {
-                Ok(count) if count > 0 => Ok(Self::Count(count)),
-                _ => Err("write one, all, a number or a percentage".to_owned()),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Pick {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Count(count) => write!(f, "{count}"),
-            Self::Percent(share) => write!(f, "{}", Share(*share)),
-            Self::All => f.write_str("all"),
-        }
-    }
-}
 
 /// What a fault is aimed at, as written.
 #[derive(Debug, Clone, PartialEq)]
@@ -246,6 +206,7 @@ fn ways(kind: TargetKind) -> String {
                                 `cgroup` or `netns` and `limit`"
                 .to_owned()
         }
+        TargetKind::Container => "aim it by `container`, or by `label` or `image` with `pick`".to_owned(),
         TargetKind::Relay => "aim it by `service` (with `pick`), `instance` or `relay`".to_owned(),
         TargetKind::Pop => "aim it by `pop`".to_owned(),
         TargetKind::Traffic => {
@@ -266,7 +227,8 @@ fn ways(kind: TargetKind) -> String {
 }
 
 /// Selector parameters that name something; exactly one of them must be given.
-const ANCHORS: [&str; 7] = ["service", "instance", "relay", "pid-file", "port", "command", "pop"];
+const ANCHORS: [&str; 10] =
+    ["service", "instance", "relay", "pid-file", "port", "command", "pop", "container", "label", "image"];
 
 type Refusal = (Option<&'static str>, String);
 
@@ -276,6 +238,11 @@ fn select(about: &About, given: &BTreeMap<&'static str, String>) -> Result<Selec
     let refuse = |name: &'static str, message: &str| Err((Some(name), message.to_owned()));
     if about.target == TargetKind::Nothing {
         return Ok(Selector::Exactly(Target::Nothing));
+    }
+    if about.target == TargetKind::Container {
+        let read = Containers::read(given)?;
+        let containers = read.ok_or_else(|| (None, "it is aimed at nothing".to_owned()))?;
+        return Ok(Selector::Exactly(Target::Containers(containers)));
     }
     if about.target == TargetKind::Traffic {
         return packets(given);
@@ -334,8 +301,11 @@ fn packets(given: &BTreeMap<&'static str, String>) -> Result<Selector, Refusal> 
             return Err((Some("instance"), "it is aimed at two things at once".to_owned()));
         }
         (Some(_), None) => service(given)?,
-        (None, _) if given.contains_key("pick") => {
-            return Err((Some("pick"), "`pick` goes with `service`".to_owned()));
+        (None, _)
+            if given.contains_key("pick")
+                && !["label", "image"].iter().any(|one| given.contains_key(one)) =>
+        {
+            return Err((Some("pick"), "`pick` goes with `service`, `label` or `image`".to_owned()));
         }
         (None, Some(name)) => Selector::Instance(name.clone()),
         (None, None) => return Ok(Selector::Exactly(Target::Traffic(traffic))),

@@ -29,7 +29,7 @@ use serde::Serialize;
 use crate::lab::LabOptions;
 use crate::schedule::Profile;
 
-pub use fault::{Pick, Selector, parse_args};
+pub use fault::{Selector, parse_args};
 pub use judging::parse_guard;
 pub use mistake::{Diagnostic, Mistakes};
 pub use parse::{Parsed, parse, parse_all};

@@ -1,11 +1,12 @@
 //! From selectors to concrete targets, seeded.
 
+use injectors::pick::Pick;
 use injectors::target::{Target, TargetKind};
 use injectors::{Args, Injector};
 
 use crate::experiment::mistake::suggest;
 use crate::experiment::topology::Service;
-use crate::experiment::{Experiment, FaultUse, Pick, Selector};
+use crate::experiment::{Experiment, FaultUse, Selector};
 
 /// A target and the service that it belongs to.
 type Found = (Target, Option<String>);
@@ -100,9 +101,7 @@ fn pick_instances(service: &Service, pick: Option<Pick>, seed: u64) -> Result<Ve
                 .to_owned();
             return Err((message, Some(help)));
         }
-        Some(Pick::All) => all.len(),
-        Some(Pick::Percent(share)) => (share * all.len() as f64).ceil() as usize,
-        Some(Pick::Count(count)) => count as usize,
+        Some(pick) => pick.of(all.len()),
     };
     if count > all.len() {
         return Err((format!("`{}` has only {} instances, not {count}", service.name, all.len()), None));
@@ -159,6 +158,7 @@ pub(super) fn claims(injector: &dyn Injector, args: &Args, target: &Target) -> V
     }
     vec![match about.target {
         TargetKind::Process => format!("process of {target}"),
+        TargetKind::Container => format!("life of {target}"),
         TargetKind::Relay => format!("{} of the relay before {target}", about.name),
         TargetKind::Pop => format!("weight of {target}"),
         TargetKind::Flows

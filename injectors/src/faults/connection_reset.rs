@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::contained;
 use super::cut::features;
 use super::shape::{failed, space};
 use super::{recall, record};
@@ -171,6 +172,7 @@ async fn require(network: &dyn Network) -> Result<(), InjectError> {
 }
 
 async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
+    let request = &contained::narrowed(env, request).await?;
     let Target::Flows(flows) = &request.target else {
         return Err(InjectError::Target(format!("{} is no flow", request.target)));
     };

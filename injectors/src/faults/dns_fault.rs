@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::contained;
 use super::cut::{Ours, clear, features, tables};
 use super::shape::{failed, space};
 use super::{recall, record};
@@ -184,6 +185,7 @@ fn gone() -> InjectError {
 }
 
 async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
+    let request = &contained::narrowed(env, request).await?;
     let Target::Flows(flows) = &request.target else {
         return Err(InjectError::Target(format!("{} is no flow", request.target)));
     };

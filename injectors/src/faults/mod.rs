@@ -2,6 +2,15 @@
 
 mod command;
 mod connection_reset;
+mod contained;
+mod container_disconnect;
+mod container_kill;
+mod container_pause;
+mod container_restart;
+mod container_stop;
+#[cfg(test)]
+mod container_tests;
+mod containers;
 mod cpu_stress;
 mod cpu_throttle;
 mod cut;
@@ -47,6 +56,11 @@ mod stressed;
 
 pub use command::Command;
 pub use connection_reset::ConnectionReset;
+pub use container_disconnect::ContainerDisconnect;
+pub use container_kill::ContainerKill;
+pub use container_pause::ContainerPause;
+pub use container_restart::ContainerRestart;
+pub use container_stop::ContainerStop;
 pub use cpu_stress::CpuStress;
 pub use cpu_throttle::CpuThrottle;
 pub use cut::Cut;

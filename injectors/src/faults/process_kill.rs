@@ -370,7 +370,7 @@ impl Injector for ProcessKill {
 }
 
 /// Waits until the processes have ended, at most this long; running out of it is no error.
-async fn wait_end(env: &Env, ids: &[ProcessId], deadline: Duration) -> Result<(), InjectError> {
+pub(super) async fn wait_end(env: &Env, ids: &[ProcessId], deadline: Duration) -> Result<(), InjectError> {
     let patience = async {
         while !processes::alive(&*env.procs, ids)?.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,9 +1,12 @@
-//! The operating system: the only files of the whole workspace that name rustix and rtnetlink.
+//! The operating system and the container engine: the only files of the whole workspace that name rustix, rtnetlink and
+//! bollard.
 
 pub mod aim;
 pub mod cgroup;
 pub mod control;
+pub mod docker;
 pub mod host;
+mod inside;
 pub mod netem;
 pub mod netlink;
 pub mod nft;

@@ -1,7 +1,8 @@
-//! Processes: found, identified, signalled by pidfd, started. The only file that reads `/proc` or sends signals.
+//! Processes: found, identified, signalled by pidfd, started. The only file that sends signals.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::AsyncReadExt;
 
+use super::inside;
 use crate::Pending;
 use crate::target::{ProcessId, Scope};
 
@@ -89,6 +91,14 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     /// The processes that live of what was started with this mark, whoever started it: all that descends from it has
     /// the mark too. One that hides its environment from this user, or has written over it, is not found.
     fn marked(&self, mark: &str) -> io::Result<Vec<ProcessInfo>>;
+    /// The cgroups of a process: lines of `HIERARCHY:CONTROLLERS:PATH`.
+    fn cgroups(&self, pid: u32) -> io::Result<String>;
+    /// Whether the kernel says that all of a process's cgroup is frozen; none if it has no freezer that can be read.
+    fn frozen(&self, pid: u32) -> io::Result<Option<bool>>;
+    /// The addresses of the network namespace in which a process lives, without the loopback's.
+    fn addresses(&self, pid: u32) -> io::Result<Vec<IpAddr>>;
+    /// The ids of the containers in which this very process runs.
+    fn enclosing(&self) -> BTreeSet<String>;
 }
 
 /// The signals that an experiment may name.
@@ -238,6 +248,22 @@ impl Procs for Host {
             text.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
         };
         Ok(processes()?.into_iter().filter(|info| !info.ended() && has(info.id.pid)).collect())
+    }
+
+    fn cgroups(&self, pid: u32) -> io::Result<String> {
+        inside::cgroups(pid)
+    }
+
+    fn frozen(&self, pid: u32) -> io::Result<Option<bool>> {
+        inside::frozen(pid)
+    }
+
+    fn addresses(&self, pid: u32) -> io::Result<Vec<IpAddr>> {
+        inside::addresses(pid)
+    }
+
+    fn enclosing(&self) -> BTreeSet<String> {
+        inside::enclosing()
     }
 
     fn start(&self, argv: &[String], mark: &str) -> io::Result<Box<dyn Started>> {

@@ -1,6 +1,7 @@
 //! What the tests stand on: nothing here judges.
 
 pub(crate) mod client;
+pub(crate) mod docker;
 pub(crate) mod home;
 pub(crate) mod lab;
 pub(crate) mod net;

@@ -17,17 +17,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(super) use self::ours::{Ours, clear, manual, tables};
-use self::parts::{Part, alone, among, gone, look};
+use self::parts::{Part, alone, among, gone, look, word};
 use self::proof::Seen;
 use self::rules::By;
 use self::sides::Sides;
-use super::shape::failed;
-use super::{recall, record};
+use super::containers::Hits;
+use super::shape::{failed, space};
+use super::{contained, recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
 use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Space};
 use crate::target::Target;
+use crate::traffic::Whose;
 use crate::{Env, Injector, Pending, Request};
 
 /// What one fault adds to the common part.
@@ -59,12 +61,47 @@ struct Apply {
     parts: Vec<Part>,
     ours: Ours,
     by: By,
+    /// Containers that may be restarted meanwhile, one for each part.
+    #[serde(default)]
+    hits: Option<Hits>,
+}
+
+impl Apply {
+    /// Leaves out the parts whose containers have been restarted, and takes in those of the namespaces that they have
+    /// got: every part of them has the same rules. Tells where the new ones begin.
+    async fn follow(&mut self, env: &Env) -> Result<usize, InjectError> {
+        let (Some(hits), Some(first)) = (&self.hits, self.parts.first()) else { return Ok(self.parts.len()) };
+        let (rules, watched) = (first.rules.clone(), first.watched.clone());
+        let later = contained::later(env, hits).await?;
+        let mut at = 0..;
+        self.parts.retain(|_| at.next().is_some_and(|at| contained::lives(env, hits, at)));
+        let begin = self.parts.len();
+        let name = || "of a container that was restarted".to_owned();
+        let part = |space| Part { space, name: name(), rules: rules.clone(), watched: watched.clone() };
+        self.parts.extend(later.into_iter().map(part));
+        Ok(begin)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Undo {
     spaces: Vec<(Space, String)>,
     ours: Ours,
+    /// Containers that may have been restarted since.
+    #[serde(default)]
+    hits: Option<Hits>,
+}
+
+impl Undo {
+    /// Every namespace in which our table may be.
+    async fn all(&self, env: &Env) -> Result<Vec<(Space, String)>, InjectError> {
+        let mut all = self.spaces.clone();
+        if let Some(hits) = &self.hits {
+            let name = || "of a container that was restarted".to_owned();
+            all.extend(contained::later(env, hits).await?.into_iter().map(|space| (space, name())));
+        }
+        Ok(all)
+    }
 }
 
 impl<C: Cutting> Injector for Cut<C> {
@@ -84,11 +121,23 @@ impl<C: Cutting> Injector for Cut<C> {
             };
             let plan = self.0.plan(&request.args, flows, request.seed).map_err(InjectError::Target)?;
             require(&*env.network, plan.by, self.0.instead()).await?;
-            let parts = match &plan.sides {
-                None => vec![alone(&*env.network, flows, plan.by).await?],
-                Some(sides) => among(&*env.network, flows, plan.by, sides).await?,
+            let (parts, hits) = match (&plan.sides, &flows.traffic.space) {
+                (Some(sides), _) => (among(&*env.network, flows, plan.by, sides).await?, None),
+                (None, Whose::Containers(wanted)) => {
+                    let (spaces, hits) = contained::spaces(env, request, wanted).await?;
+                    let mut parts = Vec::new();
+                    for (space, hit) in spaces.into_iter().zip(&hits.each) {
+                        let name = format!("of container {}", hit.name);
+                        parts.push(alone(&*env.network, flows, plan.by, (space, name)).await?);
+                    }
+                    (parts, Some(hits))
+                }
+                (None, whose) => {
+                    let place = (space(&*env.network, whose)?, word(whose));
+                    (vec![alone(&*env.network, flows, plan.by, place).await?], None)
+                }
             };
-            prepare(self.0.about().name, &*env.network, request, &plan, parts).await
+            prepare(self.0.about().name, &*env.network, request, &plan, (parts, hits)).await
         })
     }
 
@@ -107,10 +156,10 @@ impl<C: Cutting> Injector for Cut<C> {
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
-            let Undo { spaces, ours } = recall(self.0.about().name, undo)?;
+            let undo: Undo = recall(self.0.about().name, undo)?;
             let mut any = false;
-            for (space, name) in spaces.iter().rev() {
-                any |= clear(&*env.network, space, &ours).await.map_err(failed(name))?;
+            for (space, name) in undo.all(env).await?.iter().rev() {
+                any |= clear(&*env.network, space, &undo.ours).await.map_err(failed(name))?;
             }
             Ok(if any { Undone::Reverted } else { Undone::NothingToDo })
         })
@@ -118,19 +167,25 @@ impl<C: Cutting> Injector for Cut<C> {
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, by } = recall(&change.fault, &change.apply)?;
+            let mut apply: Apply = recall(&change.fault, &change.apply)?;
+            let begin = apply.follow(env).await?;
+            let Apply { parts, ours, by, .. } = apply;
             let looks = parts.iter().map(|part| look(&*env.network, part, &ours));
             let seen = futures_util::future::join_all(looks).await;
             let seen: Result<Vec<Seen>, io::Error> = seen.into_iter().collect();
             let seen = seen.map_err(failed(&change.target))?;
-            Ok(proof::judge(format!("nothing gets through: {}", change.target), by, &seen))
+            let mut proof = proof::judge(format!("nothing gets through: {}", change.target), by, &seen);
+            if begin < parts.len() {
+                proof.measured += &format!("; covered again after a restart: {}", parts.len() - begin);
+            }
+            Ok(proof)
         })
     }
 
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            let Undo { spaces, ours } = recall(self.0.about().name, undo)?;
-            picture(&*env.network, &spaces, &ours).await
+            let undo: Undo = recall(self.0.about().name, undo)?;
+            picture(&*env.network, &undo.all(env).await?, &undo.ours).await
         })
     }
 
@@ -141,9 +196,22 @@ impl<C: Cutting> Injector for Cut<C> {
         _age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, .. } = recall(&change.fault, &change.apply)?;
-            for Part { space, name, .. } in &parts {
-                ours.renew(&*env.network, space, name).await?;
+            let mut apply: Apply = recall(&change.fault, &change.apply)?;
+            let begin = apply.follow(env).await?;
+            for Part { space, name, .. } in &apply.parts[..begin] {
+                apply.ours.renew(&*env.network, space, name).await?;
+            }
+            for Part { space, name, rules, .. } in &apply.parts[begin..] {
+                let failed = failed(name);
+                let Some(session) = env.network.enter(space).await.map_err(&failed)? else { continue };
+                let there = apply.ours.find(session.tables().await.map_err(&failed)?);
+                if there.map_err(InjectError::Target)?.is_none() {
+                    let edits = rules.edits(&apply.ours);
+                    session.commit(&edits).await.map_err(&failed)?;
+                    continue;
+                }
+                drop(session);
+                apply.ours.renew(&*env.network, space, name).await?;
             }
             Ok(())
         })
@@ -188,7 +256,7 @@ async fn prepare(
     network: &dyn Kernel,
     request: &Request,
     plan: &Plan,
-    parts: Vec<Part>,
+    (parts, hits): (Vec<Part>, Option<Hits>),
 ) -> Result<Change, InjectError> {
     let ours = Ours::new(&request.id);
     let spaces: Vec<(Space, String)> =
@@ -213,8 +281,8 @@ async fn prepare(
         summary: format!("{name} on {}{who}: {}", request.target, request.args.line()),
         claims,
         manual: manual(&spaces, &ours),
-        undo: record(&Undo { spaces, ours: ours.clone() }),
-        apply: record(&Apply { parts, ours, by: plan.by }),
+        undo: record(&Undo { spaces, ours: ours.clone(), hits: hits.clone() }),
+        apply: record(&Apply { parts, ours, by: plan.by, hits }),
         picture,
     })
 }

@@ -33,7 +33,7 @@ pub(super) struct Part {
     /// For people.
     pub(super) name: String,
     pub(super) rules: Rules,
-    watched: Vec<Watched>,
+    pub(super) watched: Vec<Watched>,
 }
 
 pub(super) fn gone(name: &str) -> InjectError {
@@ -41,9 +41,13 @@ pub(super) fn gone(name: &str) -> InjectError {
 }
 
 /// The one namespace that the flows name.
-pub(super) async fn alone(network: &dyn Kernel, flows: &Flows, by: By) -> Result<Part, InjectError> {
+pub(super) async fn alone(
+    network: &dyn Kernel,
+    flows: &Flows,
+    by: By,
+    (space, name): (Space, String),
+) -> Result<Part, InjectError> {
     let traffic = &flows.traffic;
-    let space = space(network, &traffic.space)?;
     let aim = traffic.aim();
     // A share is counted; one packet of our own would say nothing.
     let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
@@ -63,15 +67,16 @@ pub(super) async fn alone(network: &dyn Kernel, flows: &Flows, by: By) -> Result
     }
     let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part { space, name: word(&traffic.space), rules, watched })
+    Ok(Part { space, name, rules, watched })
 }
 
 /// The namespace as one word.
-fn word(whose: &Whose) -> String {
+pub(super) fn word(whose: &Whose) -> String {
     match whose {
         Whose::Own => "of this host".to_owned(),
         Whose::Named(name) => name.clone(),
         Whose::Process(pid) => format!("of process {pid}"),
+        Whose::Containers(containers) => format!("of {containers}"),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod evidence;
 pub(crate) mod fallback;
+mod inside;
 mod look;
 pub(crate) mod part;
 mod probe;
@@ -17,13 +18,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use self::evidence::Evidence;
+use self::evidence::{Counts, Evidence};
 use self::fallback::Serves;
+use self::inside::Inside;
 use self::part::Part;
 pub(super) use self::site::space;
 use self::site::{Known, Owner, Site};
 use self::tree::Raised;
-use super::{recall, record};
+use super::{contained, recall, record};
 use crate::about::{About, Args, Param, ParamKind, Presence};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::sys::aim::Aim;
@@ -31,6 +33,7 @@ use crate::sys::netem::Chance;
 use crate::sys::netem::correlated::CORRELATION_MAX;
 use crate::sys::netlink::{Network, Space};
 use crate::target::Target;
+use crate::traffic::Whose;
 use crate::{Env, Injector, Pending, Request};
 
 /// How often names are asked for again, and for how much of that time the engine's visits count.
@@ -96,11 +99,31 @@ struct Apply {
     /// Names whose addresses may change meanwhile.
     #[serde(default)]
     names: Vec<String>,
+    /// Containers that may be restarted meanwhile.
+    #[serde(default)]
+    inside: Option<Inside>,
     id: String,
     seed: u64,
 }
 
 impl Apply {
+    /// Leaves out the namespaces whose containers have been restarted, takes in those where it was raised later, and
+    /// tells how many these are.
+    async fn extend(&mut self, env: &Env) -> Result<usize, InjectError> {
+        let Some(inside) = &self.inside else { return Ok(0) };
+        let later = inside.covered(env, self.raised().owner()).await?;
+        let count = later.len();
+        let mut at = 0..;
+        self.sites.retain(|_| at.next().is_some_and(|at| contained::lives(env, &inside.hits, at)));
+        self.sites.extend(later.into_iter().map(|site| Known {
+            before: vec![Counts::default(); site.trees.len()],
+            usual: rtt::Usual::default(),
+            probe: None,
+            site,
+        }));
+        Ok(count)
+    }
+
     fn raised(&self) -> Raised<'_> {
         Raised { part: &self.part, id: &self.id, aim: &self.aim, seed: self.seed }
     }
@@ -110,6 +133,9 @@ impl Apply {
 #[derive(Debug, Serialize, Deserialize)]
 struct Undo {
     sites: Vec<Site>,
+    /// Containers that may have been restarted since.
+    #[serde(default)]
+    inside: Option<Inside>,
     family: String,
     id: String,
 }
@@ -170,6 +196,14 @@ impl<S: Shaping> Injector for Shaped<S> {
                     Err(error) => first = first.or(Some(error)),
                 }
             }
+            if let Some(inside) = &undo.inside {
+                for site in inside.later(env).await? {
+                    match site.lower(&*env.network, undo.owner()).await {
+                        Ok(there) => any |= there,
+                        Err(error) => first = first.or(Some(error)),
+                    }
+                }
+            }
             match first {
                 Some(error) => Err(undo.failed()(error)),
                 None if any => Ok(Undone::Reverted),
@@ -183,9 +217,16 @@ impl<S: Shaping> Injector for Shaped<S> {
             if let Some(other) = fallback::taken(&self.0, change) {
                 return other.observe(env, change).await.map(|proof| fallback::said(other, proof));
             }
-            let apply: Apply = recall(&change.fault, &change.apply)?;
+            let mut apply: Apply = recall(&change.fault, &change.apply)?;
+            let again = apply.extend(env).await?;
             match look::observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
-                Ok(evidence) => Ok(self.0.judge(&apply.part, &evidence)),
+                Ok(evidence) => {
+                    let mut proof = self.0.judge(&apply.part, &evidence);
+                    if again > 0 {
+                        proof.measured += &format!("; covered again after a restart: {again}");
+                    }
+                    Ok(proof)
+                }
                 Err(gone) => Ok(Proof::unproven(&change.summary, gone)),
             }
         })
@@ -201,14 +242,18 @@ impl<S: Shaping> Injector for Shaped<S> {
             return other.renew(env, change, age);
         }
         Box::pin(async move {
+            let mut apply: Apply = recall(&change.fault, &change.apply)?;
+            if let Some(inside) = &apply.inside {
+                inside.cover(env, &apply.raised()).await?;
+            }
             // The engine comes by about every second; a name's addresses are asked for once in a while.
             if age < ASKED_AGAIN || age.as_millis() % ASKED_AGAIN.as_millis() >= ASKED_FOR.as_millis() {
                 return Ok(());
             }
-            let apply: Apply = recall(&change.fault, &change.apply)?;
             if apply.names.is_empty() {
                 return Ok(());
             }
+            apply.extend(env).await?;
             let spaces: Vec<&Space> = apply.sites.iter().map(|known| &known.site.space).collect();
             // A name server that is silent for a while changes nothing.
             let Ok(new) = site::addresses(&*env.network, &spaces, &apply.names).await else { return Ok(()) };
@@ -226,6 +271,9 @@ impl<S: Shaping> Injector for Shaped<S> {
             let mut pictures = Vec::new();
             for site in &undo.sites {
                 pictures.push(site.picture(&*env.network, undo.owner()).await.map_err(undo.failed())?);
+            }
+            if let Some(inside) = &undo.inside {
+                pictures.extend(inside.left(env, undo.owner()).await?);
             }
             Ok(Value::Array(pictures))
         })
@@ -263,7 +311,13 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
     let written = traffic.found(&env.inventory).map_err(InjectError::Target)?;
-    let spaces = [space(&*env.network, &traffic.space)?];
+    let (spaces, hits) = match &traffic.space {
+        Whose::Containers(wanted) => {
+            let (spaces, hits) = contained::spaces(env, request, wanted).await?;
+            (spaces, Some(hits))
+        }
+        whose => (vec![space(&*env.network, whose)?], None),
+    };
     let all: Vec<&Space> = spaces.iter().collect();
     let addresses = site::addresses(&*env.network, &all, &written.names).await;
     let addresses =
@@ -280,27 +334,26 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         pictures.push(picture);
     }
     let family = part.family();
-    let manual: Vec<String> = sites.iter().map(|known| known.site.manual(&traffic.space)).collect();
+    let names = written.names.clone();
+    let processes = hits.as_ref().map_or_else(String::new, |hits| format!(" ({})", hits.names()));
+    let inside = hits.map(|hits| Inside { hits, traffic: traffic.clone(), written });
+    let way = |site: &Site| inside.as_ref().and_then(|inside| contained::entrance(&inside.hits, &site.space));
+    let manual: Vec<String> =
+        sites.iter().map(|known| known.site.manual(&traffic.space, way(&known.site))).collect();
     Ok(Change {
         id: request.id.clone(),
         fault: name.to_owned(),
         target: request.target.to_string(),
-        summary: format!("{name} on {}: {}", request.target, request.args.line()),
+        summary: format!("{name} on {}{processes}: {}", request.target, request.args.line()),
         claims: sites.iter().flat_map(|known| known.site.claims(family)).collect(),
         manual: manual.join("; "),
         undo: record(&Undo {
             sites: sites.iter().map(|known| known.site.clone()).collect(),
+            inside: inside.clone(),
             family: family.to_owned(),
             id: request.id.clone(),
         }),
-        apply: record(&Apply {
-            sites,
-            part,
-            aim,
-            names: written.names,
-            id: request.id.clone(),
-            seed: request.seed,
-        }),
+        apply: record(&Apply { sites, part, aim, names, inside, id: request.id.clone(), seed: request.seed }),
         picture: Value::Array(pictures),
     })
 }

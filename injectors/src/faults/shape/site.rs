@@ -87,6 +87,24 @@ impl Known {
 }
 
 impl Site {
+    /// What there would be, or is, of an aim in a namespace; none if the namespace has gone. Only reads.
+    pub(super) async fn at(
+        network: &dyn Network,
+        space: Space,
+        (traffic, written): (&Traffic, &Traffic),
+    ) -> Result<Option<Self>, InjectError> {
+        let failed = failed(&traffic.to_string());
+        let Some(session) = network.enter(&space).await.map_err(&failed)? else { return Ok(None) };
+        let link = link(&*session, traffic).await?;
+        let mut trees = Vec::new();
+        for way in traffic.ways() {
+            let mut tree = Tree::new(&link, *way, written);
+            tree.remember(&tree.see(&*session).await.map_err(&failed)?);
+            trees.push(tree);
+        }
+        Ok(Some(Self { space, trees }))
+    }
+
     /// Adds a part. False if the namespace has gone.
     pub(super) async fn raise(&self, network: &dyn Network, raised: &Raised<'_>) -> io::Result<bool> {
         let Some(session) = network.enter(&self.space).await? else { return Ok(false) };
@@ -150,12 +168,13 @@ impl Site {
     }
 
     /// What a person types to take it all away.
-    pub(super) fn manual(&self, whose: &Whose) -> String {
+    pub(super) fn manual(&self, whose: &Whose, entrance: Option<String>) -> String {
         let commands: Vec<String> = self.trees.iter().map(Tree::manual).collect();
         let commands = commands.join("; ");
-        match whose {
-            Whose::Own => commands,
-            _ => format!("nsenter --net={} sh -c '{commands}'", self.space.path.display()),
+        match (whose, entrance) {
+            (Whose::Own, _) => commands,
+            (_, Some(entrance)) => format!("{entrance} sh -c '{commands}'"),
+            (_, None) => format!("nsenter --net={} sh -c '{commands}'", self.space.path.display()),
         }
     }
 
@@ -203,6 +222,7 @@ pub(in crate::faults) fn space(network: &dyn Network, whose: &Whose) -> Result<S
         Whose::Own => format!("this process has no network namespace{why}"),
         Whose::Named(name) => format!("there is no network namespace {name}{why}"),
         Whose::Process(pid) => format!("process {pid} has no network namespace{why}"),
+        Whose::Containers(containers) => format!("{containers}: no namespace{why}"),
     }))
 }
 
