@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Param, ParamKind, Presence};
+use crate::containers::Containers;
 use crate::traffic::Mistake;
 
 /// The processes that share a control group, or all of this host.
@@ -18,6 +19,8 @@ pub enum Group {
     Path(String),
     /// The group of a process, in each hierarchy its own.
     Process(u32),
+    /// The group of a container, also after a restart of it.
+    Containers(Containers),
 }
 
 /// The parameters that say which group is meant.
@@ -34,7 +37,15 @@ pub const SELECTORS: &[Param] = &[
         presence: Presence::Optional,
         help: "the control group of this process, such as one of a container",
     },
+    text("container", "the control group of this container, by its name or id, also after a restart of it"),
+    text("label", "that of a running container with this label, key=value or key; goes with pick"),
+    text("image", "that of a running container of this image, with or without its tag; goes with pick"),
+    text("pick", "one: which of several the seed decides"),
 ];
+
+const fn text(name: &'static str, help: &'static str) -> Param {
+    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
+}
 
 impl Group {
     /// Reads the parameters of [`SELECTORS`].
@@ -42,6 +53,12 @@ impl Group {
     /// # Errors
     /// The first mistake.
     pub fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
+        if let Some(containers) = Containers::read(given)? {
+            return match ["cgroup", "pid"].into_iter().find(|name| given.contains_key(name)) {
+                Some(name) => Err((Some(name), format!("write either {name} or a container"))),
+                None => Ok(Self::Containers(containers)),
+            };
+        }
         match (given.get("cgroup"), given.get("pid")) {
             (None, None) => Ok(Self::Host),
             (Some(path), None) => Self::at(path).map_err(|why| (Some("cgroup"), why)),
@@ -72,6 +89,7 @@ impl fmt::Display for Group {
             Self::Host => f.write_str("this host"),
             Self::Path(path) => write!(f, "cgroup {path}"),
             Self::Process(pid) => write!(f, "the cgroup of process {pid}"),
+            Self::Containers(containers) => write!(f, "the cgroup of {containers}"),
         }
     }
 }
@@ -91,6 +109,7 @@ mod tests {
         assert_eq!(shown(&[("cgroup", "/system.slice/nginx.service")]), "cgroup system.slice/nginx.service");
         assert_eq!(shown(&[("cgroup", "/sys/fs/cgroup/cpu/a/")]), "cgroup /sys/fs/cgroup/cpu/a");
         assert_eq!(shown(&[("pid", "7")]), "the cgroup of process 7");
+        assert_eq!(shown(&[("container", "web")]), "the cgroup of container web");
     }
 
     #[test]
@@ -99,6 +118,8 @@ mod tests {
             assert_eq!(read(&[("cgroup", path)]).unwrap_err().0, Some("cgroup"), "{path:?}");
         }
         assert_eq!(read(&[("cgroup", "a"), ("pid", "7")]).unwrap_err().0, Some("pid"));
+        assert_eq!(read(&[("container", "a"), ("pid", "7")]).unwrap_err().0, Some("pid"));
+        assert_eq!(read(&[("container", "a"), ("label", "b")]).unwrap_err().0, Some("label"));
         assert!(read(&[("cgroup", "/")]).unwrap_err().1.contains("holds everything"));
     }
 }

@@ -581,3 +581,123 @@ fn a_hang_of_one_of_two_containers_behind_haproxy_shows_in_the_tail() {
     let reasons = record["judgement"]["reasons"].to_string();
     assert!(reasons.contains("p95") && !reasons.contains("availability"), "{reasons}");
 }
+
+/// A file of the control group of a container's main process.
+fn group_file(container: &Container<'_>, controller: &str, file: &str) -> Option<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", container.pid())).ok()?;
+    let path = |wanted: &str| {
+        let line = groups
+            .lines()
+            .find(|line| line.split(':').nth(1).is_some_and(|all| all.split(',').any(|one| one == wanted)));
+        line.and_then(|line| line.splitn(3, ':').nth(2)).map(str::to_owned)
+    };
+    let (root, path) = match path(controller) {
+        Some(path) => (format!("/sys/fs/cgroup/{controller}"), path),
+        None => ("/sys/fs/cgroup".to_owned(), path("")?),
+    };
+    std::fs::read_to_string(format!("{root}{path}/{file}")).ok().map(|text| text.trim().to_owned())
+}
+
+#[test]
+fn a_limit_of_a_containers_group_is_there_again_after_a_restart_and_gone_afterwards() {
+    let Some(docker) = Dockerd::shared("a limit of a container") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let busy = docker.run("busy", &["--label", "sq=busy"], &["sh", "-c", "while :; do :; done"]);
+    let quota = || {
+        group_file(&busy, "cpu", "cpu.cfs_quota_us")
+            .or_else(|| group_file(&busy, "cpu", "cpu.max"))
+            .unwrap_or_default()
+    };
+    let before = quota();
+    let args = ["inject", "cpu-throttle", "--label", "sq=busy", "--pick", "one", "--cores", "0.1"];
+    let mut going = docker.begin(&home, &[&args[..], &["--for", "7s", "--json"]].concat());
+    going.says("cpu-throttle on the cgroup of one of the containers with label sq=busy", START);
+    assert!(quota().starts_with("10000"), "{}", quota());
+    docker.docker(&["restart", "-t", "0", &busy.id]);
+    until("the limit in the next life", START, || quota().starts_with("10000").then_some(()));
+    let done = going.end().code(0);
+    let proof = proof(&done);
+    assert_eq!(proof["status"], "confirmed", "{proof}");
+    assert!(proof["measured"].as_str().unwrap().ends_with("covered again after a restart: 1"), "{proof}");
+    assert_eq!(quota(), before);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_stressor_burns_inside_a_container_and_goes() {
+    let Some(docker) = Dockerd::shared("a stressor in a container") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.serving("burnt", &[]);
+    let members = || {
+        let mut found = Vec::new();
+        for process in crate::support::process::of_home(home.dir()) {
+            let groups = std::fs::read_to_string(format!("/proc/{process}/cgroup")).unwrap_or_default();
+            if groups.contains(&web.id) {
+                found.push(process);
+            }
+        }
+        found
+    };
+    let args =
+        ["inject", "cpu-stress", "--container", "burnt", "--cores", "1", "--load", "30%", "--for", "3s"];
+    let going = docker.begin(&home, &[&args[..], &["--json"]].concat());
+    until("a stressor in the group of the container", START, || (members().len() == 1).then_some(()));
+    let done = going.end().code(0);
+    assert_eq!(proof(&done)["status"], "confirmed", "{done:?}");
+    assert!(members().is_empty());
+    home.assert_nothing_left();
+}
+
+/// The scenarios of the catalogue, on two containers behind HAProxy.
+fn scenario(file: &str, code: i32) -> Option<Value> {
+    use std::process::{Command, Stdio};
+    if quick(file) {
+        return None;
+    }
+    let docker = Dockerd::shared(file)?;
+    let haproxy = crate::support::server::program("haproxy")?;
+    let (_turn, home) = (turns(1), Home::new());
+    let label = format!("app={}", file.trim_end_matches(".yaml"));
+    let options = ["--label", &label, "--restart", "always"];
+    let pages = ["a", "b"].map(|name| docker.serving(&format!("{}-{name}", &label[4..]), &options));
+    let port = crate::support::server::free_port().to_string();
+    let config = std::fs::read_to_string(root().join("scenarios/real/containers/haproxy.cfg")).unwrap();
+    let config = config.replace("18091", &port).replace(" resolvers docker init-addr last,libc,none", "");
+    let config = config.replace("a a:80", &format!("a {}:80", pages[0].address()));
+    let config = home.file("haproxy.cfg", &config.replace("b b:80", &format!("b {}:80", pages[1].address())));
+    let mut front = docker.inside(|| {
+        let mut front = Command::new(haproxy);
+        front.arg("-db").arg("-f").arg(config).stdin(Stdio::null());
+        front.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    });
+    let text = std::fs::read_to_string(root().join("scenarios/real").join(file)).unwrap();
+    let text =
+        text.replace("label: app=web", &format!("label: {label}")).replace("${FRONT_PORT:-18091}", &port);
+    let text = home.file(file, &text);
+    let run = ["run", text.to_str().unwrap(), "--seed", "5", "--quiet"];
+    until("an answer of the front", START, || {
+        let get = || crate::support::client::get(&format!("127.0.0.1:{port}"), "/index.html", ALONE);
+        docker.inside(get).ok().filter(|(status, _)| *status == 200)
+    });
+    let done = home.clearly(|| docker.squall(&home, &run)).code(code);
+    front.kill().unwrap();
+    front.wait().unwrap();
+    let record = home.record();
+    assert_eq!(record["injections"][0]["proof"]["status"], "confirmed", "{done:?}");
+    assert_eq!(record["restoration"]["verified"], true);
+    Some(record)
+}
+
+#[test]
+fn a_crash_of_one_of_two_containers_behind_haproxy_is_hidden_and_its_restart_policy_has_it_back() {
+    let Some(record) = scenario("container-crash.yaml", 0) else { return };
+    let proof = &record["injections"][0]["proof"];
+    assert!(proof["measured"].as_str().unwrap().starts_with("1 of 1 gone, 1 back after"), "{proof}");
+}
+
+#[test]
+fn a_hang_of_one_of_two_containers_behind_haproxy_shows_in_the_tail() {
+    let Some(record) = scenario("container-hung.yaml", 1) else { return };
+    let reasons = record["judgement"]["reasons"].to_string();
+    assert!(reasons.contains("p95") && !reasons.contains("availability"), "{reasons}");
+}

@@ -220,7 +220,9 @@ fn ways(kind: TargetKind) -> String {
         }
         TargetKind::Connections => "aim it by `to`, `ports` or `local-ports`".to_owned(),
         TargetKind::Resolvers => "aim it by `to` (resolvers), `netns` or `pid`".to_owned(),
-        TargetKind::Group => "aim it by `cgroup` or `pid`".to_owned(),
+        TargetKind::Group => {
+            "aim it by `cgroup` or `pid`, by `container`, or by `label` or `image` with `pick`".to_owned()
+        }
         TargetKind::Volume => "aim it by `path`, a folder on the file system".to_owned(),
         TargetKind::Nothing => "it takes no target".to_owned(),
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::grouped::{self, Inside};
 use super::{processes, quoted, recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
@@ -201,12 +202,30 @@ pub struct Limited<L>(pub L);
 struct Apply {
     limit: Limit,
     before: Counts,
+    /// The container that may be restarted meanwhile.
+    #[serde(default)]
+    inside: Option<Inside>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Undo {
     place: Place,
     settings: Vec<Setting>,
+    /// The container that may have been restarted since.
+    #[serde(default)]
+    inside: Option<Inside>,
+}
+
+/// The group that a container has got since by a restart.
+async fn later(
+    env: &Env,
+    inside: Option<&Inside>,
+    controller: Controller,
+) -> Result<Option<Place>, InjectError> {
+    match inside {
+        Some(inside) => inside.later(env, controller).await,
+        None => Ok(None),
+    }
 }
 
 impl<L: Limiting> Injector for Limited<L> {
@@ -229,7 +248,8 @@ impl<L: Limiting> Injector for Limited<L> {
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
-            let Target::Group(group) = &request.target else {
+            let (narrowed, inside) = grouped::narrowed(env, request).await?;
+            let Target::Group(group) = &narrowed.target else {
                 return Err(InjectError::Target(format!("{} is no control group", request.target)));
             };
             let place = cgroup::find(&*env.cgroups, group, self.0.controller())?;
@@ -238,7 +258,11 @@ impl<L: Limiting> Injector for Limited<L> {
             let limit = self.0.limit(&seen, &request.args)?;
             refuse_settings(&seen, &limit.settings)?;
             let before = self.0.counts(&seen, &limit)?;
-            let undo = record(&Undo { place: place.clone(), settings: limit.settings.clone() });
+            let undo = record(&Undo {
+                place: place.clone(),
+                settings: limit.settings.clone(),
+                inside: inside.clone(),
+            });
             let folder = place.folder.path.display().to_string();
             let set = |one: &Setting| format!("{} = {}", one.file, line(one.device.as_deref(), &one.ours));
             let sets: Vec<String> = limit.settings.iter().map(set).collect();
@@ -247,16 +271,17 @@ impl<L: Limiting> Injector for Limited<L> {
                 fault: self.0.about().name.to_owned(),
                 target: request.target.to_string(),
                 summary: format!(
-                    "{} on {}: {} in {folder}",
+                    "{} on {}{}: {} in {folder}",
                     self.0.about().name,
                     request.target,
+                    grouped::name(inside.as_ref()),
                     sets.join(", ")
                 ),
                 claims: limit.settings.iter().map(|one| format!("cgroup:{folder}/{}", one.file)).collect(),
                 picture: self.picture(env, &undo).await?,
                 manual: manual(&place, &limit.settings),
                 undo,
-                apply: record(&Apply { limit, before }),
+                apply: record(&Apply { limit, before, inside }),
             })
         })
     }
@@ -285,7 +310,8 @@ impl<L: Limiting> Injector for Limited<L> {
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
-            let Undo { place, settings } = recall(self.0.about().name, undo)?;
+            let Undo { place, settings, inside } = recall(self.0.about().name, undo)?;
+            let place = later(env, inside.as_ref(), self.0.controller()).await?.unwrap_or(place);
             let seen = Seen { env, place: &place };
             let (mut outcome, mut foreign) = (Undone::NothingToDo, None);
             for one in settings.iter().rev() {
@@ -314,10 +340,22 @@ impl<L: Limiting> Injector for Limited<L> {
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
-            let Apply { limit, before } = recall(&change.fault, &change.apply)?;
+            let Apply { mut limit, mut before, inside } = recall(&change.fault, &change.apply)?;
+            let again = later(env, inside.as_ref(), self.0.controller()).await?;
+            let restarted = again.is_some();
+            if let Some(place) = again {
+                // The next group counts from nothing.
+                (limit.place, before) = (place, Counts::new());
+            }
             let seen = Seen { env, place: &limit.place };
             for one in &limit.settings {
                 let value = seen.value(&one.file, one.device.as_deref(), &one.ours)?;
+                if restarted && value.as_ref() == Some(&one.before) {
+                    return Ok(Proof::unproven(
+                        change.summary.clone(),
+                        "its container was restarted a moment ago",
+                    ));
+                }
                 if value.as_ref() != Some(&one.ours) {
                     let value = value.unwrap_or_else(|| "no longer there: the group has gone".to_owned());
                     return Ok(Proof {
@@ -333,13 +371,38 @@ impl<L: Limiting> Injector for Limited<L> {
             tokio::time::sleep(self.0.window()).await;
             let (last, ended) = (self.0.counts(&seen, &limit)?, crate::sys::timer::monotonic());
             let seconds = (ended - began) as f64 / 1e9;
-            Ok(self.0.judge(&limit, &Evidence { before, first, last, seconds }))
+            let mut proof = self.0.judge(&limit, &Evidence { before, first, last, seconds });
+            if restarted {
+                proof.measured += "; covered again after a restart: 1";
+            }
+            Ok(proof)
+        })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        env: &'a Env,
+        change: &'a Change,
+        _age: Duration,
+    ) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            let Apply { limit, inside, .. } = recall(&change.fault, &change.apply)?;
+            let Some(place) = later(env, inside.as_ref(), self.0.controller()).await? else { return Ok(()) };
+            let seen = Seen { env, place: &place };
+            for one in &limit.settings {
+                // What somebody else has written since is theirs.
+                if seen.value(&one.file, one.device.as_deref(), &one.ours)?.as_ref() == Some(&one.before) {
+                    write(&seen, one, &one.ours)?;
+                }
+            }
+            Ok(())
         })
     }
 
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            let Undo { place, settings } = recall(self.0.about().name, undo)?;
+            let Undo { place, settings, inside } = recall(self.0.about().name, undo)?;
+            let place = later(env, inside.as_ref(), self.0.controller()).await?.unwrap_or(place);
             let seen = Seen { env, place: &place };
             let mut values = serde_json::Map::new();
             for one in &settings {

@@ -17,6 +17,7 @@ mod cut;
 mod disk_fill;
 mod dns_fault;
 mod fd_exhaust;
+mod grouped;
 mod http_abort;
 mod http_delay;
 mod http_header;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{processes, quoted, recall, record};
+use super::{grouped, processes, quoted, recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::group::Group;
@@ -72,6 +72,8 @@ impl<S: Stressing> Injector for Stressed<S> {
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
+            let (narrowed, inside) = grouped::narrowed(env, request).await?;
+            let (meant, request) = (&request.target, &narrowed);
             let joined = joined(env, &request.target, self.0.joins())?;
             let task = self.0.task(env, request, &joined)?;
             let before = match &task {
@@ -86,8 +88,12 @@ impl<S: Stressing> Injector for Stressed<S> {
             Ok(Change {
                 id: request.id.clone(),
                 fault: name.to_owned(),
-                target: request.target.to_string(),
-                summary: format!("{name} on {}: {}", request.target, request.args.line()),
+                target: meant.to_string(),
+                summary: format!(
+                    "{name} on {meant}{}: {}",
+                    grouped::name(inside.as_ref()),
+                    request.args.line()
+                ),
                 // It occupies nothing that another one could not share: what there is, is what both are refused by.
                 claims: vec![format!("stressor:{}", request.id)],
                 apply: record(&Apply { order: Order { id: request.id.clone(), join, task }, before }),

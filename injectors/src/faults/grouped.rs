@@ -1,0 +1,63 @@
+//! Control groups of containers: found by the main process, and again when a restart has made another one in its place.
+
+use serde::{Deserialize, Serialize};
+
+use super::containers::{self, Hit, Hits};
+use super::processes;
+use crate::group::Group;
+use crate::sys::cgroup::{self, Controller, Place};
+use crate::target::Target;
+use crate::{Env, InjectError, Request};
+
+/// The container whose control group is meant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Inside(Hits);
+
+/// The request with the main process of its container in place of the container, if it means one. A fault of this kind
+/// takes one group at a time.
+pub(crate) async fn narrowed(env: &Env, request: &Request) -> Result<(Request, Option<Inside>), InjectError> {
+    let Target::Group(Group::Containers(wanted)) = &request.target else {
+        return Ok((request.clone(), None));
+    };
+    let asked = Request { target: Target::Containers(wanted.clone()), ..request.clone() };
+    let (hits, _) = containers::find(env, &asked).await?;
+    let [hit] = hits.each.as_slice() else {
+        let text = format!("{} containers are meant, and this fault takes one: pick: one", hits.each.len());
+        return Err(InjectError::Target(text));
+    };
+    let process = hit.process.ok_or_else(|| {
+        InjectError::Lack(format!(
+            "the process of container {} cannot be seen from here; run squall on the engine's host, in its pid namespace \
+             (docker run --pid=host)",
+            hit.name
+        ))
+    })?;
+    let target = Target::Group(Group::Process(process.pid));
+    Ok((Request { target, ..request.clone() }, Some(Inside(hits))))
+}
+
+/// ` (web-1 (3f9ac1b2d3e4, process 4711))`, to follow the target; nothing where no container is meant.
+pub(crate) fn name(inside: Option<&Inside>) -> String {
+    inside.map_or_else(String::new, |inside| format!(" ({})", inside.0.names()))
+}
+
+impl Inside {
+    /// The group that a restart of the container has made in place of the one in which it was found; none if it was not
+    /// restarted, or does not run.
+    pub(crate) async fn later(
+        &self,
+        env: &Env,
+        controller: Controller,
+    ) -> Result<Option<Place>, InjectError> {
+        let Some(Hit { process: Some(first), .. }) = self.0.each.first() else { return Ok(None) };
+        if !processes::alive(&*env.procs, &[*first])?.is_empty() {
+            return Ok(None);
+        }
+        let Some(hit) = self.0.each.first() else { return Ok(None) };
+        let now = self.0.look(env, hit).await?;
+        let Some(pid) = now.filter(containers::up).and_then(|now| now.pid) else { return Ok(None) };
+        let Some(id) = containers::process(env, &hit.id, pid)? else { return Ok(None) };
+        // It may end while it is looked at.
+        Ok(cgroup::find(&*env.cgroups, &Group::Process(id.pid), controller).ok())
+    }
+}
