@@ -48,6 +48,7 @@ enum Aim {
     Flows(&'static str),
     Resolver,
     Group,
+    GroupOfContainer,
     Host,
     Volume,
     Nothing,
@@ -87,6 +88,7 @@ const ROWS: &[Row] = &[
     row("cpu-stress", &[("cores", "2"), ("load", "50%")], Aim::Host),
     row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::Group),
     row("cpu-throttle", &[("cores", "0.5")], Aim::Group),
+    row("cpu-throttle", &[("cores", "0.5")], Aim::GroupOfContainer),
     row("disk-fill", &[("size", "1GiB")], Aim::Volume),
     state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
     state("fd-exhaust", &[("spare", "0")], Aim::Instance),
@@ -192,6 +194,9 @@ impl Row {
                 Target::Flows(Flows::read(&given.into()).unwrap()).called(&Args(args.clone()))
             }
             Aim::Group => Target::Group(Group::Path(GROUP.to_owned())),
+            Aim::GroupOfContainer => {
+                Target::Group(Group::read(&[("container", NAME.to_owned())].into()).unwrap())
+            }
             Aim::Volume => Target::Volume("/var/log".into()),
             Aim::Host => Target::Group(Group::Host),
             Aim::Nothing => Target::Nothing.called(&Args(args.clone())),

@@ -102,6 +102,12 @@ impl State {
         *self.network() = crate::fake_network_tests::Links::new();
     }
 
+    /// The same, and its control group is a new one.
+    pub(crate) fn restart_with_group(&mut self, name: &str) {
+        self.restart_by_hand(name);
+        self.pressure.make_anew();
+    }
+
     /// Somebody removes a container, by force.
     pub(crate) fn remove_container(&mut self, name: &str) {
         let at = self.fleet.boxes.iter().position(|own| own.container.name == name).expect("it is there");

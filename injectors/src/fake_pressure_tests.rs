@@ -26,9 +26,16 @@ pub(crate) struct Pressure {
     limits: BTreeMap<u32, u64>,
     /// The group was removed, and made again.
     pub(crate) made_again: bool,
+    /// The number of the group's folder.
+    inode: u64,
 }
 
 impl Pressure {
+    /// The group is removed, and another one made in its place, as a container's at its restart.
+    pub(crate) fn make_anew(&mut self) {
+        *self = Self { inode: self.inode + 1, ..Self::new() };
+    }
+
     pub(crate) fn new() -> Self {
         let files = [
             ("cgroup.procs", ""),
@@ -46,7 +53,7 @@ impl Pressure {
             ("io.stat", "8:0 rbytes=0 wbytes=0 rios=0 wios=0"),
         ];
         let files = files.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
-        Self { files, limits: BTreeMap::new(), made_again: false }
+        Self { files, limits: BTreeMap::new(), inode: INODE, made_again: false }
     }
 
     pub(crate) fn look(&self) -> Value {
@@ -87,7 +94,7 @@ impl Pressure {
     }
 
     fn same(&self, folder: &Folder) -> bool {
-        folder.inode == INODE && !self.made_again
+        folder.inode == self.inode && !self.made_again
     }
 }
 
@@ -98,13 +105,15 @@ impl Cgroups for World {
         self.os(|_| vec![Hierarchy { version: Version::Two, controllers, mount, within: "/".to_owned() }])
     }
 
-    fn memberships(&self, _pid: u32) -> io::Result<Option<Vec<Membership>>> {
-        self.os(|_| None)
+    fn memberships(&self, pid: u32) -> io::Result<Option<Vec<Membership>>> {
+        // Any container's group is the only one.
+        let member = || vec![Membership { controllers: Vec::new(), path: format!("/{GROUP}") }];
+        self.os(|state| state.is_frozen(pid).is_some().then(member))
     }
 
     fn folder(&self, path: &Path) -> io::Result<Option<Folder>> {
         let there = path == Path::new("/sys/fs/cgroup").join(GROUP);
-        self.os(|_| there.then(|| Folder { path: path.to_owned(), inode: INODE }))
+        self.os(|state| there.then(|| Folder { path: path.to_owned(), inode: state.pressure.inode }))
     }
 
     fn read(&self, folder: &Folder, file: &str) -> io::Result<Option<String>> {

@@ -247,3 +247,26 @@ async fn a_network_fault_follows_a_container_into_its_next_life_and_is_taken_awa
     assert_eq!(world.look(), before);
     assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
 }
+
+#[tokio::test]
+async fn a_limit_follows_a_container_into_the_group_of_its_next_life_and_is_taken_away_there() {
+    let world = World::new();
+    let before = world.look();
+    let target = crate::group::Group::read(&[("container", "web-1".to_owned())].into()).unwrap();
+    let args = Args([("cores".to_owned(), Arg::Cores("0.5".parse().unwrap()))].into());
+    let request = Request { id: "run/1".to_owned(), args, target: Target::Group(target), seed: 1 };
+    let change = prepare(&world, "cpu-throttle", &request).await.unwrap();
+    let (env, injector) = (world.env(Inventory::default()), registry::find("cpu-throttle").unwrap());
+    injector.apply(&env, &change).await.unwrap();
+    let limited = world.look();
+    world.state().restart_with_group("web-1");
+    assert_eq!(world.look(), before, "the next life begins without it");
+    assert_eq!(injector.observe(&env, &change).await.unwrap().status, crate::ProofStatus::Unproven);
+    for _ in 0..2 {
+        injector.renew(&env, &change, std::time::Duration::from_secs(1)).await.unwrap();
+        assert_eq!(world.look(), limited);
+    }
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
+    assert_eq!(world.look(), before);
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
+}
