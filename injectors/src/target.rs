@@ -64,67 +64,68 @@ const VOLUME: &[Param] = &[Param {
     help: "a folder on the file system that is meant, in which files may be made",
 }];
 
+const PROCESS: &[Param] = &[
+    SERVICE,
+    INSTANCE,
+    PICK,
+    Param {
+        name: "pid-file",
+        kind: ParamKind::Text,
+        presence: Presence::Optional,
+        help: "file that holds the process id",
+    },
+    Param {
+        name: "port",
+        kind: ParamKind::Int { min: 1, max: 65535 },
+        presence: Presence::Optional,
+        help: "the process that listens on this TCP port",
+    },
+    Param {
+        name: "command",
+        kind: ParamKind::Text,
+        presence: Presence::Optional,
+        help: "exact command name; needs a scope (cgroup or netns) and a limit",
+    },
+    Param {
+        name: "cgroup",
+        kind: ParamKind::Text,
+        presence: Presence::Optional,
+        help: "scope of command: path of the cgroup below its root",
+    },
+    Param {
+        name: "netns",
+        kind: ParamKind::Text,
+        presence: Presence::Optional,
+        help: "scope of command: name of the network namespace",
+    },
+    Param {
+        name: "limit",
+        kind: ParamKind::Int { min: 1, max: 64 },
+        presence: Presence::Optional,
+        help: "the most processes that command may match; more is refused",
+    },
+];
+const RELAY: &[Param] = &[
+    SERVICE,
+    INSTANCE,
+    PICK,
+    Param {
+        name: "relay",
+        kind: ParamKind::Text,
+        presence: Presence::Optional,
+        help: "a relay by name, declared under relays",
+    },
+];
+const POP: &[Param] = &[Param {
+    name: "pop",
+    kind: ParamKind::Text,
+    presence: Presence::Required,
+    help: "the point of presence that is drained",
+}];
+
 impl TargetKind {
     /// The selector parameters that faults of this kind take besides their own.
     pub fn selectors(self) -> &'static [Param] {
-        const PROCESS: &[Param] = &[
-            SERVICE,
-            INSTANCE,
-            PICK,
-            Param {
-                name: "pid-file",
-                kind: ParamKind::Text,
-                presence: Presence::Optional,
-                help: "file that holds the process id",
-            },
-            Param {
-                name: "port",
-                kind: ParamKind::Int { min: 1, max: 65535 },
-                presence: Presence::Optional,
-                help: "the process that listens on this TCP port",
-            },
-            Param {
-                name: "command",
-                kind: ParamKind::Text,
-                presence: Presence::Optional,
-                help: "exact command name; needs a scope (cgroup or netns) and a limit",
-            },
-            Param {
-                name: "cgroup",
-                kind: ParamKind::Text,
-                presence: Presence::Optional,
-                help: "scope of command: path of the cgroup below its root",
-            },
-            Param {
-                name: "netns",
-                kind: ParamKind::Text,
-                presence: Presence::Optional,
-                help: "scope of command: name of the network namespace",
-            },
-            Param {
-                name: "limit",
-                kind: ParamKind::Int { min: 1, max: 64 },
-                presence: Presence::Optional,
-                help: "the most processes that command may match; more is refused",
-            },
-        ];
-        const RELAY: &[Param] = &[
-            SERVICE,
-            INSTANCE,
-            PICK,
-            Param {
-                name: "relay",
-                kind: ParamKind::Text,
-                presence: Presence::Optional,
-                help: "a relay by name, declared under relays",
-            },
-        ];
-        const POP: &[Param] = &[Param {
-            name: "pop",
-            kind: ParamKind::Text,
-            presence: Presence::Required,
-            help: "the point of presence that is drained",
-        }];
         match self {
             Self::Process => PROCESS,
             Self::Container => containers::SELECTORS,
