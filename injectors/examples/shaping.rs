@@ -38,6 +38,7 @@ struct Seen {
 /// The kernel, with the time at which it last took away a filter.
 #[derive(Debug, Clone, Default)]
 struct Watched {
+    kernel: Option<Kernel>,
     freed: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -49,7 +50,7 @@ struct WatchedSession {
 
 impl Watched {
     fn real(&self) -> &dyn Network {
-        &Kernel
+        self.kernel.as_ref().unwrap_or(&Kernel)
     }
 }
 
@@ -61,6 +62,15 @@ impl WatchedSession {
 
 /// Methods that only ask the real kernel.
 macro_rules! asks {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> Pending<'_, io::Result<$answer>> {
+            self.real().$name($($arg),*)
+        })*
+    };
+}
+
+/// The same, of those that borrow what they are given.
+macro_rules! lends {
     ($($name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
         $(fn $name<'a>(&'a self, $($arg: $type),*) -> Pending<'a, io::Result<$answer>> {
             self.real().$name($($arg),*)
@@ -80,11 +90,14 @@ impl Network for Watched {
         })
     }
 
-    asks! {
+    lends! {
         resolve(space: &'a Space, name: &'a str) -> Vec<IpAddr>;
         echo(space: &'a Space, peer: &'a Peer, stream: &'a Stream) -> Echoed;
         reach(space: &'a Space, probes: &'a [Probe], patience: Duration) -> Vec<Reply>;
         ask(space: &'a Space, to: SocketAddr, query: &'a [u8], patience: Duration) -> Option<Vec<u8>>;
+    }
+
+    asks! {
         features() -> Vec<Feature>;
         cuts() -> Vec<Feature>;
     }
@@ -98,9 +111,12 @@ impl Session for WatchedSession {
         qdiscs(index: u32) -> Vec<Qdisc>;
         filters(index: u32, way: Way) -> Vec<Filter>;
         connections() -> Vec<Connection>;
-        destroy(cookies: &'a [u64]) -> Vec<u64>;
         addresses() -> Vec<IpAddr>;
         tables() -> Vec<Table>;
+    }
+
+    lends! {
+        destroy(cookies: &'a [u64]) -> Vec<u64>;
         counted(table: &'a str) -> Vec<Counted>;
         commit(edits: &'a [Edit]) -> ();
     }
