@@ -4,18 +4,22 @@
 //! A setting is put back only where it still is what squall has set: what somebody else has written since is theirs. It
 //! lives in the kernel and has no lease of its own: engine, guardian or `squall recover` put it back.
 
+mod seen;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub(crate) use self::seen::{Seen, before};
+use self::seen::{line, write};
 use super::grouped::{self, Inside};
 use super::{processes, quoted, recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
 use crate::group::Group;
-use crate::sys::cgroup::{self, Controller, PROCESSES_MAX, Place, Version, flat, nested};
+use crate::sys::cgroup::{self, Controller, PROCESSES_MAX, Place};
 use crate::target::Target;
 use crate::{Env, Injector, Looks, Pending, Request};
 
@@ -118,82 +122,6 @@ pub(crate) trait Limiting: std::fmt::Debug + Sync {
     }
 }
 
-/// A group that is looked at.
-#[derive(Debug)]
-pub(crate) struct Seen<'a> {
-    pub(crate) env: &'a Env,
-    pub(crate) place: &'a Place,
-}
-
-impl Seen<'_> {
-    fn failed(&self, verb: &str, file: &str) -> impl FnOnce(std::io::Error) -> InjectError + use<> {
-        let what = format!("{verb} {}", self.place.folder.path.join(file).display());
-        move |source| InjectError::System { what, source }
-    }
-
-    /// What a file says.
-    pub(crate) fn read(&self, file: &str) -> Result<String, InjectError> {
-        self.look(file)?.ok_or_else(|| InjectError::Target(format!("{self} has gone")))
-    }
-
-    fn look(&self, file: &str) -> Result<Option<String>, InjectError> {
-        self.env.cgroups.read(&self.place.folder, file).map_err(self.failed("read", file))
-    }
-
-    /// What a file says, or nothing where the kernel has no such file.
-    pub(crate) fn read_if_there(&self, file: &str) -> String {
-        self.look(file).ok().flatten().unwrap_or_default()
-    }
-
-    /// The value of a setting; none if the group has gone.
-    fn value(&self, file: &str, device: Option<&str>, like: &str) -> Result<Option<String>, InjectError> {
-        let Some(text) = self.look(file)? else { return Ok(None) };
-        Ok(Some(match device {
-            Some(device) => device_value(&text, device, like),
-            None if text.trim() == "FREEZING" => "FROZEN".to_owned(),
-            None => text.trim().to_owned(),
-        }))
-    }
-
-    /// Processor time of all that is in the group, in microseconds.
-    pub(crate) fn cpu_us(&self) -> Result<u64, InjectError> {
-        if let Some(used) = flat(&self.read_if_there("cpu.stat"), "usage_usec") {
-            return Ok(used);
-        }
-        if let Ok(used) = self.read_if_there("cpuacct.usage").trim().parse::<u64>() {
-            return Ok(used / 1000);
-        }
-        Ok(self.env.resources.cpu_time(&self.processes()?).as_micros() as u64)
-    }
-
-    /// The processes in the group and below.
-    pub(crate) fn processes(&self) -> Result<Vec<u32>, InjectError> {
-        let listed = self.env.cgroups.processes(&self.place.folder);
-        listed.map_err(self.failed("read", "cgroup.procs"))
-    }
-}
-
-impl std::fmt::Display for Seen<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the control group {}", self.place.folder.path.display())
-    }
-}
-
-/// The value of a device: the rest of its line in version 1, the fields that `like` names in version 2.
-fn device_value(text: &str, device: &str, like: &str) -> String {
-    if !like.contains('=') {
-        let line = text.lines().find_map(|line| line.strip_prefix(device)?.strip_prefix(' '));
-        return line.map_or("0", str::trim).to_owned();
-    }
-    let fields = nested(text, device).unwrap_or_default();
-    let value = |name: &str| {
-        let found = fields.iter().find(|(known, _)| *known == name);
-        format!("{name}={}", found.map_or("max", |(_, value)| value))
-    };
-    let names = like.split(' ').filter_map(|field| Some(field.split_once('=')?.0));
-    names.map(value).collect::<Vec<_>>().join(" ")
-}
-
 /// A fault that writes into a control group.
 #[derive(Debug)]
 pub struct Limited<L>(pub L);
@@ -291,7 +219,7 @@ impl<L: Limiting> Injector for Limited<L> {
             let Apply { limit, .. } = recall(&change.fault, &change.apply)?;
             let seen = Seen { env, place: &limit.place };
             for one in &limit.settings {
-                if !write(&seen, one, &one.ours)? {
+                if !write(&seen, one, &one.ours).await? {
                     return Err(InjectError::Target(format!("{seen} has gone")));
                 }
             }
@@ -319,7 +247,7 @@ impl<L: Limiting> Injector for Limited<L> {
                     // A group that has gone took its settings along.
                     None => return Ok(Undone::NothingToDo),
                     Some(value) if value == one.ours => {
-                        write(&seen, one, &one.before)?;
+                        write(&seen, one, &one.before).await?;
                         outcome = Undone::Reverted;
                     }
                     Some(value) if value == one.before => {}
@@ -392,7 +320,7 @@ impl<L: Limiting> Injector for Limited<L> {
             for one in &limit.settings {
                 // What somebody else has written since is theirs.
                 if seen.value(&one.file, one.device.as_deref(), &one.ours)?.as_ref() == Some(&one.before) {
-                    write(&seen, one, &one.ours)?;
+                    write(&seen, one, &one.ours).await?;
                 }
             }
             Ok(())
@@ -456,50 +384,6 @@ fn refuse_settings(seen: &Seen<'_>, settings: &[Setting]) -> Result<(), InjectEr
     Ok(())
 }
 
-/// The value of a setting before anything is changed, where the group must have it.
-pub(crate) fn before(
-    seen: &Seen<'_>,
-    file: &str,
-    device: Option<&str>,
-    like: &str,
-) -> Result<String, InjectError> {
-    match seen.value(file, device, like) {
-        Ok(Some(value)) => Ok(value),
-        Ok(None) => Err(InjectError::Target(format!("{seen} has gone"))),
-        Err(InjectError::System { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            let controller = file.split('.').next().unwrap_or_default();
-            let parent = seen.place.folder.path.parent().unwrap_or(&seen.place.folder.path);
-            Err(InjectError::Lack(match seen.place.version {
-                Version::Two => format!(
-                    "{seen} has no {file}: the controller {controller} is not enabled for it; enable it: echo \
-                     +{controller} > {}/cgroup.subtree_control",
-                    parent.display()
-                ),
-                Version::One => format!("{seen} has no {file}: this kernel was built without it"),
-            }))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn write(seen: &Seen<'_>, one: &Setting, value: &str) -> Result<bool, InjectError> {
-    let text = line(one.device.as_deref(), value);
-    seen.env.cgroups.write(&seen.place.folder, &one.file, &text).map_err(|source| {
-        let hint = match source.kind() {
-            std::io::ErrorKind::InvalidInput => {
-                " (a group below it may have more of its own, or one above it less)"
-            }
-            std::io::ErrorKind::ResourceBusy => " (the kernel could not take back as much as that)",
-            _ => "",
-        };
-        seen.failed(&format!("write {text}{hint} into"), &one.file)(source)
-    })
-}
-
-fn line(device: Option<&str>, value: &str) -> String {
-    device.map_or_else(|| value.to_owned(), |device| format!("{device} {value}"))
-}
-
 fn manual(place: &Place, settings: &[Setting]) -> String {
     let one = |one: &Setting| {
         let path = place.folder.path.join(&one.file);
@@ -511,7 +395,7 @@ fn manual(place: &Place, settings: &[Setting]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::seen::device_value;
 
     #[test]
     fn a_device_without_a_line_has_no_limit() {
