@@ -281,6 +281,13 @@ impl Traffic {
         }
     }
 
+    /// Whether a TCP connection from this host to an address is among the packets, as far as the aim alone tells.
+    pub fn meets(&self, peer: SocketAddr) -> bool {
+        let told = self.space == Whose::Own && !self.to.is_empty() && self.local_ports.is_empty();
+        let unknown = SocketAddr::new(peer.ip(), 0);
+        told && self.aim().hits(Protocol::Tcp, peer, unknown)
+    }
+
     /// What may be meant as long as its names are not resolved.
     fn wide(&self) -> Aim {
         let mut aim = self.aim();
@@ -557,6 +564,18 @@ mod tests {
         assert_eq!(wrong(&[("container", "web"), ("label", "a")]), Some("label"));
         assert_eq!(wrong(&[("container", "web"), ("service", "auth")]), Some("container"));
         assert_eq!(wrong(&[("image", "a b")]), Some("image"));
+    }
+
+    #[test]
+    fn connections_of_this_host_to_an_address_of_the_aim_meet_it_and_no_others_are_claimed() {
+        let meets =
+            |given: &[(&'static str, &str)]| read(given).unwrap().meets("10.0.0.2:80".parse().unwrap());
+        assert!(meets(&[("to", "10.0.0.0/24")]) && meets(&[("to", "10.0.0.2"), ("ports", "80-90")]));
+        assert!(!meets(&[("to", "10.0.0.2"), ("ports", "443")]));
+        assert!(!meets(&[("to", "10.0.0.2"), ("protocol", "udp")]));
+        assert!(!meets(&[("to", "10.0.0.0/24"), ("protect", "10.0.0.2")]));
+        assert!(!meets(&[("to", "10.0.0.2"), ("netns", "a")]), "another's connections");
+        assert!(!meets(&[("interface", "eth0")]), "routes are not known here");
     }
 
     #[test]

@@ -289,6 +289,9 @@ pub struct InjectionRecord {
     pub target: String,
     /// The service that the target belongs to, if it is known.
     pub service: Option<String>,
+    /// Journeys whose requests go to addresses at which it is aimed.
+    #[serde(default)]
+    pub meets: Vec<String>,
     /// `outage`, `degradation`, `errors`, `shift` or `custom`.
     pub effect: String,
     /// Parameters in words.

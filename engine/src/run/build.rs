@@ -1,5 +1,8 @@
 //! From the course of a run to its record.
 
+use std::net::SocketAddr;
+
+use injectors::target::Target;
 use reports::record::{
     End, ExperimentInfo, GuardRecord, HostInfo, Judgement, LoadRecord, RelayInfo, Restoration, RunRecord,
     SCHEMA, Sli, Verdict,
@@ -12,7 +15,7 @@ use crate::clock;
 use crate::experiment::vars::substitute_late;
 use crate::experiment::{Experiment, Late};
 use crate::load::{self, LoadOutcome};
-use crate::plan::{Plan, span};
+use crate::plan::{Plan, PlannedInjection, span};
 use crate::slo;
 
 /// Everything that a run has shown, judged.
@@ -69,8 +72,31 @@ pub(super) fn record(
         events: course.events,
         judgement: unjudged(),
     };
+    meetings(&mut record, plan);
     record.judgement = slo::judge(&record);
     without_secrets(record, experiment)
+}
+
+/// Notes which journeys send to the addresses at which packets are hit.
+fn meetings(record: &mut RunRecord, plan: &Plan) {
+    let sends: Vec<(String, Vec<SocketAddr>)> = record
+        .loads
+        .iter()
+        .map(|load| {
+            let addresses = slo::addresses(record, load);
+            (load.name.clone(), addresses.iter().filter_map(|address| address.parse().ok()).collect())
+        })
+        .collect();
+    for injection in &mut record.injections {
+        let own = |planned: &&PlannedInjection| injection.id == format!("{}/{}", record.run, planned.number);
+        let traffic = match plan.injections.iter().find(own).map(|planned| &planned.target) {
+            Some(Target::Traffic(traffic)) => traffic,
+            Some(Target::Flows(flows)) if flows.among.is_none() => &flows.traffic,
+            _ => continue,
+        };
+        let met = sends.iter().filter(|(_, to)| to.iter().any(|peer| traffic.meets(*peer)));
+        injection.meets = met.map(|(journey, _)| journey.clone()).collect();
+    }
 }
 
 /// The record with every value from the environment replaced by its name, wherever it got into a text.

@@ -157,6 +157,7 @@ fn blank(run: &str, planned: &PlannedInjection) -> InjectionRecord {
         fault: planned.fault.clone(),
         target: planned.target.to_string(),
         service: planned.service.clone(),
+        meets: Vec::new(),
         effect: format!("{:?}", planned.effect).to_lowercase(),
         parameters: planned.args.line(),
         summary: planned.does.clone(),

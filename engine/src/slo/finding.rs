@@ -35,6 +35,11 @@ impl<'r> Group<'r> {
         names
     }
 
+    /// Whether all of it is aimed at addresses to which requests of this journey go.
+    pub(super) fn meets(&self, journey: &str) -> bool {
+        self.injections.iter().all(|injection| injection.meets.iter().any(|known| known == journey))
+    }
+
     /// The service that was hit, if it is known.
     pub(super) fn service(&self, record: &'r RunRecord) -> Option<&'r ServiceInfo> {
         service(record, self.injections[0])

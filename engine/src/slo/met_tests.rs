@@ -45,6 +45,23 @@ fn a_refuted_finding_says_how_much_was_served_before() {
 }
 
 #[test]
+fn requests_that_go_to_addresses_of_an_aim_meet_it() {
+    let mut run = good();
+    run.topology = None;
+    "the interface to 10.0.0.2".clone_into(&mut run.injections[0].target);
+    run.injections[0].service = None;
+    assert_eq!(judge(&run).findings[0].status, "untested");
+    run.injections[0].meets.push("checkout".to_owned());
+    let judged = judge(&run);
+    assert_eq!(judged.findings[0].status, "refuted");
+    let evidence = &judged.findings[0].evidence;
+    assert!(
+        evidence.contains("requests of checkout go to addresses of the interface to 10.0.0.2"),
+        "{evidence}"
+    );
+}
+
+#[test]
 fn one_journey_that_meets_it_is_enough_for_the_verdict_but_not_for_the_other_journey() {
     let mut run = good();
     let mut browse = run.loads[0].clone();

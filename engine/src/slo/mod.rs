@@ -35,6 +35,8 @@ pub mod exit {
     pub const BUG: u8 = 70;
 }
 
+pub(crate) use traffic::addresses;
+
 pub use course::{STEADY_SECONDS, Slice, looks_steady};
 
 /// Judges a record; its own judgement is not looked at.

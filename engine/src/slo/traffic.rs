@@ -71,6 +71,10 @@ pub(super) fn shown(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) ->
     if finding::path(record, group.service(record), journey) == Some(true) {
         return Some(format!("by the topology, {journey} passes through it"));
     }
+    if group.meets(journey) {
+        let names: Vec<&str> = group.names().collect();
+        return Some(format!("requests of {journey} go to addresses of {}", names.join(", ")));
+    }
     let addresses = addresses(record, load);
     group.names().find_map(|name| {
         let relay = name.strip_prefix("relay ");
@@ -90,7 +94,7 @@ pub(super) fn shown(record: &RunRecord, group: &Group<'_>, load: &LoadRecord) ->
 }
 
 /// `host:port` of everything to which the requests of a load go, relays of the run and what is behind them included.
-fn addresses(record: &RunRecord, load: &LoadRecord) -> Vec<String> {
+pub(crate) fn addresses(record: &RunRecord, load: &LoadRecord) -> Vec<String> {
     let mut addresses: Vec<String> = load.sends.iter().filter_map(|sends| address(sends)).collect();
     // Each relay adds its upstream once, so this ends.
     let mut relays: Vec<_> = record.relays.iter().collect();
