@@ -10,7 +10,7 @@ use injectors::restore::restore;
 use injectors::target::Target;
 use injectors::{Args, Change, Env, Inventory, LEASE, Request, Undone, registry};
 
-use crate::support::net::{Cluster, Net, connects, echoes, inside, serve};
+use crate::support::net::{Cluster, Net, connects, echoes, inside, serve, uninterrupted};
 use crate::support::{Home, turns, until};
 
 const STEPS: [&str; 8] =
@@ -105,7 +105,7 @@ fn felt(net: &Net, home: &Home, address: &str, more: &[&str]) -> (String, String
     let args = partition(net, &[&["--to", address, "--for", "60s"], more].concat());
     let mut going = home.start(&args);
     going.says("network-partition on", SLACK);
-    let told = match old.write_all(b"?").and_then(|()| old.read(&mut [0; 4])) {
+    let told = match old.write_all(b"?").and_then(|()| uninterrupted(|| old.read(&mut [0; 4]))) {
         Ok(length) => format!("{length} bytes"),
         Err(error) => format!("{:?}", error.kind()),
     };
@@ -390,7 +390,7 @@ fn a_share_of_the_open_connections_is_reset_on_both_sides_and_new_ones_open() {
     let broken = |streams: &mut Vec<TcpStream>| {
         let ends = |stream: &mut TcpStream| {
             stream.set_read_timeout(Some(ALONE)).unwrap();
-            stream.write_all(b"?").and_then(|()| stream.read(&mut [0; 4])).is_err()
+            stream.write_all(b"?").and_then(|()| uninterrupted(|| stream.read(&mut [0; 4]))).is_err()
         };
         streams.iter_mut().filter_map(|stream| ends(stream).then_some(())).count()
     };
@@ -451,7 +451,7 @@ fn a_share_of_packets_is_lost_on_a_kernel_without_netem_and_counted() {
         // Few at a time, so that no queue is full.
         for _ in 0..40 {
             (0..50).for_each(|_| assert_eq!(socket.send_to(b"?", "10.77.0.2:7000").unwrap(), 1));
-            answered += (0..50).take_while(|_| socket.recv(&mut [0; 4]).is_ok()).count();
+            answered += (0..50).take_while(|_| uninterrupted(|| socket.recv(&mut [0; 4])).is_ok()).count();
         }
         answered
     });
@@ -540,7 +540,8 @@ fn no_sender_on_this_host_is_told_of_a_cut_that_is_silent() {
                     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
                     socket.connect(to).unwrap();
                     // More than one packet's worth, so that it is sent in parts.
-                    let sent = socket.send(&[7; 4000]).and_then(|_| socket.recv(&mut [0; 4]));
+                    let sent =
+                        socket.send(&[7; 4000]).and_then(|_| uninterrupted(|| socket.recv(&mut [0; 4])));
                     format!("{:?}", sent.unwrap_err().kind())
                 })
         });

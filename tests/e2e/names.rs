@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use injectors::LEASE;
 
-use crate::support::net::{Net, inside};
+use crate::support::net::{Net, inside, uninterrupted};
 use crate::support::{Home, turns, until};
 
 const STEPS: [&str; 8] =
@@ -120,7 +120,7 @@ fn by_udp(socket: &UdpSocket, server: &str, name: &str, kind: u16) -> String {
     socket.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
     socket.send_to(&query(name, kind), SocketAddr::new(server.parse().unwrap(), 53)).unwrap();
     let mut buffer = [0; 512];
-    words(socket.recv_from(&mut buffer).map(|(length, from)| {
+    words(uninterrupted(|| socket.recv_from(&mut buffer)).map(|(length, from)| {
         assert_eq!(from.to_string().replace(['[', ']'], ""), format!("{server}:53"), "a stranger answers");
         buffer[..length].to_vec()
     }))

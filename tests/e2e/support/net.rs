@@ -37,14 +37,18 @@ fn bound(address: &str, port: u16) -> UdpSocket {
     until("the port", Duration::from_secs(2), || UdpSocket::bind((address, port)).ok())
 }
 
-/// What was received; a signal in between is nothing.
-fn heard<T>(mut receive: impl FnMut() -> std::io::Result<T>) -> T {
+/// Does it again as long as a signal, which may be meant for any thread, comes in between.
+pub(crate) fn uninterrupted<T>(mut act: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
     loop {
-        match receive() {
+        match act() {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            other => return other.unwrap(),
+            other => return other,
         }
     }
+}
+
+fn heard<T>(receive: impl FnMut() -> std::io::Result<T>) -> T {
+    uninterrupted(receive).unwrap()
 }
 
 impl Net {
@@ -128,7 +132,8 @@ impl Net {
             socket.set_read_timeout(Some(within)).unwrap();
             ready.send(()).unwrap();
             let mut buffer = [0; 64];
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else { return false };
+            let heard = uninterrupted(|| socket.recv_from(&mut buffer));
+            let Ok((length, from)) = heard else { return false };
             socket.send_to(&buffer[..length], from).unwrap();
             true
         });
@@ -294,7 +299,7 @@ pub(crate) fn echoes(to: SocketAddr) -> bool {
     let socket = UdpSocket::bind((any, 0)).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     socket.connect(to).unwrap();
-    socket.send(b"?").is_ok() && socket.recv(&mut [0; 4]).is_ok()
+    socket.send(b"?").is_ok() && uninterrupted(|| socket.recv(&mut [0; 4])).is_ok()
 }
 
 /// Namespaces on one bridge, which is in a namespace as well: member 0 is 10.78.0.1 and fd78::1, and so on.

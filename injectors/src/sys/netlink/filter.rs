@@ -88,7 +88,9 @@ fn ask<T>(request: &[u8], pick: impl Fn(Part) -> Option<T>) -> io::Result<Vec<T>
 fn hear(socket: &OwnedFd, mut more: impl FnMut(Part) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
+        // A signal to another part of squall, such as ^C, says nothing of the answer.
+        let (length, _) =
+            rustix::io::retry_on_intr(|| rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()))?;
         let mut enough = false;
         for part in parts(&buffer[..length]) {
             enough |= !more(part?);

@@ -56,7 +56,15 @@ pub(super) fn ask(to: SocketAddr, query: &[u8], patience: Duration) -> io::Resul
     socket.set_read_timeout(Some(patience))?;
     let mut buffer = vec![0; 1 << 16];
     // No way there, or nobody there: nothing comes.
-    let heard = socket.connect(to).and_then(|()| socket.send(query)).and_then(|_| socket.recv(&mut buffer));
+    let mut heard =
+        socket.connect(to).and_then(|()| socket.send(query)).and_then(|_| socket.recv(&mut buffer));
+    let until = Instant::now() + patience;
+    // A signal to another part of squall is no answer.
+    while heard.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::Interrupted)
+        && Instant::now() < until
+    {
+        heard = socket.recv(&mut buffer);
+    }
     Ok(heard.ok().map(|length| buffer[..length].to_vec()))
 }
 
