@@ -140,6 +140,48 @@ fn whatever_ends_an_injection_at_whatever_step_the_container_is_as_before_within
     home.assert_nothing_left();
 }
 
+#[test]
+fn a_sigkill_before_in_and_after_any_container_fault_leaves_the_container_as_before() {
+    if quick("SIGKILL in each container fault") {
+        return;
+    }
+    let Some(docker) = Dockerd::shared("SIGKILL in each container fault") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.serving("shot", &["--ip", "10.88.0.31"]);
+    served(&web, docker);
+    let before = web.picture();
+    let faults: [(&str, &[&str]); 5] = [
+        ("container-disconnect", &[]),
+        ("container-kill", &[]),
+        ("container-kill", &["--comes-back", "1s"]),
+        ("container-restart", &["--grace", "1s"]),
+        ("container-stop", &["--grace", "1s"]),
+    ];
+    for (fault, more) in faults {
+        for (step, how) in
+            STEPS[1..6].iter().step_by(2).flat_map(|step| HOWS[1..].iter().map(move |how| (step, how)))
+        {
+            let point = format!("{step}:{how}");
+            let args = ["inject", fault, "--container", "shot", "--for", "100ms", "--crash-at", &point];
+            let done = docker.squall(&home, &[&args[..], more].concat());
+            assert_eq!(
+                done.code == 137,
+                how.starts_with("kill") && *how != "kill-guardian",
+                "{point}: {done:?}"
+            );
+            if *how == "kill-both" {
+                alone(&home);
+                home.squall(&["recover"]).code(0);
+            }
+            until(&format!("{fault} {point}: the picture before"), START, || {
+                (web.picture() == before).then_some(())
+            });
+            home.squall(&["recover"]).code(0);
+        }
+    }
+    home.assert_nothing_left();
+}
+
 /// A change on a container, and the ports of somebody who knows the record alone.
 async fn prepared(docker: &Dockerd, fault: &str, name: &str) -> (Env, Change) {
     let given = [("container", name.to_owned())].into();

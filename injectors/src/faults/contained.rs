@@ -25,14 +25,7 @@ pub(crate) async fn spaces(
     let mut spaces: Vec<Space> = Vec::new();
     let mut each = Vec::new();
     for hit in hits.each {
-        let id = hit.process.ok_or_else(|| {
-            InjectError::Lack(format!(
-                "the process of container {} cannot be seen from here; run squall on the engine's host, in its pid \
-                 namespace (docker run --pid=host)",
-                hit.name
-            ))
-        })?;
-        let found = space(env, id.pid)?.ok_or_else(|| hosted(&hit.name))?;
+        let found = space(env, hit.seen()?.pid)?.ok_or_else(|| hosted(&hit.name))?;
         // Containers that share a namespace are hit once.
         if !spaces.iter().any(|known| known.inode == found.inode) {
             spaces.push(found);
@@ -49,12 +42,8 @@ pub(crate) async fn narrowed(env: &Env, request: &Request) -> Result<Request, In
     let Target::Flows(flows) = &request.target else { return Ok(request.clone()) };
     let Whose::Containers(wanted) = &flows.traffic.space else { return Ok(request.clone()) };
     let (_, hits) = spaces(env, request, wanted).await?;
-    let [Hit { process: Some(id), .. }] = hits.each.as_slice() else {
-        let text = format!("{} containers are meant, and this fault takes one: pick: one", hits.each.len());
-        return Err(InjectError::Target(text));
-    };
     let mut flows = flows.clone();
-    flows.traffic.space = Whose::Process(id.pid);
+    flows.traffic.space = Whose::Process(hits.only()?.seen()?.pid);
     Ok(Request { target: Target::Flows(flows), ..request.clone() })
 }
 

@@ -157,17 +157,7 @@ impl Injector for ContainerDisconnect {
             let data = Data { hits, cuts };
             let manual = attach_by_hand(&data);
             let data = record(&data);
-            Ok(Change {
-                id: request.id.clone(),
-                fault: ABOUT.name.to_owned(),
-                target: request.target.to_string(),
-                summary,
-                claims,
-                apply: data.clone(),
-                picture: self.picture(env, &data).await?,
-                undo: data,
-                manual,
-            })
+            containers::change(self, env, request, containers::Words { summary, claims, manual }, data).await
         })
     }
 

@@ -178,17 +178,7 @@ impl Injector for ContainerKill {
             };
             let claims = hits.claims();
             let data = record(&Data { hits, signal, back });
-            Ok(Change {
-                id: request.id.clone(),
-                fault: ABOUT.name.to_owned(),
-                target: request.target.to_string(),
-                summary,
-                claims,
-                apply: data.clone(),
-                picture: self.picture(env, &data).await?,
-                undo: data,
-                manual,
-            })
+            containers::change(self, env, request, containers::Words { summary, claims, manual }, data).await
         })
     }
 

@@ -52,17 +52,7 @@ impl Injector for ContainerPause {
             let (summary, manual) = (format!("pause {}", hits.names()), hits.by_hand(&["unpause", "start"]));
             let claims = hits.claims();
             let data = record(&Data { hits });
-            Ok(Change {
-                id: request.id.clone(),
-                fault: ABOUT.name.to_owned(),
-                target: request.target.to_string(),
-                summary,
-                claims,
-                apply: data.clone(),
-                picture: self.picture(env, &data).await?,
-                undo: data,
-                manual,
-            })
+            containers::change(self, env, request, containers::Words { summary, claims, manual }, data).await
         })
     }
 

@@ -93,17 +93,7 @@ impl Injector for ContainerRestart {
             let summary = format!("restart {} with {grace_s} s of grace{one_by_one}", hits.names());
             let (claims, manual) = (hits.claims(), hits.by_hand(&["start"]));
             let data = record(&Data { hits, grace_s, every_s });
-            Ok(Change {
-                id: request.id.clone(),
-                fault: ABOUT.name.to_owned(),
-                target: request.target.to_string(),
-                summary,
-                claims,
-                apply: data.clone(),
-                picture: self.picture(env, &data).await?,
-                undo: data,
-                manual,
-            })
+            containers::change(self, env, request, containers::Words { summary, claims, manual }, data).await
         })
     }
 

@@ -88,17 +88,7 @@ impl Injector for ContainerStop {
             let summary = format!("stop {} with {grace_s} s of grace", hits.names());
             let (claims, manual) = (hits.claims(), hits.by_hand(&["start"]));
             let data = record(&Data { hits, grace_s });
-            Ok(Change {
-                id: request.id.clone(),
-                fault: ABOUT.name.to_owned(),
-                target: request.target.to_string(),
-                summary,
-                claims,
-                apply: data.clone(),
-                picture: self.picture(env, &data).await?,
-                undo: data,
-                manual,
-            })
+            containers::change(self, env, request, containers::Words { summary, claims, manual }, data).await
         })
     }
 

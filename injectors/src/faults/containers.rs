@@ -11,7 +11,7 @@ use super::quoted;
 use crate::containers::{Containers, Which};
 use crate::sys::docker::{Act, Container, Listed, Status, api};
 use crate::target::{ProcessId, Target};
-use crate::{Env, InjectError, Request, Undone, pick};
+use crate::{Change, Env, InjectError, Injector, Request, Undone, pick};
 
 /// More containers than this in one injection are refused: something else was meant.
 const HITS_MAX: usize = 64;
@@ -51,6 +51,17 @@ impl Hit {
         up(now) && now.started != self.started
     }
 
+    /// Its main process, for faults that act where it lives.
+    pub(crate) fn seen(&self) -> Result<ProcessId, InjectError> {
+        self.process.ok_or_else(|| {
+            InjectError::Lack(format!(
+                "the process of container {} cannot be seen from here; run squall on the engine's host, in its pid \
+                 namespace (docker run --pid=host)",
+                self.name
+            ))
+        })
+    }
+
     pub(crate) fn short(&self) -> &str {
         self.id.get(..api::SHORT).unwrap_or(&self.id)
     }
@@ -59,6 +70,34 @@ impl Hit {
 /// Whether its processes are there.
 pub(crate) fn up(container: &Container) -> bool {
     matches!(container.status, Status::Running | Status::Paused)
+}
+
+/// What a change says of itself.
+pub(crate) struct Words {
+    pub(crate) summary: String,
+    pub(crate) claims: Vec<String>,
+    pub(crate) manual: String,
+}
+
+/// The change of a fault whose undo needs the same data as its apply. Only reads.
+pub(crate) async fn change(
+    injector: &dyn Injector,
+    env: &Env,
+    request: &Request,
+    Words { summary, claims, manual }: Words,
+    data: Value,
+) -> Result<Change, InjectError> {
+    Ok(Change {
+        id: request.id.clone(),
+        fault: injector.about().name.to_owned(),
+        target: request.target.to_string(),
+        summary,
+        claims,
+        apply: data.clone(),
+        picture: injector.picture(env, &data).await?,
+        undo: data,
+        manual,
+    })
 }
 
 /// The containers that a request means, each with a look at it. Only reads.
@@ -213,6 +252,17 @@ impl Hits {
         let rest = self.each.len() - shown.len();
         let rest = if rest > 0 { format!(" and {rest} more") } else { String::new() };
         format!("{}{rest}", shown.join(", "))
+    }
+
+    /// The only one, for faults that take one at a time.
+    pub(crate) fn only(&self) -> Result<&Hit, InjectError> {
+        match self.each.as_slice() {
+            [one] => Ok(one),
+            several => Err(InjectError::Target(format!(
+                "{} containers are meant, and this fault takes one: pick: one",
+                several.len()
+            ))),
+        }
     }
 
     /// Each container, and its process: a fault of processes must not meet it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::containers::{self, Hit, Hits};
+use super::containers::{self, Hits};
 use super::processes;
 use crate::group::Group;
 use crate::sys::cgroup::{self, Controller, Place};
@@ -21,18 +21,7 @@ pub(crate) async fn narrowed(env: &Env, request: &Request) -> Result<(Request, O
     };
     let asked = Request { target: Target::Containers(wanted.clone()), ..request.clone() };
     let (hits, _) = containers::find(env, &asked).await?;
-    let [hit] = hits.each.as_slice() else {
-        let text = format!("{} containers are meant, and this fault takes one: pick: one", hits.each.len());
-        return Err(InjectError::Target(text));
-    };
-    let process = hit.process.ok_or_else(|| {
-        InjectError::Lack(format!(
-            "the process of container {} cannot be seen from here; run squall on the engine's host, in its pid namespace \
-             (docker run --pid=host)",
-            hit.name
-        ))
-    })?;
-    let target = Target::Group(Group::Process(process.pid));
+    let target = Target::Group(Group::Process(hits.only()?.seen()?.pid));
     Ok((Request { target, ..request.clone() }, Some(Inside(hits))))
 }
 
@@ -49,11 +38,12 @@ impl Inside {
         env: &Env,
         controller: Controller,
     ) -> Result<Option<Place>, InjectError> {
-        let Some(Hit { process: Some(first), .. }) = self.0.each.first() else { return Ok(None) };
-        if !processes::alive(&*env.procs, &[*first])?.is_empty() {
+        let Some((hit, first)) = self.0.each.first().and_then(|hit| Some((hit, hit.process?))) else {
+            return Ok(None);
+        };
+        if !processes::alive(&*env.procs, &[first])?.is_empty() {
             return Ok(None);
         }
-        let Some(hit) = self.0.each.first() else { return Ok(None) };
         let now = self.0.look(env, hit).await?;
         let Some(pid) = now.filter(containers::up).and_then(|now| now.pid) else { return Ok(None) };
         let Some(id) = containers::process(env, &hit.id, pid)? else { return Ok(None) };

@@ -165,9 +165,9 @@ async fn serve(order: Order) -> std::io::Result<()> {
     let listener = UnixListener::bind(address(&order.id))?;
     let tally = Arc::new(Tally::default());
     let lease = Arc::new(AtomicU64::new(timer::monotonic()));
-    // It joins before it has more than this thread, and before anybody can ask.
     // What the program itself has taken is none of what it was told to take.
     let own = Own::now(&order.task);
+    // It joins before it has more than this thread, and before anybody can ask.
     if let Err(why) = join(&order.join).and_then(|()| work(&order.task, &tally)) {
         tally.fail(why);
     }

@@ -145,6 +145,18 @@ impl Undo {
         Owner { family: &self.family, id: &self.id }
     }
 
+    /// Takes the part away from all of these: one that fails keeps none of the others. Tells whether it was anywhere.
+    async fn lower(&self, env: &Env, sites: impl Iterator<Item = &Site>) -> Result<bool, InjectError> {
+        let (mut any, mut first) = (false, None);
+        for site in sites {
+            match site.lower(&*env.network, self.owner()).await {
+                Ok(there) => any |= there,
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        first.map_or(Ok(any), |error| Err(self.failed()(error)))
+    }
+
     fn failed(&self) -> impl Fn(std::io::Error) -> InjectError + use<> {
         failed(self.sites.first().map_or("", Site::name))
     }
@@ -188,27 +200,14 @@ impl<S: Shaping> Injector for Shaped<S> {
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
             let undo: Undo = recall(self.0.about().name, undo)?;
-            let (mut any, mut first) = (false, None);
-            for site in undo.sites.iter().rev() {
-                // One that fails keeps none of the others.
-                match site.lower(&*env.network, undo.owner()).await {
-                    Ok(there) => any |= there,
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
+            // What is known is taken away before anybody is asked for what came later.
+            let mut lowered = undo.lower(env, undo.sites.iter().rev()).await;
             if let Some(inside) = &undo.inside {
-                for site in inside.later(env).await? {
-                    match site.lower(&*env.network, undo.owner()).await {
-                        Ok(there) => any |= there,
-                        Err(error) => first = first.or(Some(error)),
-                    }
-                }
+                let later = inside.later(env).await?;
+                let also = undo.lower(env, later.iter()).await;
+                lowered = lowered.and_then(|any| Ok(any | also?));
             }
-            match first {
-                Some(error) => Err(undo.failed()(error)),
-                None if any => Ok(Undone::Reverted),
-                None => Ok(Undone::NothingToDo),
-            }
+            lowered.map(|any| if any { Undone::Reverted } else { Undone::NothingToDo })
         })
     }
 
