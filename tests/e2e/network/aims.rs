@@ -225,7 +225,7 @@ fn loss_falls_back_to_nftables_where_it_may_and_says_why() {
     let mut going = home.start(&[&loss[..], &more].concat());
     going.says("network-loss on", PATIENCE);
     // On a kernel with netem nothing has to serve for it.
-    let _ = net.try_near("ping", &["-c", "3", "-i", "0.2", "-W", "1", "10.77.0.2"]);
+    let _ = net.try_near("busybox", &["ping", "-q", "-c", "3", "-i", "0.2", "-W", "1", "10.77.0.2"]);
     let done = going.end().code(0);
     assert!(done.out.contains("confirmed"), "{done:?}");
     let features = block_on(Kernel.features()).unwrap();
