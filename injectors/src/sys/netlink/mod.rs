@@ -11,6 +11,7 @@ pub mod host;
 mod label;
 mod probe;
 mod reach;
+mod removal;
 mod sockets;
 mod space;
 pub mod wire;
