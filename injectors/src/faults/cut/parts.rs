@@ -52,7 +52,7 @@ pub(super) async fn alone(
     let failed = failed(&flows.to_string());
     let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
     let link = match &traffic.interface {
-        Some(name) => named(session.links().await.map_err(&failed)?, name)?,
+        Some(name) => named(&session.links().await.map_err(&failed)?, name)?,
         None => 0,
     };
     // A share is counted; one packet of our own would say nothing.
@@ -70,7 +70,7 @@ pub(super) async fn alone(
 }
 
 /// The number of the interface with this name.
-fn named(links: Vec<Link>, name: &str) -> Result<u32, InjectError> {
+fn named(links: &[Link], name: &str) -> Result<u32, InjectError> {
     let found = links.iter().find(|link| link.name == name).map(|link| link.index);
     found.ok_or_else(|| {
         let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
@@ -187,7 +187,8 @@ async fn ask(
     futures_util::future::join_all(all).await.into_iter().collect()
 }
 
-/// Looks at one part: asks first, since that is counted as well.
+/// Looks at one part: asks first, since that is counted as well. Whoever has never answered is not asked again: that
+/// would show nothing, and what is counted would be our own.
 pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
     let slowest = part.watched.iter().filter_map(|watched| match watched.before {
         Reply::Answered(micros) => Some(Duration::from_micros(micros)),
@@ -196,8 +197,11 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
     let name = part.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let peers = part.watched.iter().map(|watched| watched.peer);
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let answering: Vec<Watched> =
+        part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
+    let silent = part.watched.len() - answering.len();
+    let peers = answering.iter().map(|watched| watched.peer);
     let replies = match ask(network, &part.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
@@ -205,5 +209,5 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let Some(session) = network.enter(&part.space).await? else { return Ok(gone(name)) };
     let there = ours.find(session.tables().await?).ok().flatten().is_some();
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
 }
