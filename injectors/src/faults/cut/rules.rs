@@ -423,3 +423,7 @@ fn exemptions(exempt: &Exempt, peer: Side) -> Vec<Rule> {
     });
     either.to_vec()
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;
