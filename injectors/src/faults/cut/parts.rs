@@ -52,7 +52,7 @@ pub(super) async fn alone(
     let failed = failed(&flows.to_string());
     let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
     let link = match &traffic.interface {
-        Some(name) => named(session.links().await.map_err(&failed)?, name)?,
+        Some(name) => named(&session.links().await.map_err(&failed)?, name)?,
         None => 0,
     };
     // A share is counted; one packet of our own would say nothing.
@@ -70,7 +70,7 @@ pub(super) async fn alone(
 }
 
 /// The number of the interface with this name.
-fn named(links: Vec<Link>, name: &str) -> Result<u32, InjectError> {
+fn named(links: &[Link], name: &str) -> Result<u32, InjectError> {
     let found = links.iter().find(|link| link.name == name).map(|link| link.index);
     found.ok_or_else(|| {
         let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
@@ -185,6 +185,17 @@ async fn ask(
         Ok(Reply::of(&echoed))
     });
     futures_util::future::join_all(all).await.into_iter().collect()
+}
+
+/// Cuts these addresses as well. Makes nothing anew: what has gone stays gone.
+pub(super) async fn widen(network: &dyn Kernel, part: &Part, ours: &Ours, new: &[IpAddr]) -> io::Result<()> {
+    let Some(session) = network.enter(&part.space).await? else { return Ok(()) };
+    if ours.find(session.tables().await?).ok().flatten().is_none() {
+        return Ok(());
+    }
+    let there = session.picked(ours.table()).await?;
+    let edits = part.rules.widened(ours, &there, new);
+    if edits.is_empty() { Ok(()) } else { session.commit(&edits).await }
 }
 
 /// Looks at one part: asks first, since that is counted as well.
