@@ -1,6 +1,7 @@
 //! The conformance suite on a fake world: every fault of the registry obeys the law, at each call of each step.
 //! `tests/e2e/conformance.rs` is the other arm, on real processes and sockets.
 
+mod names_tests;
 mod pressure_tests;
 
 use std::collections::BTreeMap;
@@ -113,6 +114,7 @@ const ROWS: &[Row] = &[
     row("network-loss", &[("share", "5%"), ("by", "nft")], Aim::BothWays),
     state("network-partition", &[], Aim::Flows("10.0.0.2")),
     state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
+    state("network-partition", &[], Aim::Flows("api.example.org")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -526,32 +528,6 @@ async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experime
             assert!(taken == fault || why.contains("no relay"), "{fault}: {why}");
         }
     }
-}
-
-#[tokio::test]
-async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
-    let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
-    let (world, env, change) = row.prepared().await;
-    let before = world.look();
-    row.apply(&env, &change).await.unwrap();
-    let renew = async |seconds: u64| {
-        row.injector().renew(&env, &change, Duration::from_secs(seconds)).await.unwrap();
-        world.hit_addresses()
-    };
-    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
-    assert_eq!(renew(5).await, [address(2)]);
-    world.name_means(&[address(3)]);
-    assert_eq!(renew(6).await, [address(2), address(3)], "connections outlive a name's addresses");
-    world.name_means(&[address(4)]);
-    assert_eq!(renew(8).await, [address(2), address(3)], "a name is not asked for each second");
-    assert_eq!(renew(10).await, [address(2), address(3), address(4)]);
-    let many: Vec<_> = (0..=255).map(address).collect();
-    world.name_means(&many);
-    assert!(renew(15).await.len() <= 128);
-    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
-    world.name_means(&[address(9)]);
-    row.injector().renew(&env, &change, Duration::from_secs(20)).await.unwrap();
-    assert_eq!(world.look(), before, "a renewal revived it");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::restore::{by_hand, restore};
-use injectors::{Change, Env, Looks, Proof, ProofStatus, Request, Undone};
+use injectors::{Change, Env, Looks, Proof, ProofStatus, Request, Target, Undone};
 use reports::record::{InjectionRecord, ProofRecord};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -135,6 +135,10 @@ pub(super) async fn live(
         }
     };
     record.summary.clone_from(&change.summary);
+    if matches!(planned.target, Target::Traffic(_)) {
+        // By now the interface is found, and has a name.
+        record.target.clone_from(&change.target);
+    }
     record.manual.clone_from(&change.manual);
     let _ = shared.reports.send(Report::Begins);
     record.intended_s = shared.clock.now();

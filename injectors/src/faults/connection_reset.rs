@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::contained;
 use super::cut::features;
-use super::shape::{failed, space};
+use super::shape::{failed, resolved, space};
 use super::{recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::flows::Flows;
@@ -179,8 +179,8 @@ async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     require(&*env.network).await?;
     let space = space(&*env.network, &flows.traffic.space)?;
     let failed = failed(&request.target.to_string());
+    let aim = resolved(&*env.network, &[&space], &flows.traffic).await?.aim();
     let session = env.network.enter(&space).await.map_err(&failed)?.ok_or_else(gone)?;
-    let aim = flows.traffic.aim();
     let share = request.args.share("share").unwrap_or_default();
     let (chosen, fitted) = choose(&*session, &aim, share, request.seed).await?;
     let summary = format!(

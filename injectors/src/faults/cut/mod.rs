@@ -17,12 +17,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 pub(super) use self::ours::{Ours, clear, manual, tables};
-use self::parts::{Part, alone, among, gone, look, word};
+use self::parts::{Part, alone, among, gone, look, widen, word};
 use self::proof::Seen;
 use self::rules::By;
 use self::sides::Sides;
 use super::containers::Hits;
-use super::shape::{failed, space};
+use super::shape::{addresses, failed, is_asked_again, resolved, space};
 use super::{contained, recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
@@ -61,6 +61,9 @@ struct Apply {
     parts: Vec<Part>,
     ours: Ours,
     by: By,
+    /// Names whose addresses may change meanwhile.
+    #[serde(default)]
+    names: Vec<String>,
     /// Containers that may be restarted meanwhile, one for each part.
     #[serde(default)]
     hits: Option<Hits>,
@@ -125,6 +128,8 @@ impl<C: Cutting> Injector for Cut<C> {
                 (Some(sides), _) => (among(&*env.network, flows, plan.by, sides).await?, None),
                 (None, Whose::Containers(wanted)) => {
                     let (spaces, hits) = contained::spaces(env, request, wanted).await?;
+                    let all: Vec<&Space> = spaces.iter().collect();
+                    let flows = &now(&*env.network, &all, flows).await?;
                     let mut parts = Vec::new();
                     for (space, hit) in spaces.into_iter().zip(&hits.each) {
                         let name = format!("of container {}", hit.name);
@@ -134,6 +139,7 @@ impl<C: Cutting> Injector for Cut<C> {
                 }
                 (None, whose) => {
                     let place = (space(&*env.network, whose)?, word(whose));
+                    let flows = &now(&*env.network, &[&place.0], flows).await?;
                     (vec![alone(&*env.network, flows, plan.by, place).await?], None)
                 }
             };
@@ -193,7 +199,7 @@ impl<C: Cutting> Injector for Cut<C> {
         &'a self,
         env: &'a Env,
         change: &'a Change,
-        _age: Duration,
+        age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
             let mut apply: Apply = recall(&change.fault, &change.apply)?;
@@ -213,9 +219,23 @@ impl<C: Cutting> Injector for Cut<C> {
                 drop(session);
                 apply.ours.renew(&*env.network, space, name).await?;
             }
+            if apply.names.is_empty() || !is_asked_again(age) {
+                return Ok(());
+            }
+            let spaces: Vec<&Space> = apply.parts.iter().map(|part| &part.space).collect();
+            // A name server that is silent for a while changes nothing.
+            let Ok(new) = addresses(&*env.network, &spaces, &apply.names).await else { return Ok(()) };
+            for part in &apply.parts {
+                widen(&*env.network, part, &apply.ours, &new).await.map_err(failed(&part.name))?;
+            }
             Ok(())
         })
     }
+}
+
+/// The same flows, with the addresses that their names have now.
+async fn now(network: &dyn Kernel, spaces: &[&Space], flows: &Flows) -> Result<Flows, InjectError> {
+    Ok(Flows { traffic: resolved(network, spaces, &flows.traffic).await?, among: flows.among.clone() })
 }
 
 /// What the kernel can do; refuses a user who may not find out.
@@ -271,6 +291,10 @@ async fn prepare(
     let claims =
         spaces.iter().map(|(space, _)| format!("network:{}:{}", space.inode, ours.table())).collect();
     let picture = picture(network, &spaces, &ours).await?;
+    let names = match &request.target {
+        Target::Flows(flows) => flows.traffic.names.clone(),
+        _ => Vec::new(),
+    };
     // Groups say themselves who is parted from whom.
     let split = plan.sides.as_ref().filter(|_| request.args.text("groups").is_none());
     let who = split.map_or(String::new(), |sides| format!(" ({})", sides.words()));
@@ -282,7 +306,7 @@ async fn prepare(
         claims,
         manual: manual(&spaces, &ours),
         undo: record(&Undo { spaces, ours: ours.clone(), hits: hits.clone() }),
-        apply: record(&Apply { parts, ours, by: plan.by, hits }),
+        apply: record(&Apply { parts, ours, by: plan.by, names, hits }),
         picture,
     })
 }

@@ -187,6 +187,17 @@ async fn ask(
     futures_util::future::join_all(all).await.into_iter().collect()
 }
 
+/// Cuts these addresses as well. Makes nothing anew: what has gone stays gone.
+pub(super) async fn widen(network: &dyn Kernel, part: &Part, ours: &Ours, new: &[IpAddr]) -> io::Result<()> {
+    let Some(session) = network.enter(&part.space).await? else { return Ok(()) };
+    if ours.find(session.tables().await?).ok().flatten().is_none() {
+        return Ok(());
+    }
+    let there = session.picked(ours.table()).await?;
+    let edits = part.rules.widened(ours, &there, new);
+    if edits.is_empty() { Ok(()) } else { session.commit(&edits).await }
+}
+
 /// Looks at one part: asks first, since that is counted as well. Whoever has never answered is not asked again: that
 /// would show nothing, and what is counted would be our own.
 pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
