@@ -161,6 +161,10 @@ fn blank(run: &str, planned: &PlannedInjection) -> InjectionRecord {
         fault: planned.fault.clone(),
         target: planned.target.to_string(),
         service: planned.service.clone(),
+        instance: match &planned.target {
+            Target::Traffic(traffic) => traffic.instance.clone(),
+            _ => None,
+        },
         meets: Vec::new(),
         effect: format!("{:?}", planned.effect).to_lowercase(),
         parameters: planned.args.line(),
