@@ -8,7 +8,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
 
 use super::inside;
 use crate::Pending;
@@ -99,6 +100,29 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn addresses(&self, pid: u32) -> io::Result<Vec<IpAddr>>;
     /// The ids of the containers in which this very process runs.
     fn enclosing(&self) -> BTreeSet<String>;
+}
+
+/// Waits until a process of this host ends; if it has, not at all.
+///
+/// # Errors
+/// The kernel gives no handle to it.
+pub(crate) async fn outlast(id: ProcessId) -> io::Result<()> {
+    let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    // The handle is opened first: from then on, the number is its own.
+    let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if Host.look(id.pid)?.is_none_or(|info| info.id != id) {
+        return Ok(());
+    }
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe code; the fault it warns of cannot happen to an OwnedFd"
+    )]
+    let ends = AsyncFd::with_interest(handle, Interest::READABLE)?;
+    ends.readable().await.map(drop)
 }
 
 /// The signals that an experiment may name.

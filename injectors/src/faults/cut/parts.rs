@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Ours;
+use super::ours::{Ours, gone};
 use super::proof::{self, Seen, Watched};
 use super::rules::{By, Rules};
 use super::sides::Sides;
+use crate::Env;
 use crate::change::InjectError;
-use crate::faults::shape::{failed, space};
+use crate::faults::contained::{Now, Place};
+use crate::faults::containers::Hits;
+use crate::faults::shape::failed;
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
 use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
-use crate::traffic::Whose;
 
 /// How long the first and the second look at somebody may take before anything is cut.
 const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
@@ -27,17 +29,20 @@ const PATIENCE_MAX: Duration = Duration::from_secs(1);
 const TRIED_MAX: usize = 2;
 
 /// The part of a fault that is in one namespace.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Part {
-    pub(super) space: Space,
-    /// For people.
-    pub(super) name: String,
+    pub(super) place: Place,
     pub(super) rules: Rules,
     pub(super) watched: Vec<Watched>,
-}
-
-pub(super) fn gone(name: &str) -> InjectError {
-    InjectError::Target(format!("the network namespace {name} has gone"))
+    /// By what addresses others reach it, if it is one of several.
+    #[serde(default)]
+    addresses: Vec<Network>,
+    /// The other parts from which it is cut off, if it is one of several.
+    #[serde(default)]
+    severed: Vec<usize>,
+    /// Whether it is where a restart has brought its container.
+    #[serde(skip)]
+    pub(super) moved: bool,
 }
 
 /// The one namespace that the flows name.
@@ -45,38 +50,35 @@ pub(super) async fn alone(
     network: &dyn Kernel,
     flows: &Flows,
     by: By,
-    (space, name): (Space, String),
+    place: Place,
 ) -> Result<Part, InjectError> {
     let traffic = &flows.traffic;
     let aim = traffic.aim();
     // A share is counted; one packet of our own would say nothing.
     let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
     if let Some(name) = &traffic.interface {
-        let failed = failed(&flows.to_string());
-        let session =
-            network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
+        let failed = failed(&place.name);
+        let session = network.enter(&place.space).await.map_err(&failed)?.ok_or_else(|| gone(&place.name))?;
         let links = session.links().await.map_err(&failed)?;
         let Some(link) = links.iter().find(|link| link.name == *name) else {
             let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
             return Err(InjectError::Target(format!(
-                "there is no interface {name}; there are {}",
+                "there is no interface {name} in {}; there are {}",
+                place.name,
                 known.join(", ")
             )));
         };
         probes = leading(&*session, link.index, probes).await;
     }
-    let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
+    let watched = watch(network, &place.space, &probes).await.map_err(failed(&place.name))?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part { space, name, rules, watched })
+    Ok(Part { place, rules, watched, addresses: Vec::new(), severed: Vec::new(), moved: false })
 }
 
-/// The namespace as one word.
-pub(super) fn word(whose: &Whose) -> String {
-    match whose {
-        Whose::Own => "of this host".to_owned(),
-        Whose::Named(name) => name.clone(),
-        Whose::Process(pid) => format!("of process {pid}"),
-        Whose::Containers(containers) => format!("of {containers}"),
+fn target(probe: Probe) -> IpAddr {
+    match probe {
+        Probe::Echo(address) => address,
+        Probe::Connect(to) => to.ip(),
     }
 }
 
@@ -84,11 +86,7 @@ pub(super) fn word(whose: &Whose) -> String {
 async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
     let mut kept = Vec::new();
     for probe in probes {
-        let to = match probe {
-            Probe::Echo(address) => address,
-            Probe::Connect(to) => to.ip(),
-        };
-        if session.route(to).await.is_ok_and(|leads| leads == link) {
+        if session.route(target(probe)).await.is_ok_and(|leads| leads == link) {
             kept.push(probe);
         }
     }
@@ -100,40 +98,103 @@ pub(super) async fn among(
     network: &dyn Kernel,
     flows: &Flows,
     by: By,
-    sides: &Sides,
+    (members, sides): (&[Place], &Sides),
 ) -> Result<Vec<Part>, InjectError> {
-    let mut homes: Vec<(Space, Vec<Network>)> = Vec::new();
-    for name in &sides.members {
-        let space = space(network, &Whose::Named(name.clone()))?;
-        if let Some(at) = homes.iter().position(|(other, _)| other.inode == space.inode) {
-            let other = &sides.members[at];
-            return Err(InjectError::Target(format!("{name} and {other} are the same network namespace")));
+    let mut homes: Vec<Vec<Network>> = Vec::new();
+    for place in members {
+        let found = addresses(network, place).await?.ok_or_else(|| gone(&place.name))?;
+        if found.is_empty() {
+            let text = format!("{} has no address by which others reach it", place.name);
+            return Err(InjectError::Target(text));
         }
-        let failed = failed(name);
-        let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(name))?;
-        let addresses = session.addresses().await.map_err(&failed)?;
-        if addresses.is_empty() {
-            return Err(InjectError::Target(format!("{name} has no address by which others reach it")));
-        }
-        let whole = |address: IpAddr| Network { address, bits: if address.is_ipv4() { 32 } else { 128 } };
-        homes.push((space, addresses.into_iter().map(whole).collect()));
+        homes.push(found);
     }
+    // Being cut off is mutual, so that whoever is named here has a part as well.
+    let has_part = |at: &usize| !sides.severed[*at].is_empty();
+    let number = |member: usize| (0..member).filter(has_part).count();
     let mut parts = Vec::new();
-    for ((space, own), (name, severed)) in homes.iter().zip(sides.members.iter().zip(&sides.severed)) {
-        if severed.is_empty() {
-            continue;
-        }
+    for (member, place) in members.iter().enumerate().filter(|(member, _)| has_part(member)) {
+        let severed = &sides.severed[member];
         let mut traffic = flows.traffic.clone();
-        let others = severed.iter().flat_map(|other| &homes[*other].1);
-        traffic.to = others.filter(|network| !own.contains(network)).copied().collect();
+        traffic.to = peers(&homes[member], severed.iter().map(|other| &homes[*other]));
         traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
         let aim = traffic.aim();
-        let probes = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
-        let watched = watch(network, space, &probes).await.map_err(failed(name))?;
-        let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: None, by };
-        parts.push(Part { space: space.clone(), name: name.clone(), rules, watched });
+        let probes = tried(&aim, severed.iter().map(|other| &homes[*other][..]));
+        let watched = watch(network, &place.space, &probes).await.map_err(failed(&place.name))?;
+        parts.push(Part {
+            place: place.clone(),
+            rules: Rules { aim, ways: traffic.ways().to_vec(), interface: None, by },
+            watched,
+            addresses: homes[member].clone(),
+            severed: severed.iter().map(|other| number(*other)).collect(),
+            moved: false,
+        });
     }
     Ok(parts)
+}
+
+/// By what addresses others reach a place; none if its namespace has gone.
+async fn addresses(network: &dyn Kernel, place: &Place) -> Result<Option<Vec<Network>>, InjectError> {
+    let failed = failed(&place.name);
+    let Some(session) = network.enter(&place.space).await.map_err(&failed)? else { return Ok(None) };
+    let found = session.addresses().await.map_err(&failed)?;
+    Ok(Some(found.into_iter().map(Network::single).collect()))
+}
+
+/// The addresses of others that are not our own as well.
+fn peers<'a>(own: &[Network], others: impl Iterator<Item = &'a Vec<Network>>) -> Vec<Network> {
+    let mut peers: Vec<Network> =
+        others.flatten().filter(|network| !own.contains(network)).copied().collect();
+    peers.sort();
+    peers.dedup();
+    peers
+}
+
+/// The parts as they are by now: without those whose containers are down, and those whose containers have been restarted
+/// in their new namespaces. There, the others are met by the addresses that they have now as well: cut off at one end is
+/// cut off, so that it is enough if whoever comes last knows the other.
+pub(super) async fn follow(env: &Env, parts: &[Part], hits: Option<&Hits>) -> Result<Vec<Part>, InjectError> {
+    let mut now = Vec::new();
+    let mut homes: Vec<Vec<Network>> = parts.iter().map(|part| part.addresses.clone()).collect();
+    for (part, home) in parts.iter().zip(&mut homes) {
+        match part.place.now(env, hits).await? {
+            Now::Same => now.push(Some(part.clone())),
+            Now::Gone => now.push(None),
+            Now::Moved(place) => {
+                if !part.severed.is_empty() {
+                    *home = addresses(&*env.network, &place).await?.unwrap_or_default();
+                }
+                now.push(Some(Part { place, moved: true, ..part.clone() }));
+            }
+        }
+    }
+    for (at, part) in now.iter_mut().enumerate() {
+        let Some(part) = part.as_mut().filter(|part| !part.severed.is_empty()) else { continue };
+        // What nobody has any more, nobody needs to ask.
+        let held = |to| part.severed.iter().any(|other| homes[*other].contains(&Network::single(to)));
+        part.watched.retain(|watched| held(target(watched.probe)));
+        if part.moved {
+            let others = part.severed.iter().flat_map(|other| [&homes[*other], &parts[*other].addresses]);
+            part.rules.aim.peers = peers(&homes[at], others);
+        }
+    }
+    Ok(now.into_iter().flatten().collect())
+}
+
+/// Sees to it that the part is where a container has been restarted.
+pub(super) async fn cover(env: &Env, part: &Part, ours: &Ours) -> Result<(), InjectError> {
+    let Part { place, rules, .. } = part;
+    let failed = failed(&place.name);
+    let Some(session) = env.network.enter(&place.space).await.map_err(&failed)? else { return Ok(()) };
+    let done = match ours.find(session.tables().await.map_err(&failed)?).map_err(InjectError::Target)? {
+        Some(_) => {
+            drop(session);
+            ours.renew(&*env.network, place).await
+        }
+        None => session.commit(&rules.edits(ours)).await.map_err(&failed),
+    };
+    // One that has gone on to the next life takes the error along.
+    if done.is_err() && !place.lives(env)? { Ok(()) } else { done }
 }
 
 /// Probes of the first address of each family of a few others.
@@ -179,14 +240,18 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     });
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
-    let name = part.name.clone();
+    let name = part.place.name.clone();
     let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let replies = match network.reach(&part.space, &probes, patience).await {
+    let replies = match network.reach(&part.place.space, &probes, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
     };
-    let Some(session) = network.enter(&part.space).await? else { return Ok(gone(name)) };
+    let Some(session) = network.enter(&part.place.space).await? else { return Ok(gone(name)) };
     let there = ours.find(session.tables().await?).ok().flatten().is_some();
+    if part.moved && !there {
+        // It was restarted a moment ago: what gets through before it is covered refutes nothing.
+        return Ok(gone(name));
+    }
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
     Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
 }
