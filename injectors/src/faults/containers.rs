@@ -272,7 +272,7 @@ impl Hits {
 
     /// Each container, and its process: a fault of processes must not meet it.
     pub(crate) fn claims(&self) -> Vec<String> {
-        let containers = self.each.iter().map(|hit| format!("container:{}", hit.id));
+        let containers = self.each.iter().map(|hit| format!("container:{}", hit.title()));
         let processes = self.each.iter().filter_map(|hit| Some(format!("process:{}", hit.process?.pid)));
         containers.chain(processes).collect()
     }

@@ -166,11 +166,7 @@ impl<C: Cutting> Injector for Cut<C> {
         Box::pin(async move {
             let Apply { parts, ours, hits, .. } = recall(&change.fault, &change.apply)?;
             for part in follow(env, &parts, hits.as_ref()).await? {
-                if part.moved {
-                    cover(env, &part, &ours).await?;
-                } else {
-                    ours.renew(&*env.network, &part.place).await?;
-                }
+                cover(env, &part, &ours).await?;
             }
             Ok(())
         })

@@ -1,5 +1,6 @@
 //! What is cut in which namespace, and what is seen of it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::faults::shape::failed;
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
 use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
+use crate::sys::nft::{Edit, Expression};
 
 /// How long the first and the second look at somebody may take before anything is cut.
 const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
@@ -25,6 +27,8 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)
 const PATIENCE: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// What a chain is called that tells for whom a table was made.
+const MARK: &str = "peers_";
 /// The most members whose addresses one other member is tried against.
 const TRIED_MAX: usize = 2;
 
@@ -43,6 +47,9 @@ pub(super) struct Part {
     /// Whether it is where a restart has brought its container.
     #[serde(skip)]
     pub(super) moved: bool,
+    /// Whether those from whom it is cut off have other addresses than at first.
+    #[serde(skip)]
+    changed: bool,
 }
 
 /// The one namespace that the flows name.
@@ -72,7 +79,15 @@ pub(super) async fn alone(
     }
     let watched = watch(network, &place.space, &probes).await.map_err(failed(&place.name))?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part { place, rules, watched, addresses: Vec::new(), severed: Vec::new(), moved: false })
+    Ok(Part {
+        place,
+        rules,
+        watched,
+        addresses: Vec::new(),
+        severed: Vec::new(),
+        moved: false,
+        changed: false,
+    })
 }
 
 fn target(probe: Probe) -> IpAddr {
@@ -128,6 +143,7 @@ pub(super) async fn among(
             addresses: homes[member].clone(),
             severed: severed.iter().map(|other| number(*other)).collect(),
             moved: false,
+            changed: false,
         });
     }
     Ok(parts)
@@ -150,48 +166,97 @@ fn peers<'a>(own: &[Network], others: impl Iterator<Item = &'a Vec<Network>>) ->
     peers
 }
 
-/// The parts as they are by now: without those whose containers are down, and those whose containers have been restarted
-/// in their new namespaces. There, the others are met by the addresses that they have now as well: cut off at one end is
-/// cut off, so that it is enough if whoever comes last knows the other.
+/// The parts as they are by now: without those whose containers are down, those whose containers have been restarted in
+/// their new namespaces, and each cut off from the addresses that the others have now: after a restart, an address may be
+/// that of a friend.
 pub(super) async fn follow(env: &Env, parts: &[Part], hits: Option<&Hits>) -> Result<Vec<Part>, InjectError> {
-    let mut now = Vec::new();
-    let mut homes: Vec<Vec<Network>> = parts.iter().map(|part| part.addresses.clone()).collect();
-    for (part, home) in parts.iter().zip(&mut homes) {
-        match part.place.now(env, hits).await? {
-            Now::Same => now.push(Some(part.clone())),
-            Now::Gone => now.push(None),
-            Now::Moved(place) => {
-                if !part.severed.is_empty() {
-                    *home = addresses(&*env.network, &place).await?.unwrap_or_default();
-                }
-                now.push(Some(Part { place, moved: true, ..part.clone() }));
+    let (mut now, mut homes) = (Vec::new(), Vec::new());
+    for part in parts {
+        let (place, moved) = match part.place.now(env, hits).await? {
+            Now::Same => (part.place.clone(), false),
+            Now::Moved(place) => (place, true),
+            Now::Gone => {
+                now.push(None);
+                homes.push(None);
+                continue;
             }
-        }
+        };
+        homes.push(match moved && !part.severed.is_empty() {
+            true => addresses(&*env.network, &place).await?,
+            false => Some(part.addresses.clone()),
+        });
+        now.push(Some(Part { place, moved, ..part.clone() }));
     }
+    let up: Vec<Network> = homes.iter().flatten().flatten().copied().collect();
     for (at, part) in now.iter_mut().enumerate() {
         let Some(part) = part.as_mut().filter(|part| !part.severed.is_empty()) else { continue };
-        // What nobody has any more, nobody needs to ask.
-        let held = |to| part.severed.iter().any(|other| homes[*other].contains(&Network::single(to)));
-        part.watched.retain(|watched| held(target(watched.probe)));
-        if part.moved {
-            let others = part.severed.iter().flat_map(|other| [&homes[*other], &parts[*other].addresses]);
-            part.rules.aim.peers = peers(&homes[at], others);
+        let mut others: Vec<Network> = Vec::new();
+        for other in &part.severed {
+            match &homes[*other] {
+                Some(home) => others.extend(home),
+                // It comes back by its old address, unless somebody else has got that.
+                None => others.extend(parts[*other].addresses.iter().filter(|own| !up.contains(own))),
+            }
         }
+        let others = peers(homes[at].as_deref().unwrap_or_default(), [&others].into_iter());
+        // What nobody has any more, nobody needs to ask.
+        part.watched.retain(|watched| others.contains(&Network::single(target(watched.probe))));
+        part.changed = part.rules.aim.peers != others;
+        part.rules.aim.peers = others;
     }
     Ok(now.into_iter().flatten().collect())
 }
 
-/// Sees to it that the part is where a container has been restarted.
+impl Part {
+    /// All that makes its table.
+    pub(super) fn edits(&self, ours: &Ours) -> Vec<Edit> {
+        let mut edits = self.rules.edits(ours);
+        if self.changed {
+            let (table, chain) = (ours.table().to_owned(), self.mark());
+            let add = Edit::AddChain { table: table.clone(), chain: chain.clone(), hook: None };
+            edits.extend([add, Edit::AddRule { table, chain, rule: vec![Expression::Count] }]);
+        }
+        edits
+    }
+
+    /// The name of a chain that no packet enters: it tells for whom the table was made.
+    fn mark(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.rules.aim.peers.hash(&mut hasher);
+        format!("{MARK}{:016x}", hasher.finish())
+    }
+}
+
+/// Sees to it that the table of a part is there, is the right one, and lives on.
 pub(super) async fn cover(env: &Env, part: &Part, ours: &Ours) -> Result<(), InjectError> {
-    let Part { place, rules, .. } = part;
+    let place = &part.place;
+    if !part.moved && part.severed.is_empty() {
+        return ours.renew(&*env.network, place).await;
+    }
     let failed = failed(&place.name);
     let Some(session) = env.network.enter(&place.space).await.map_err(&failed)? else { return Ok(()) };
-    let done = match ours.find(session.tables().await.map_err(&failed)?).map_err(InjectError::Target)? {
+    let there = ours.find(session.tables().await.map_err(&failed)?).map_err(InjectError::Target)?;
+    let right = match &there {
+        Some(_) if part.severed.is_empty() => true,
         Some(_) => {
+            let counted = session.counted(ours.table()).await.map_err(&failed)?;
+            let mark = counted.iter().map(|one| one.chain.as_str()).find(|chain| chain.starts_with(MARK));
+            mark == Some(&part.mark()).filter(|_| part.changed).map(String::as_str)
+        }
+        // Only where it was never made it is made now.
+        None => !part.moved,
+    };
+    let done = match there {
+        _ if right => {
             drop(session);
             ours.renew(&*env.network, place).await
         }
-        None => session.commit(&rules.edits(ours)).await.map_err(&failed),
+        // In place of the other, with no packet in between.
+        other => {
+            let drop = other.map(|table| Edit::DropTable { handle: table.handle });
+            let edits: Vec<Edit> = drop.into_iter().chain(part.edits(ours)).collect();
+            session.commit(&edits).await.map_err(&failed)
+        }
     };
     // One that has gone on to the next life takes the error along.
     if done.is_err() && !place.lives(env)? { Ok(()) } else { done }
