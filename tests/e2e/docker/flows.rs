@@ -12,6 +12,19 @@ use super::*;
 use crate::support::net::{connects, uninterrupted};
 use crate::support::process;
 
+fn all_serve(all: &[Container<'_>], docker: &Dockerd) {
+    for container in all {
+        served(container, docker);
+    }
+}
+
+/// Engine, guardian, resolvers: all that this home has started.
+fn kill_all(home: &Home) {
+    for pid in process::of_home(home.dir()) {
+        process::signal(pid, Signal::KILL);
+    }
+}
+
 /// A server of pages that waits for a request says nothing: as many connections to it as these.
 fn open(docker: &Dockerd, container: &Container<'_>, count: usize) -> Vec<TcpStream> {
     let to = format!("{}:80", container.address());
@@ -19,7 +32,7 @@ fn open(docker: &Dockerd, container: &Container<'_>, count: usize) -> Vec<TcpStr
 }
 
 /// How many of them are reset within a second.
-fn broken(streams: &mut Vec<TcpStream>) -> usize {
+fn broken(streams: &mut [TcpStream]) -> usize {
     let ends = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(Duration::from_millis(250))).unwrap();
         let told = stream.write_all(b"G").and_then(|()| uninterrupted(|| stream.read(&mut [0; 4])));
@@ -34,7 +47,8 @@ fn connections_of_several_containers_are_reset_and_one_that_felt_nothing_is_name
     let (_turn, home) = (turns(1), Home::new());
     let all = ["reset-1", "reset-2"].map(|name| docker.serving(name, &["--label", "sq=reset"]));
     let other = docker.serving("reset-3", &[]);
-    all.iter().chain([&other]).for_each(|container| served(container, docker));
+    all_serve(&all, docker);
+    served(&other, docker);
     let mut hit = all.each_ref().map(|container| open(docker, container, 4));
     let mut spared = open(docker, &other, 2);
     let reset = ["inject", "connection-reset", "--label", "sq=reset", "--pick", "all", "--local-ports", "80"];
@@ -47,7 +61,7 @@ fn connections_of_several_containers_are_reset_and_one_that_felt_nothing_is_name
         let name = format!("2 of 2 in container {} ({})", container.name(), &container.id[..12]);
         assert!(measured.contains(&name), "{measured}");
     }
-    assert_eq!((hit.each_mut().map(broken), broken(&mut spared)), ([2, 2], 0));
+    assert_eq!((hit.each_mut().map(|streams| broken(streams)), broken(&mut spared)), ([2, 2], 0));
     drop(hit);
     // One without a connection has felt nothing, and one that is restarted meanwhile is left alone.
     let _kept = open(docker, &all[0], 1);
@@ -68,7 +82,7 @@ fn repeated_resets_go_on_in_the_next_life_of_a_container_and_end_with_it() {
     let Some(docker) = Dockerd::shared("repeated resets in containers") else { return };
     let (_turn, home) = (turns(1), Home::new());
     let all = ["again-a", "again-b"].map(|name| docker.serving(name, &["--label", "sq=again-reset"]));
-    all.iter().for_each(|container| served(container, docker));
+    all_serve(&all, docker);
     let _first = all.each_ref().map(|container| open(docker, container, 1));
     let reset = ["inject", "connection-reset", "--label", "sq=again-reset", "--pick", "all"];
     let more = ["--local-ports", "80", "--share", "100%", "--repeat", "true", "--for", "60s", "--json"];
@@ -77,7 +91,9 @@ fn repeated_resets_go_on_in_the_next_life_of_a_container_and_end_with_it() {
     docker.docker(&["restart", "-t", "0", &all[0].id]);
     served(&all[0], docker);
     let mut later = all.each_ref().map(|container| open(docker, container, 1));
-    until("the reset of later connections", START, || (later.each_mut().map(broken) == [1, 1]).then_some(()));
+    until("the reset of later connections", START, || {
+        (later.each_mut().map(|streams| broken(streams)) == [1, 1]).then_some(())
+    });
     crate::support::wait::pass(ALONE + ALONE / 5);
     docker.docker(&["rm", "-f", &all[1].id]);
     going.signal(Signal::INT);
@@ -156,7 +172,7 @@ fn names_are_true_again_in_every_life_of_a_container_when_squall_is_killed_and_r
         docker.docker(&["restart", "-t", "0", &all[0].id]);
         until("the fault in the next life", START, || (resolved(&all[0], "lied-2") != "true").then_some(()));
         if both {
-            process::of_home(home.dir()).into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+            kill_all(&home);
         } else {
             going.signal(Signal::KILL);
         }
@@ -175,7 +191,7 @@ fn names_are_true_again_in_every_life_of_a_container_when_squall_is_killed_and_r
             assert!(!shaped(&all[0]), "{}", all[0].network());
         } else {
             until("an untouched network", ALONE * 2, || (!all.iter().any(shaped)).then_some(()));
-            all.iter().for_each(|container| assert_eq!(resolved(container, "lied-2"), "true"));
+            assert_eq!(all.each_ref().map(|container| resolved(container, "lied-2")), ["true", "true"]);
             alone(&home);
         }
     }
@@ -218,7 +234,7 @@ fn halves_rings_and_bridges_part_containers_of_a_label_as_they_say_and_come_toge
     let (_turn, home) = (turns(1), Home::new());
     let all: Vec<Container<'_>> =
         (1..=4).map(|number| docker.serving(&format!("part-{number}"), &["--label", "sq=part"])).collect();
-    all.iter().for_each(|container| served(container, docker));
+    all_serve(&all, docker);
     let whole = reached(&all);
     assert!(whole.iter().all(|others| others.len() == 3), "{whole:?}");
     for (split, sizes) in [
@@ -254,7 +270,7 @@ fn groups_of_containers_processes_and_labels_stay_parted_when_restarts_swap_thei
     let side = |name: &str, side: &str| docker.serving(name, &["--label", &format!("sq-side={side}")]);
     let all =
         [side("side-1", "left"), side("side-2", "left"), side("side-3", "right"), side("side-4", "none")];
-    all.iter().for_each(|container| served(container, docker));
+    all_serve(&all, docker);
     let pid = format!("pid:{}", all[3].pid());
     let groups = format!("label:sq-side=left | container:side-3, {pid}");
     let args = ["inject", "network-partition", "--groups", &groups, "--for", "60s", "--json"];
@@ -288,7 +304,7 @@ fn a_partition_of_containers_is_gone_when_squall_is_killed_in_whatever_life_they
     let Some(docker) = Dockerd::shared("a killed partition of containers") else { return };
     let (_turn, home) = (turns(1), Home::new());
     let all = ["torn-1", "torn-2", "torn-3"].map(|name| docker.serving(name, &["--label", "sq=torn"]));
-    all.iter().for_each(|container| served(container, docker));
+    all_serve(&all, docker);
     for both in [false, true] {
         let args = ["inject", "network-partition", "--among", "label:sq=torn", "--split", "isolate"];
         let mut going = docker.begin(&home, &[&args[..], &["--for", "60s"]].concat());
@@ -296,7 +312,7 @@ fn a_partition_of_containers_is_gone_when_squall_is_killed_in_whatever_life_they
         docker.docker(&["restart", "-t", "0", &all[0].id]);
         until("the cut in the next life", START, || all.iter().all(shaped).then_some(()));
         if both {
-            process::of_home(home.dir()).into_iter().for_each(|pid| process::signal(pid, Signal::KILL));
+            kill_all(&home);
         } else {
             going.signal(Signal::KILL);
         }

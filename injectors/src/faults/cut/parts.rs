@@ -181,9 +181,10 @@ pub(super) async fn follow(env: &Env, parts: &[Part], hits: Option<&Hits>) -> Re
                 continue;
             }
         };
-        homes.push(match moved && !part.severed.is_empty() {
-            true => addresses(&*env.network, &place).await?,
-            false => Some(part.addresses.clone()),
+        homes.push(if moved && !part.severed.is_empty() {
+            addresses(&*env.network, &place).await?
+        } else {
+            Some(part.addresses.clone())
         });
         now.push(Some(Part { place, moved, ..part.clone() }));
     }
