@@ -21,15 +21,16 @@ static ABOUT: About = About {
     name: "network-partition",
     summary: "Cuts flows between a network namespace or container and others, or among several, by nftables",
     description: "Packets to and from `to` vanish (`by: drop`), their senders are told that no way leads there (`by: \
-                  reject`), or TCP is reset and all else vanishes (`by: reset`), both ways or one way. Or write \
-                  `among` whom it is: namespaces, processes and containers, as in `among: \"a, pid:4711, \
-                  container:web-1, label:app=db\"`, with `split: halves`; `isolate` (one from all others); `bridge` (two \
-                  halves that both reach one); `majority-ring` (each reaches a majority, no two the same); which \
-                  is which is chosen by the seed. Or write the sides: `groups: \"label:app=web | label:app=db\"`. A \
+                  reject`), or TCP is reset and all else vanishes (`by: reset`), both ways or one way; with `from`, only \
+                  those of these addresses of this side. Or write `among` whom it is: namespaces, processes and \
+                  containers, as in `among: \"a, pid:4711, container:web-1, label:app=db\"`, with `split: halves`; \
+                  `isolate` (one from all others); `bridge` (two halves that both reach one); `majority-ring` (each \
+                  reaches a majority, no two the same); which is which is chosen by the seed. Or write the sides: `groups: \"label:app=web | label:app=db\"`. A \
                   container that is restarted meanwhile is parted again within a second, whatever address it gets. Packets \
                   that pass through the namespace are cut as well, behind its translation of addresses. Where \
                   nothing is told, nobody hears of it, neither connections nor datagrams, even of this very host: they \
-                  wait for their timeouts, as in a real partition. A rejected TCP connection may take a second to hear of \
+                  wait for their timeouts, as in a real partition; only a socket that is bound to an interface is told \
+                  that it may not send. A rejected TCP connection may take a second to hear of \
                   it. SSH, what `protect` names, the discovery of IPv6 neighbours, and all other flows \
                   are untouched, and so are the tables of others.",
     target: TargetKind::Flows,
@@ -75,18 +76,21 @@ impl Cutting for NetworkPartition {
         let sides = sides::read(args)?;
         let traffic = &flows.traffic;
         if sides.is_some() {
-            let alone = !traffic.to.is_empty() || traffic.interface.is_some();
-            if alone || traffic.space != Whose::Own {
-                let text = "those among whom it is say all: leave out to, interface, netns, pid, container, label and image";
+            let sided = !traffic.is_to_anybody() || !traffic.from.is_empty();
+            if sided || traffic.interface.is_some() || traffic.space != Whose::Own {
+                let text = "those among whom it is say all: leave out to, from, interface, netns, pid, container, label and \
+                            image";
                 return Err(text.to_owned());
             }
             if traffic.direction != Direction::Both {
                 return Err("among several it is cut both ways: leave out `direction`".to_owned());
             }
-        } else if traffic.to.is_empty() && traffic.interface.is_none() {
-            return Err("it would cut off everything: write `to`, `interface`, or `among` with `split`; \
+        } else if traffic.is_to_anybody() && traffic.from.is_empty() && traffic.interface.is_none() {
+            return Err(
+                "it would cut off everything: write `to`, `from`, `interface`, or `among` with `split`; \
                         for ports alone there is port-block"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let by = match args.text("by") {
             Some("reject") => By::Unreachable,

@@ -353,7 +353,7 @@ fn what_cannot_be_parted_is_refused_with_the_way_out() {
             "`pod:x` is neither a namespace such as a, nor pid:4711",
         ),
         (&["--groups", "a | b", "--direction", "out"], 2, "leave out `direction`"),
-        (&["--groups", "a | b", "--container", "lonely"], 2, "leave out to, interface"),
+        (&["--groups", "a | b", "--container", "lonely"], 2, "leave out to, from, interface"),
     ] {
         let done = docker.squall(&home, &[&["inject", "network-partition"], args, &["--for", "1s"]].concat());
         let done = done.code(code);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ours::{Ours, gone};
-use super::proof::{self, Seen, Watched};
+use super::proof::{self, Reply, Seen, Watched};
 use super::rules::{By, Rules};
 use super::sides::Sides;
 use crate::Env;
@@ -18,7 +18,7 @@ use crate::faults::containers::Hits;
 use crate::faults::shape::failed;
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
+use crate::sys::netlink::{Link, Network as Kernel, Peer, Session, Space, Stream};
 use crate::sys::nft::{Edit, Expression};
 
 /// How long the first and the second look at somebody may take before anything is cut.
@@ -61,23 +61,22 @@ pub(super) async fn alone(
 ) -> Result<Part, InjectError> {
     let traffic = &flows.traffic;
     let aim = traffic.aim();
+    let failed = failed(&place.name);
+    let session = network.enter(&place.space).await.map_err(&failed)?.ok_or_else(|| gone(&place.name))?;
+    let link = match &traffic.interface {
+        Some(name) => named(&session.links().await.map_err(&failed)?, name, &place.name)?,
+        None => 0,
+    };
     // A share is counted; one packet of our own would say nothing.
-    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
-    if let Some(name) = &traffic.interface {
-        let failed = failed(&place.name);
-        let session = network.enter(&place.space).await.map_err(&failed)?.ok_or_else(|| gone(&place.name))?;
-        let links = session.links().await.map_err(&failed)?;
-        let Some(link) = links.iter().find(|link| link.name == *name) else {
-            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
-            return Err(InjectError::Target(format!(
-                "there is no interface {name} in {}; there are {}",
-                place.name,
-                known.join(", ")
-            )));
-        };
-        probes = leading(&*session, link.index, probes).await;
+    let mut peers = Vec::new();
+    if !matches!(by, By::Lose(_)) {
+        peers = proof::peers(&aim, &session.addresses().await.map_err(&failed)?, link);
     }
-    let watched = watch(network, &place.space, &probes).await.map_err(failed(&place.name))?;
+    if link != 0 {
+        peers = leading(&*session, link, peers).await;
+    }
+    drop(session);
+    let watched = watch(network, &place.space, &peers).await.map_err(&failed)?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
     Ok(Part {
         place,
@@ -90,19 +89,24 @@ pub(super) async fn alone(
     })
 }
 
-fn target(probe: Probe) -> IpAddr {
-    match probe {
-        Probe::Echo(address) => address,
-        Probe::Connect(to) => to.ip(),
-    }
+/// The number of the interface with this name.
+fn named(links: &[Link], name: &str, place: &str) -> Result<u32, InjectError> {
+    let found = links.iter().find(|link| link.name == name).map(|link| link.index);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
+        InjectError::Target(format!(
+            "there is no interface {name} in {place}; there are {}",
+            known.join(", ")
+        ))
+    })
 }
 
-/// Those probes that leave by this interface: others would not be hit.
-async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
+/// Those who are reached by this interface: what goes to others would not be hit.
+async fn leading(session: &dyn Session, link: u32, peers: Vec<Peer>) -> Vec<Peer> {
     let mut kept = Vec::new();
-    for probe in probes {
-        if session.route(target(probe)).await.is_ok_and(|leads| leads == link) {
-            kept.push(probe);
+    for peer in peers {
+        if session.route(peer.address, peer.from).await.is_ok_and(|leads| leads == link) {
+            kept.push(peer);
         }
     }
     kept
@@ -134,8 +138,8 @@ pub(super) async fn among(
         traffic.to = peers(&homes[member], severed.iter().map(|other| &homes[*other]));
         traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
         let aim = traffic.aim();
-        let probes = tried(&aim, severed.iter().map(|other| &homes[*other][..]));
-        let watched = watch(network, &place.space, &probes).await.map_err(failed(&place.name))?;
+        let asked = tried(&aim, severed.iter().map(|other| &homes[*other][..]));
+        let watched = watch(network, &place.space, &asked).await.map_err(failed(&place.name))?;
         parts.push(Part {
             place: place.clone(),
             rules: Rules { aim, ways: traffic.ways().to_vec(), interface: None, by },
@@ -201,7 +205,7 @@ pub(super) async fn follow(env: &Env, parts: &[Part], hits: Option<&Hits>) -> Re
         }
         let others = peers(homes[at].as_deref().unwrap_or_default(), [&others].into_iter());
         // What nobody has any more, nobody needs to ask.
-        part.watched.retain(|watched| others.contains(&Network::single(target(watched.probe))));
+        part.watched.retain(|watched| others.contains(&Network::single(watched.peer.address)));
         part.changed = part.rules.aim.peers != others;
         part.rules.aim.peers = others;
     }
@@ -263,8 +267,8 @@ pub(super) async fn cover(env: &Env, part: &Part, ours: &Ours) -> Result<(), Inj
     if done.is_err() && !place.lives(env)? { Ok(()) } else { done }
 }
 
-/// Probes of the first address of each family of a few others.
-fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Probe> {
+/// The first address of each family of a few others.
+fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Peer> {
     let mut peers = Vec::new();
     for other in others.take(TRIED_MAX) {
         for ipv4 in [true, false] {
@@ -275,21 +279,20 @@ fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Prob
             peers.extend(other.iter().find(global));
         }
     }
-    if peers.is_empty() { Vec::new() } else { proof::probes(&Aim { peers, ..aim.clone() }) }
+    if peers.is_empty() { Vec::new() } else { proof::peers(&Aim { peers, ..aim.clone() }, &[], 0) }
 }
 
-/// Looks whether the probes are answered while nothing is cut: twice, as the first may get lost.
-async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Result<Vec<Watched>> {
+/// Looks whether they answer while nothing is cut: twice, as the first packet may get lost.
+async fn watch(network: &dyn Kernel, space: &Space, peers: &[Peer]) -> io::Result<Vec<Watched>> {
     let mut watched: Vec<Watched> =
-        probes.iter().map(|probe| Watched { probe: *probe, before: Reply::Nothing }).collect();
+        peers.iter().map(|peer| Watched { peer: *peer, before: Reply::Nothing }).collect();
     for patience in LOOKS {
         let silent: Vec<&mut Watched> =
             watched.iter_mut().filter(|watched| watched.before == Reply::Nothing).collect();
         if silent.is_empty() {
             break;
         }
-        let again: Vec<Probe> = silent.iter().map(|watched| watched.probe).collect();
-        let replies = network.reach(space, &again, patience).await?;
+        let replies = ask(network, space, silent.iter().map(|watched| watched.peer), patience).await?;
         for (watched, reply) in silent.into_iter().zip(replies) {
             watched.before = reply;
         }
@@ -297,9 +300,24 @@ async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Res
     Ok(watched)
 }
 
-/// Looks at one part: probes first, since they are counted as well.
+/// Asks each once, all at the same time, and tells what came of it in the same order.
+async fn ask(
+    network: &dyn Kernel,
+    space: &Space,
+    peers: impl Iterator<Item = Peer>,
+    patience: Duration,
+) -> io::Result<Vec<Reply>> {
+    let stream = Stream::once(patience);
+    let all = peers.map(|peer| async move {
+        let echoed = network.echo(space, &peer, &stream).await?;
+        Ok(Reply::of(&echoed))
+    });
+    futures_util::future::join_all(all).await.into_iter().collect()
+}
+
+/// Looks at one part: asks first, since that is counted as well. Whoever has never answered is not asked again: that
+/// would show nothing, and what is counted would be our own.
 pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
-    let probes: Vec<Probe> = part.watched.iter().map(|watched| watched.probe).collect();
     let slowest = part.watched.iter().filter_map(|watched| match watched.before {
         Reply::Answered(micros) => Some(Duration::from_micros(micros)),
         _ => None,
@@ -307,8 +325,12 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
     let name = part.place.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let replies = match network.reach(&part.place.space, &probes, patience).await {
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let answering: Vec<Watched> =
+        part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
+    let silent = part.watched.len() - answering.len();
+    let peers = answering.iter().map(|watched| watched.peer);
+    let replies = match ask(network, &part.place.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
     };
@@ -319,5 +341,5 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
         return Ok(gone(name));
     }
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
 }
