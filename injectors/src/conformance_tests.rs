@@ -47,6 +47,7 @@ enum Aim {
     BothWays,
     Inside,
     Flows(&'static str),
+    FlowsInside,
     Resolver,
     Group,
     GroupOfContainer,
@@ -69,6 +70,7 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
     Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::Flows("10.0.0.2")) },
+    Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::FlowsInside) },
     state("container-disconnect", &[], Aim::Container),
     state("container-disconnect", &[("network", "all")], Aim::AllContainers),
     state("container-kill", &[], Aim::Container),
@@ -93,6 +95,7 @@ const ROWS: &[Row] = &[
     row("cpu-throttle", &[("cores", "0.5")], Aim::GroupOfContainer),
     row("disk-fill", &[("size", "1GiB")], Aim::Volume),
     state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
+    state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::FlowsInside),
     state("fd-exhaust", &[("spare", "0")], Aim::Instance),
     state("fd-exhaust", &[("spare", "0")], Aim::Port),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
@@ -116,6 +119,7 @@ const ROWS: &[Row] = &[
     state("network-partition", &[], Aim::Flows("10.0.0.2")),
     state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
     state("network-partition", &[], Aim::Flows("api.example.org")),
+    state("network-partition", &[], Aim::FlowsInside),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -191,6 +195,11 @@ impl Row {
             Aim::Resolver => {
                 let given = [("to", "10.0.0.53".to_owned())].into();
                 Target::Flows(Flows::read(&given).unwrap())
+            }
+            Aim::FlowsInside => {
+                let given = [("container", NAME), ("to", "10.0.0.2"), ("ports", "443")];
+                let given = given.map(|(name, text)| (name, text.to_owned()));
+                Target::Flows(Flows::read(&given.into()).unwrap())
             }
             Aim::Flows(to) => {
                 let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));

@@ -339,16 +339,18 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let names = written.names.clone();
     let processes = hits.as_ref().map_or_else(String::new, |hits| format!(" ({})", hits.names()));
     let inside = hits.map(|hits| Inside { hits, traffic: traffic.clone(), written });
-    let way = |site: &Site| inside.as_ref().and_then(|inside| contained::entrance(&inside.hits, &site.space));
+    let way =
+        |site: &Site| inside.as_ref().and_then(|inside| contained::entrance_to(&inside.hits, &site.space));
     let manual: Vec<String> =
         sites.iter().map(|known| known.site.manual(&traffic.space, way(&known.site))).collect();
+    let titles = inside.as_ref().map_or_else(String::new, |inside| format!(" # {}", inside.hits.line()));
     Ok(Change {
         id: request.id.clone(),
         fault: name.to_owned(),
         summary: format!("{name} on {target}{processes}: {}", request.args.line()),
         target,
         claims: sites.iter().flat_map(|known| known.site.claims(family)).collect(),
-        manual: manual.join("; "),
+        manual: manual.join("; ") + &titles,
         undo: record(&Undo {
             sites: sites.iter().map(|known| known.site.clone()).collect(),
             inside: inside.clone(),
