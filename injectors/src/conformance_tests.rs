@@ -88,6 +88,7 @@ const ROWS: &[Row] = &[
     state("container-stop", &[("grace", "1s")], Aim::AllContainers),
     row("cpu-stress", &[("cores", "2"), ("load", "50%")], Aim::Host),
     row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::Group),
+    row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::GroupOfContainer),
     row("cpu-throttle", &[("cores", "0.5")], Aim::Group),
     row("cpu-throttle", &[("cores", "0.5")], Aim::GroupOfContainer),
     row("disk-fill", &[("size", "1GiB")], Aim::Volume),

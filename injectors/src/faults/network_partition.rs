@@ -26,7 +26,8 @@ static ABOUT: About = About {
                   is which is chosen by the seed. Or write the sides: `groups: \"a, b | c, d\"`. Packets that pass \
                   through the namespace are cut as well, behind its translation of addresses. Where \
                   nothing is told, nobody hears of it, neither connections nor datagrams, even of this very host: they \
-                  wait for their timeouts, as in a real partition. A rejected TCP connection may take a second to hear of \
+                  wait for their timeouts, as in a real partition; only a socket that is bound to an interface is told \
+                  that it may not send. A rejected TCP connection may take a second to hear of \
                   it. SSH, what `protect` names, the discovery of IPv6 neighbours, and all other flows \
                   are untouched, and so are the tables of others.",
     target: TargetKind::Flows,

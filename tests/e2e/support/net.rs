@@ -94,7 +94,14 @@ impl Net {
         run("ip", &[&inside[..], args].concat()).unwrap()
     }
 
-    /// The same where it may fail.
+    /// The same on the far side.
+    #[track_caller]
+    pub(crate) fn far(&self, program: &str, args: &[&str]) -> String {
+        let inside = ["netns", "exec", &self.far, program];
+        run("ip", &[&inside[..], args].concat()).unwrap()
+    }
+
+    /// The same on the near side, where it may fail.
     pub(crate) fn try_near(&self, program: &str, args: &[&str]) -> Result<String, String> {
         let inside = ["netns", "exec", &self.name, program];
         run("ip", &[&inside[..], args].concat())

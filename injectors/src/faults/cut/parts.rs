@@ -198,7 +198,8 @@ pub(super) async fn widen(network: &dyn Kernel, part: &Part, ours: &Ours, new: &
     if edits.is_empty() { Ok(()) } else { session.commit(&edits).await }
 }
 
-/// Looks at one part: asks first, since that is counted as well.
+/// Looks at one part: asks first, since that is counted as well. Whoever has never answered is not asked again: that
+/// would show nothing, and what is counted would be our own.
 pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
     let slowest = part.watched.iter().filter_map(|watched| match watched.before {
         Reply::Answered(micros) => Some(Duration::from_micros(micros)),
@@ -207,8 +208,11 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
     let name = part.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let peers = part.watched.iter().map(|watched| watched.peer);
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let answering: Vec<Watched> =
+        part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
+    let silent = part.watched.len() - answering.len();
+    let peers = answering.iter().map(|watched| watched.peer);
     let replies = match ask(network, &part.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
@@ -216,5 +220,5 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let Some(session) = network.enter(&part.space).await? else { return Ok(gone(name)) };
     let there = ours.find(session.tables().await?).ok().flatten().is_some();
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
 }

@@ -49,8 +49,10 @@ pub(super) struct Watched {
 pub(super) struct Seen {
     /// Whose it is.
     pub(super) name: String,
-    /// What came of each probe, before and now.
+    /// What came of each probe that had an answer before, then and now.
     pub(super) probes: Vec<(Watched, Reply)>,
+    /// Probes that had none, and were not sent again.
+    pub(super) silent: usize,
     /// What each rule that counts has counted; none if the table is not there.
     pub(super) counted: Option<Vec<Counted>>,
 }
@@ -114,9 +116,8 @@ pub(super) fn judge(requested: String, by: By, all: &[Seen]) -> Proof {
         Some(seen) => words.push(format!("no packet met it{}", of(all, seen))),
         None => {}
     }
-    let answered = |watched: &Watched| watched.before != Reply::Nothing;
-    let lost = probes().filter(|(watched, now)| answered(watched) && !by.lets_through(*now)).count();
-    let silent = probes().filter(|(watched, _)| !answered(watched)).count();
+    let lost = probes().filter(|(_, now)| !by.lets_through(*now)).count();
+    let silent: usize = all.iter().map(|seen| seen.silent).sum();
     match (lost, probes().next()) {
         (0, _) => {}
         (1, Some((watched, now))) if probes().count() == 1 => words.push(format!(
@@ -127,11 +128,11 @@ pub(super) fn judge(requested: String, by: By, all: &[Seen]) -> Proof {
         )),
         _ => words.push(format!("{lost} of {} that answered before do not answer now", lost + through.len())),
     }
-    if probes().next().is_none() {
+    if probes().next().is_none() && silent == 0 {
         words.push("no packet of our own could be tried".to_owned());
     }
     if silent > 0 {
-        words.push(format!("{silent} of our own probes had no answer before either"));
+        words.push(format!("{silent} of our own probes had no answer before, and show nothing"));
     }
     words.push(format!("{out} packets out and {inward} in were cut off"));
     Proof {
@@ -199,7 +200,8 @@ mod tests {
         let peer = Peer { address: "10.0.0.2".parse().unwrap(), link: 2, port: None, from: None };
         let watched = Watched { peer, before };
         let counted = Counted { chain: "out_cut".to_owned(), packets: out, bytes: 0 };
-        Seen { name: "a".to_owned(), probes: vec![(watched, now)], counted: Some(vec![counted]) }
+        let (probes, silent) = if before == Reply::Nothing { (vec![], 1) } else { (vec![(watched, now)], 0) };
+        Seen { name: "a".to_owned(), probes, silent, counted: Some(vec![counted]) }
     }
 
     const FAST: Reply = Reply::Answered(100);
@@ -208,7 +210,9 @@ mod tests {
     fn a_cut_is_confirmed_only_if_packets_met_it_and_no_probe_gets_through() {
         let status = |by, before, now, out| judge(String::new(), by, &[seen(before, now, out)]).status;
         assert_eq!(status(By::Drop, FAST, Reply::Nothing, 3), ProofStatus::Confirmed);
-        assert_eq!(status(By::Drop, Reply::Nothing, Reply::Nothing, 3), ProofStatus::Confirmed);
+        let others = status(By::Drop, Reply::Nothing, Reply::Nothing, 3);
+        assert_eq!(others, ProofStatus::Confirmed, "they are not ours");
+        assert_eq!(status(By::Drop, Reply::Nothing, Reply::Nothing, 0), ProofStatus::Unproven);
         assert_eq!(status(By::Drop, FAST, FAST, 3), ProofStatus::Mismatch);
         assert_eq!(
             status(By::Drop, FAST, Reply::Refused, 3),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -22,7 +23,7 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use super::answer::{OPTIONS, filter_of, gateway, has_answered, link, neighbour, qdisc};
 use super::{
     Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
-    Step, Stream, ask, echo, filter, probe, sockets, space, wire,
+    Step, Stream, ask, echo, filter, probe, removal, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
@@ -31,6 +32,8 @@ use crate::sys::nft::read::{Counted, Picked, Table};
 
 /// How long the kernel may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How often it is looked whether a device that is being removed has gone.
+const GLANCE: Duration = Duration::from_millis(1);
 /// The most messages of one answer.
 const ANSWER_MAX: usize = 65_536;
 /// The most neighbours that are told.
@@ -205,6 +208,21 @@ impl Opened {
         self.ask(message, NLM_F_ACK | flags).await.map(drop)
     }
 
+    /// Removes a device, and is done as soon as nobody sees it any more.
+    async fn remove(&self, index: u32) -> io::Result<()> {
+        let mut removing = pin!(self.beside(move || removal::remove(index)));
+        loop {
+            match tokio::time::timeout(GLANCE, &mut removing).await {
+                Ok(answered) => return answered,
+                Err(_) => match self.ask(Message::GetLink(device(index)), 0).await {
+                    Err(error) if is_gone(&error) => return Ok(()),
+                    // It is still there, or this look has failed: the answer tells.
+                    _ => {}
+                },
+            }
+        }
+    }
+
     async fn make(&self, step: &Step) -> io::Result<()> {
         const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
         match step {
@@ -213,7 +231,7 @@ impl Opened {
                 (device.header.flags, device.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
                 self.tell(Message::NewLink(device), NEW).await
             }
-            Step::DeleteDevice { index } => gone(self.tell(Message::DelLink(device(*index)), 0).await),
+            Step::DeleteDevice { index } => gone(self.remove(*index).await),
             Step::Label { index, text } => {
                 let mut device = device(*index);
                 device.attributes.push(LinkAttribute::IfAlias(text.clone()));
@@ -249,20 +267,17 @@ impl Opened {
 
 /// What was not there is as good as taken away.
 fn gone(outcome: io::Result<()>) -> io::Result<()> {
-    use rustix::io::Errno;
-    match outcome {
-        Err(error)
-            if [Errno::NOENT, Errno::NODEV]
-                .iter()
-                .any(|gone| error.raw_os_error() == Some(gone.raw_os_error())) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
+    outcome.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
 }
 
-fn device(index: u32) -> LinkMessage {
+/// Whether the kernel says that what was asked for is not there.
+fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOENT, Errno::NODEV].iter().any(|gone| error.raw_os_error() == Some(gone.raw_os_error()))
+}
+
+/// A device, to be asked for by its number.
+pub(super) fn device(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message

@@ -11,6 +11,7 @@ mod filter;
 pub mod host;
 mod label;
 mod probe;
+mod removal;
 mod sockets;
 mod space;
 pub mod wire;
