@@ -24,7 +24,7 @@ pub enum RestoreError {
     #[error("{0}")]
     Failed(String),
     /// The undo ran, but the picture after is not the picture before.
-    #[error("undone, but the state is {after} instead of {before}")]
+    #[error("undone, but not as before: {}", difference(before, after))]
     Unverified {
         /// The picture before.
         before: Value,
@@ -83,6 +83,61 @@ async fn verify(env: &Env, injector: &dyn Injector, change: &Change) -> Result<(
     Err(RestoreError::Unverified { before: change.picture.clone(), after })
 }
 
+/// The most places that a difference names.
+const PLACES_MAX: usize = 4;
+
+/// Where two pictures differ, in words: `freezer.state is FROZEN instead of THAWED`.
+fn difference(before: &Value, after: &Value) -> String {
+    let mut found = Vec::new();
+    differ("", before, after, &mut found);
+    let more = found.len().saturating_sub(PLACES_MAX);
+    found.truncate(PLACES_MAX);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    found.join(", ") + &more
+}
+
+fn differ(place: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    let named = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place} {name}") };
+    match (before, after) {
+        _ if same(before, after) => {}
+        (Value::Object(old), Value::Object(new)) => {
+            let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+            names.sort_unstable();
+            names.dedup();
+            for name in names {
+                differ(&named(name), &before[name], &after[name], found);
+            }
+        }
+        (Value::Array(old), Value::Array(new))
+            if old.len() == new.len() && old.iter().any(Value::is_object) =>
+        {
+            for (number, (before, after)) in old.iter().zip(new).enumerate() {
+                differ(&named(&format!("{}.", number + 1)), before, after, found);
+            }
+        }
+        _ => {
+            let place = if place.is_empty() { "the state" } else { place };
+            found.push(format!("{place} is {} instead of {}", plain(after), plain(before)));
+        }
+    }
+}
+
+/// A value without the signs of a language.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "not there".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "nothing".to_owned(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" and "),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(name, value)| format!("{name} {}", plain(value)))
+            .collect::<Vec<_>>()
+            .join(" and "),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
 /// A thing that is gone altogether, such as a lab that has ended, carries no fault; nor does one of several.
 fn same(before: &Value, after: &Value) -> bool {
     match (before, after) {
@@ -106,6 +161,30 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_difference_is_told_in_words() {
+        let told = |before: Value, after: Value| RestoreError::Unverified { before, after }.to_string();
+        assert_eq!(
+            told(json!({"freezer.state": "THAWED", "a": 1}), json!({"freezer.state": "FROZEN", "a": 1})),
+            "undone, but not as before: freezer.state is FROZEN instead of THAWED"
+        );
+        assert_eq!(
+            told(json!({"changed": [], "missing": []}), json!({"changed": ["web in net"], "missing": []})),
+            "undone, but not as before: changed is web in net instead of nothing"
+        );
+        assert_eq!(
+            told(json!([[{"held": false}], {"gone": true}]), json!([[{"held": true}], {"gone": true}])),
+            "undone, but not as before: 1. 1. held is true instead of false"
+        );
+        let many = |value: i32| json!({"a": value, "b": value, "c": value, "d": value, "e": {"f": value}});
+        assert!(
+            told(many(1), many(2)).ends_with("d is 2 instead of 1, and 1 more"),
+            "{}",
+            told(many(1), many(2))
+        );
+        assert!(told(json!({"a": 1}), json!("x")).ends_with("the state is x instead of a 1"));
+    }
 
     #[test]
     fn what_is_gone_carries_no_fault_and_what_is_left_must_be_as_before() {

@@ -32,7 +32,7 @@ async fn what_somebody_else_has_written_into_a_group_meanwhile_is_theirs() {
         world.state().pressure.set(file, text);
         let before = world.look();
         let error = restore(&env, &change).await.unwrap_err().to_string();
-        assert!(error.contains("somebody else has written") && error.contains("recover --forget"), "{error}");
+        assert!(error.contains("somebody else has written") && error.contains("`squall recover` names the command"), "{error}");
         assert_eq!(world.look(), before, "{fault}: it is left alone");
         let proof = row.injector().observe(&env, &change).await.unwrap();
         assert_eq!(proof.status, ProofStatus::Mismatch, "{fault}: {proof:?}");
