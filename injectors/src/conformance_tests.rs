@@ -516,10 +516,15 @@ async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experime
         assert!(by || taken == fault, "{proof:?}");
         assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
         assert_eq!(world.look(), before, "{fault}");
-        // No relay stands before everybody.
-        request.target = packets("out");
-        let wide = row.injector().prepare(&env, &request).await;
-        assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+        // No relay stands before everybody, and none knows from which address of this side somebody comes.
+        let some = packets_by(&[("to", "127.0.0.1"), ("from", "127.0.0.1")]);
+        for target in [packets("out"), some] {
+            request.target = target;
+            let wide = row.injector().prepare(&env, &request).await;
+            assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+            let why = wide.err().map_or_else(String::new, |error| error.to_string());
+            assert!(taken == fault || why.contains("no relay"), "{fault}: {why}");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
 use crate::sys::aim::{Network, Protocol};
-use crate::traffic::{Direction, Mistake, Traffic, Whose, words};
+use crate::traffic::{Direction, FROM, Mistake, Traffic, Whose, words};
 
 /// Flows that are hit, wherever they are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -64,6 +64,7 @@ const PROTECT: Param = text(
 /// The parameters that say which flows are meant.
 pub const SELECTORS: &[Param] = &[
     TO,
+    FROM,
     PORTS,
     LOCAL_PORTS,
     PROTOCOL,
@@ -79,7 +80,7 @@ pub const SELECTORS: &[Param] = &[
 ];
 /// Those that say which connections are meant.
 pub const CONNECTIONS: &[Param] =
-    &[TO, PORTS, LOCAL_PORTS, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
+    &[TO, FROM, PORTS, LOCAL_PORTS, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
 /// Those that say which resolvers are meant.
 pub const RESOLVERS: &[Param] = &[RESOLVERS_TO, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
 
@@ -122,14 +123,15 @@ impl Flows {
 
     /// Whether anything narrows it beyond the namespace.
     pub fn is_aimed(&self) -> bool {
-        let Traffic { interface, to, ports, local_ports, .. } = &self.traffic;
-        interface.is_some() || !to.is_empty() || !ports.is_empty() || !local_ports.is_empty()
+        let Traffic { interface, from, ports, local_ports, .. } = &self.traffic;
+        let listed = !from.is_empty() || !ports.is_empty() || !local_ports.is_empty();
+        listed || interface.is_some() || !self.traffic.is_to_anybody()
     }
 }
 
 impl fmt::Display for Flows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Traffic { space, interface, direction, to, ports, local_ports, protocol, protect, .. } =
+        let Traffic { space, interface, direction, to, from, ports, local_ports, protocol, protect, .. } =
             &self.traffic;
         match &self.among {
             Some(names) => f.write_str(names)?,
@@ -137,6 +139,7 @@ impl fmt::Display for Flows {
             None => words(f, "", to)?,
         }
         words(f, " port ", ports)?;
+        words(f, " from ", from)?;
         words(f, " local port ", local_ports)?;
         match protocol {
             None => {}
@@ -177,6 +180,9 @@ mod tests {
         assert_eq!(both.unwrap().to_string(), "10.0.0.2,10.0.0.3 port 443 tcp in netns a");
         let out = read(&[("interface", "eth0"), ("direction", "out")]).unwrap();
         assert_eq!(out.to_string(), "anybody by eth0, outbound");
+        let from = read(&[("from", "10.0.0.0/24"), ("local-ports", "80")]).unwrap();
+        assert_eq!(from.to_string(), "anybody from 10.0.0.0/24 local port 80");
+        assert!(read(&[("from", "10.0.0.1")]).unwrap().is_aimed());
         assert!(out.is_aimed() && !read(&[("netns", "a"), ("protocol", "tcp")]).unwrap().is_aimed());
     }
 

@@ -103,7 +103,7 @@ def figures(host, example, rounds, repeats):
     if not all(own.values()):
         raise Broken("no network fault was measured")
     batch = "tc: one `ip -batch` and one `tc -batch`"
-    kernel = "deleting a device waits for all CPUs to have let go of it (rcu_barrier): `ip link del` alone takes as long"
+    kernel = "done when nobody sees the device any more; tc's last answer comes when the kernel has freed it (rcu_barrier)"
     return [
         Figure("network fault: inject", "ms", own["apply"], "<= 5 ms", worst(own["apply"]), note="p99 counts"),
         Figure("  against tc", "ms", own["apply"], ">= 3 x", peers={"tc": list(other[0])}, ratio=ratios[0], ratio_of="its time", note=batch),

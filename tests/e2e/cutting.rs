@@ -1,5 +1,7 @@
 //! Flows that are cut, in namespaces of our own: what clients feel, what is left alone, and that all is as before.
 
+mod aims;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -546,6 +548,43 @@ fn no_sender_on_this_host_is_told_of_a_cut_that_is_silent() {
                 })
         });
         assert_eq!(seen, [told; 3], "{by}");
+        going.signal(rustix::process::Signal::INT);
+        going.end().code(0);
+    }
+}
+
+#[test]
+fn nothing_of_a_cut_packet_leaves_even_from_a_socket_that_is_bound_to_an_interface() {
+    let Some(net) = net("bound sockets") else { return };
+    net.far(
+        "nft",
+        &["table inet watch { chain c { type filter hook prerouting priority -300; \
+                      ip daddr 127.0.0.1 iif != lo counter; ip6 daddr ::1 iif != lo counter; }; }"],
+    );
+    for route in [None, Some(["via", "10.77.0.3"])] {
+        if let Some(by) = route {
+            net.near("ip", &[&["route", "add", "default"][..], &by].concat());
+        }
+        let home = Home::new();
+        let mut going = home.start(&partition(&net, &["--to", "10.77.0.2,fd77::2", "--for", "60s"]));
+        going.says("network-partition on", SLACK);
+        let sent = net.act(|| {
+            block_on(async {
+                let mut sent = 0;
+                for (from, to) in [("0.0.0.0:0", "10.77.0.2:7000"), ("[::]:0", "[fd77::2]:7000")] {
+                    let socket = tokio::net::UdpSocket::bind(from).await.unwrap();
+                    socket.bind_device(Some(b"near")).unwrap();
+                    for _ in 0..5 {
+                        sent += usize::from(socket.send_to(&[7; 4000], to).await.is_ok());
+                    }
+                }
+                sent
+            })
+        });
+        assert_eq!(sent, 0, "they are told");
+        let arrived = net.far("nft", &["list", "ruleset"]);
+        assert_eq!(arrived.matches("counter packets 0 bytes 0").count(), 2, "{arrived}");
+        assert!(!net.near("ip", &["neigh"]).contains("127.0.0.1"), "nobody is asked for the loopback");
         going.signal(rustix::process::Signal::INT);
         going.end().code(0);
     }

@@ -24,7 +24,7 @@ pub struct ConnectionReset;
 static ABOUT: About = About {
     name: "connection-reset",
     summary: "Breaks TCP connections that are open, by the kernel's own hand",
-    description: "Of the established connections of the namespace that fit `to`, `ports` and `local-ports`, a `share` \
+    description: "Of the established connections of the namespace that fit `to`, `from`, `ports` and `local-ports`, a `share` \
                   is aborted: the process here gets ECONNABORTED, the other side a reset. New connections are not \
                   hindered: what is tried is whether both sides open them again. Once at the start, or with \
                   `repeat: true` again each second. Connections that only pass through this host are not hit: for them there is \
@@ -150,7 +150,7 @@ fn gone() -> InjectError {
 /// What is wrong with the parameters; none if nothing is.
 fn mistake(args: &Args, flows: &Flows) -> Option<String> {
     if !flows.is_aimed() {
-        return Some("it would reset everything: write `to`, `ports` or `local-ports`".to_owned());
+        return Some("it would reset everything: write `to`, `from`, `ports` or `local-ports`".to_owned());
     }
     if args.share("share").is_some_and(|share| share <= 0.0) {
         return Some("it would reset nothing".to_owned());
@@ -251,6 +251,7 @@ mod tests {
             mistake(&Args::default(), &Flows::read(&given).unwrap()).is_some()
         };
         assert!(!refused(&[("to", "10.0.0.2")]));
+        assert!(!refused(&[("from", "10.0.0.2")]));
         assert!(!refused(&[("local-ports", "80")]));
         assert!(refused(&[("netns", "a")]));
     }

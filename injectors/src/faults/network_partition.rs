@@ -20,13 +20,14 @@ static ABOUT: About = About {
     name: "network-partition",
     summary: "Cuts flows between a network namespace and others, or among several, by nftables",
     description: "Packets to and from `to` vanish (`by: drop`), their senders are told that no way leads there (`by: \
-                  reject`), or TCP is reset and all else vanishes (`by: reset`), both ways or one way. Or write the \
+                  reject`), or TCP is reset and all else vanishes (`by: reset`), both ways or one way; with `from`, only those of these addresses of this side. Or write the \
                   namespaces `among` which it is: `split: halves`; `isolate` (one from all others); `bridge` (two \
                   halves that both reach one); `majority-ring` (each reaches a majority, no two the same); which \
                   is which is chosen by the seed. Or write the sides: `groups: \"a, b | c, d\"`. Packets that pass \
                   through the namespace are cut as well, behind its translation of addresses. Where \
                   nothing is told, nobody hears of it, neither connections nor datagrams, even of this very host: they \
-                  wait for their timeouts, as in a real partition. A rejected TCP connection may take a second to hear of \
+                  wait for their timeouts, as in a real partition; only a socket that is bound to an interface is told \
+                  that it may not send. A rejected TCP connection may take a second to hear of \
                   it. SSH, what `protect` names, the discovery of IPv6 neighbours, and all other flows \
                   are untouched, and so are the tables of others.",
     target: TargetKind::Flows,
@@ -65,17 +66,20 @@ impl Cutting for NetworkPartition {
         let sides = sides::read(args, seed)?;
         let traffic = &flows.traffic;
         if sides.is_some() {
-            let alone = !traffic.to.is_empty() || traffic.interface.is_some();
+            let sided = !traffic.is_to_anybody() || !traffic.from.is_empty();
+            let alone = sided || traffic.interface.is_some();
             if alone || traffic.space != crate::traffic::Whose::Own {
                 return Err(
-                    "the namespaces among which it is say all: leave out to, interface, netns and pid"
+                    "the namespaces among which it is say all: leave out to, from, interface, netns and pid"
                         .to_owned(),
                 );
             }
-        } else if traffic.to.is_empty() && traffic.interface.is_none() {
-            return Err("it would cut off everything: write `to`, `interface`, or `among` with `split`; \
+        } else if traffic.is_to_anybody() && traffic.from.is_empty() && traffic.interface.is_none() {
+            return Err(
+                "it would cut off everything: write `to`, `from`, `interface`, or `among` with `split`; \
                         for ports alone there is port-block"
-                .to_owned());
+                    .to_owned(),
+            );
         }
         let by = match args.text("by") {
             Some("reject") => By::Unreachable,

@@ -61,6 +61,92 @@ fn each_way_is_slowed_alone_or_with_the_other_and_only_for_the_packets_that_are_
 }
 
 #[test]
+fn packets_of_another_address_of_this_side_are_untouched_on_the_same_interface() {
+    let Some(net) = furnished("addresses of this side") else { return };
+    let _turn = turns(1);
+    net.second_addresses();
+    let took = |source: &'static str| {
+        let to = if source.contains(':') { "fd77::2" } else { "10.77.0.2" };
+        let tries = (0..5).map(|_| net.round_trips_from((source, 0), (to, 9001), 40));
+        let mut best = Duration::MAX;
+        for took in tries {
+            best = best.min(took);
+            if best < FAST {
+                break;
+            }
+        }
+        best
+    };
+    let before = net.picture();
+    for (aim, hit, spared) in [
+        (&[("from", "10.77.0.11")][..], "10.77.0.11", "10.77.0.1"),
+        (&[("from", "10.77.0.0/29"), ("direction", "in")], "10.77.0.1", "10.77.0.11"),
+        (&[("from", "10.77.0.8/29"), ("to", "10.77.0.2")], "10.77.0.11", "10.77.0.1"),
+        (&[("from", "fd77::11"), ("direction", "both")], "fd77::11", "fd77::1"),
+        (&[("from", "10.77.0.11,fd77::1"), ("direction", "both")], "fd77::1", "10.77.0.1"),
+    ] {
+        if hit.contains(':') && !net.has_six() {
+            skipped("IPv6 packets: this kernel has none");
+            continue;
+        }
+        let change = block_on(TBF.made(&net, "run/1", aim));
+        let (slow, fast) = (took(hit), took(spared));
+        assert!(slow > SLOW && fast < FAST, "{aim:?} hits {hit}: {slow:?}, and spares {spared}: {fast:?}");
+        block_on(restore(&env(), &change)).unwrap();
+        assert_eq!(net.picture(), before);
+    }
+}
+
+#[test]
+fn a_fault_of_one_address_of_this_side_is_proven_from_there_and_unproven_if_it_is_of_others() {
+    let Some(net) = furnished("proof from an address of this side") else { return };
+    let _turn = turns(1);
+    net.second_addresses();
+    // By this address alone another interface leads there.
+    net.near("ip", &["link", "add", "aside", "type", "ifb"]);
+    net.near("ip", &["link", "set", "aside", "up"]);
+    net.near("ip", &["rule", "add", "from", "10.77.0.1", "table", "7"]);
+    net.near("ip", &["route", "add", "10.77.0.0/24", "dev", "aside", "table", "7"]);
+    let home = Home::new();
+    for case in cases() {
+        for more in [&["--direction", "out"][..], &["--direction", "both"]] {
+            let aim = ["--to", "10.77.0.2", "--from", "10.77.0.11", "--for", "1200ms"];
+            let done = home.squall(&words(&case.typed(&net, &[&aim, more].concat()))).code(0);
+            assert!(done.out.contains("confirmed (requested"), "{case:?} {more:?}: {}", done.out);
+        }
+    }
+    let base = ["--to", "10.77.0.2", "--for", "300ms", "--from"];
+    let done = home.squall(&words(&TBF.typed(&net, &[&base[..], &["192.0.2.0/24"]].concat()))).code(6);
+    assert!(done.out.contains("from no address of this side in `from` has anybody answered"), "{}", done.out);
+    let mut going =
+        home.start(&words(&TBF.typed(&net, &["--to", "10.77.0.2", "--from", "10.77.0.1", "--for", "5s"])));
+    going.says("by tbf", PATIENCE);
+    assert!(net.near("tc", &["filter", "show", "dev", "aside", "egress"]).contains("Egress Redirect"));
+    going.signal(rustix::process::Signal::INT);
+    going.end();
+    home.assert_nothing_left();
+}
+
+#[test]
+fn disjoint_addresses_of_this_side_are_disjoint_aims_and_others_are_refused() {
+    let Some(net) = furnished("disjoint addresses of this side") else { return };
+    let before = net.picture();
+    block_on(async {
+        let one = TBF.made(&net, "run/1", &[("from", "10.77.0.1")]).await;
+        let two = TBF.made(&net, "other/1", &[("from", "10.77.0.11")]).await;
+        assert_eq!(net.picture().matches("Egress Redirect").count(), 2);
+        let request = TBF.request(&net, "third/1", &[("from", "10.77.0.0/24")]);
+        let refused = TBF.injector().prepare(&env(), &request).await.unwrap_err().to_string();
+        assert!(refused.contains("already carries faults of other packets"), "{refused}");
+        assert!(refused.contains("`from`"), "the way out is named: {refused}");
+        restore(&env(), &one).await.unwrap();
+        assert_eq!(net.picture().matches("Egress Redirect").count(), 1);
+        restore(&env(), &two).await.unwrap();
+    });
+    assert_eq!(net.picture(), before);
+}
+
+#[test]
 fn the_loopback_and_ipv6_are_proven_by_packets_of_our_own() {
     let Some(net) = furnished("the loopback of a namespace") else { return };
     let _turn = turns(1);

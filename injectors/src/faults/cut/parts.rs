@@ -7,14 +7,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Ours;
-use super::proof::{self, Seen, Watched};
+use super::proof::{self, Reply, Seen, Watched};
 use super::rules::{By, Rules};
 use super::sides::Sides;
 use crate::change::InjectError;
 use crate::faults::shape::{failed, space};
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
+use crate::sys::netlink::{Link, Network as Kernel, Peer, Session, Space, Stream};
 use crate::traffic::Whose;
 
 /// How long the first and the second look at somebody may take before anything is cut.
@@ -49,25 +49,33 @@ pub(super) async fn alone(
 ) -> Result<Part, InjectError> {
     let traffic = &flows.traffic;
     let aim = traffic.aim();
+    let failed = failed(&flows.to_string());
+    let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
+    let link = match &traffic.interface {
+        Some(name) => named(&session.links().await.map_err(&failed)?, name)?,
+        None => 0,
+    };
     // A share is counted; one packet of our own would say nothing.
-    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
-    if let Some(name) = &traffic.interface {
-        let failed = failed(&flows.to_string());
-        let session =
-            network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
-        let links = session.links().await.map_err(&failed)?;
-        let Some(link) = links.iter().find(|link| link.name == *name) else {
-            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
-            return Err(InjectError::Target(format!(
-                "there is no interface {name}; there are {}",
-                known.join(", ")
-            )));
-        };
-        probes = leading(&*session, link.index, probes).await;
+    let mut peers = Vec::new();
+    if !matches!(by, By::Lose(_)) {
+        peers = proof::peers(&aim, &session.addresses().await.map_err(&failed)?, link);
     }
-    let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
+    if link != 0 {
+        peers = leading(&*session, link, peers).await;
+    }
+    drop(session);
+    let watched = watch(network, &space, &peers).await.map_err(&failed)?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
     Ok(Part { space, name, rules, watched })
+}
+
+/// The number of the interface with this name.
+fn named(links: &[Link], name: &str) -> Result<u32, InjectError> {
+    let found = links.iter().find(|link| link.name == name).map(|link| link.index);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
+        InjectError::Target(format!("there is no interface {name}; there are {}", known.join(", ")))
+    })
 }
 
 /// The namespace as one word.
@@ -80,16 +88,12 @@ pub(super) fn word(whose: &Whose) -> String {
     }
 }
 
-/// Those probes that leave by this interface: others would not be hit.
-async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
+/// Those who are reached by this interface: what goes to others would not be hit.
+async fn leading(session: &dyn Session, link: u32, peers: Vec<Peer>) -> Vec<Peer> {
     let mut kept = Vec::new();
-    for probe in probes {
-        let to = match probe {
-            Probe::Echo(address) => address,
-            Probe::Connect(to) => to.ip(),
-        };
-        if session.route(to).await.is_ok_and(|leads| leads == link) {
-            kept.push(probe);
+    for peer in peers {
+        if session.route(peer.address, peer.from).await.is_ok_and(|leads| leads == link) {
+            kept.push(peer);
         }
     }
     kept
@@ -115,8 +119,7 @@ pub(super) async fn among(
         if addresses.is_empty() {
             return Err(InjectError::Target(format!("{name} has no address by which others reach it")));
         }
-        let whole = |address: IpAddr| Network { address, bits: if address.is_ipv4() { 32 } else { 128 } };
-        homes.push((space, addresses.into_iter().map(whole).collect()));
+        homes.push((space, addresses.into_iter().map(Network::single).collect()));
     }
     let mut parts = Vec::new();
     for ((space, own), (name, severed)) in homes.iter().zip(sides.members.iter().zip(&sides.severed)) {
@@ -128,16 +131,16 @@ pub(super) async fn among(
         traffic.to = others.filter(|network| !own.contains(network)).copied().collect();
         traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
         let aim = traffic.aim();
-        let probes = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
-        let watched = watch(network, space, &probes).await.map_err(failed(name))?;
+        let peers = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
+        let watched = watch(network, space, &peers).await.map_err(failed(name))?;
         let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: None, by };
         parts.push(Part { space: space.clone(), name: name.clone(), rules, watched });
     }
     Ok(parts)
 }
 
-/// Probes of the first address of each family of a few others.
-fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Probe> {
+/// The first address of each family of a few others.
+fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Peer> {
     let mut peers = Vec::new();
     for other in others.take(TRIED_MAX) {
         for ipv4 in [true, false] {
@@ -148,21 +151,20 @@ fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Prob
             peers.extend(other.iter().find(global));
         }
     }
-    if peers.is_empty() { Vec::new() } else { proof::probes(&Aim { peers, ..aim.clone() }) }
+    if peers.is_empty() { Vec::new() } else { proof::peers(&Aim { peers, ..aim.clone() }, &[], 0) }
 }
 
-/// Looks whether the probes are answered while nothing is cut: twice, as the first may get lost.
-async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Result<Vec<Watched>> {
+/// Looks whether they answer while nothing is cut: twice, as the first packet may get lost.
+async fn watch(network: &dyn Kernel, space: &Space, peers: &[Peer]) -> io::Result<Vec<Watched>> {
     let mut watched: Vec<Watched> =
-        probes.iter().map(|probe| Watched { probe: *probe, before: Reply::Nothing }).collect();
+        peers.iter().map(|peer| Watched { peer: *peer, before: Reply::Nothing }).collect();
     for patience in LOOKS {
         let silent: Vec<&mut Watched> =
             watched.iter_mut().filter(|watched| watched.before == Reply::Nothing).collect();
         if silent.is_empty() {
             break;
         }
-        let again: Vec<Probe> = silent.iter().map(|watched| watched.probe).collect();
-        let replies = network.reach(space, &again, patience).await?;
+        let replies = ask(network, space, silent.iter().map(|watched| watched.peer), patience).await?;
         for (watched, reply) in silent.into_iter().zip(replies) {
             watched.before = reply;
         }
@@ -170,9 +172,24 @@ async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Res
     Ok(watched)
 }
 
-/// Looks at one part: probes first, since they are counted as well.
+/// Asks each once, all at the same time, and tells what came of it in the same order.
+async fn ask(
+    network: &dyn Kernel,
+    space: &Space,
+    peers: impl Iterator<Item = Peer>,
+    patience: Duration,
+) -> io::Result<Vec<Reply>> {
+    let stream = Stream::once(patience);
+    let all = peers.map(|peer| async move {
+        let echoed = network.echo(space, &peer, &stream).await?;
+        Ok(Reply::of(&echoed))
+    });
+    futures_util::future::join_all(all).await.into_iter().collect()
+}
+
+/// Looks at one part: asks first, since that is counted as well. Whoever has never answered is not asked again: that
+/// would show nothing, and what is counted would be our own.
 pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
-    let probes: Vec<Probe> = part.watched.iter().map(|watched| watched.probe).collect();
     let slowest = part.watched.iter().filter_map(|watched| match watched.before {
         Reply::Answered(micros) => Some(Duration::from_micros(micros)),
         _ => None,
@@ -180,13 +197,17 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
     let name = part.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let replies = match network.reach(&part.space, &probes, patience).await {
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let answering: Vec<Watched> =
+        part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
+    let silent = part.watched.len() - answering.len();
+    let peers = answering.iter().map(|watched| watched.peer);
+    let replies = match ask(network, &part.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
     };
     let Some(session) = network.enter(&part.space).await? else { return Ok(gone(name)) };
     let there = ours.find(session.tables().await?).ok().flatten().is_some();
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
 }

@@ -5,7 +5,8 @@
 //!
 //! A packet that this host itself has made must not be dropped: Linux would tell its sender, who would fail at once
 //! instead of waiting for an answer. It is sent to the loopback instead, as a protocol that nobody speaks and with a
-//! checksum that is wrong, and ends there. Its sender knows nothing of it.
+//! checksum that is wrong, and ends there. Its sender knows nothing of it. Only a socket that is bound to an interface
+//! keeps its packets from the loopback: those are dropped where they would leave, and their sender is told.
 //!
 //! Invariants: what is exempt leaves before anything is asked; without the lease, every packet leaves at once; what tells
 //! a sender that it was rejected is itself never hit, nor is the discovery of neighbours and routers, whose loss would
@@ -105,6 +106,10 @@ impl Rules {
             );
             let hook = Hook { point, priority: PRIORITY, reroutes: point == Point::Output };
             chains.push((name.to_owned(), Some(hook), rules));
+        }
+        if self.ways.contains(&Way::Out) {
+            let hook = Hook { point: Point::Leave, priority: PRIORITY, reroutes: false };
+            chains.push(("leave".to_owned(), Some(hook), astray()));
         }
         chains
     }
@@ -240,21 +245,58 @@ pub(in crate::faults) fn unleased() -> Vec<Expression> {
     vec![Expression::Meta(Meta::Family), absent, Expression::Decide(Verdict::Return)]
 }
 
+/// A packet that has been ended, of one family.
+struct Ended {
+    /// Where its head is marked, and with what.
+    mark: (u32, [u8; 2]),
+    /// Where its head says what it is sent to.
+    target: u32,
+    /// What it is sent to.
+    loopback: Network,
+}
+
+const ENDED: [Ended; 2] = [
+    // Time to live, and protocol 254: for experiments.
+    Ended {
+        mark: (8, [64, 254]),
+        target: 16,
+        loopback: Network { address: IpAddr::V4(Ipv4Addr::LOCALHOST), bits: 32 },
+    },
+    // Next header 59: nothing follows; and hop limit.
+    Ended {
+        mark: (6, [59, 64]),
+        target: 24,
+        loopback: Network { address: IpAddr::V6(Ipv6Addr::LOCALHOST), bits: 128 },
+    },
+];
+
 /// Ends packets without a word, whoever has made them.
 fn sink() -> Vec<Rule> {
     let others = [Expression::Meta(Meta::Origin), compare(Relation::Unequal, &[0; 4])];
     let write = |offset, bytes: &[u8]| {
         let length = bytes.len() as u32;
+        // The checksum is left wrong.
         let write = Expression::Write { base: Base::Network, offset, length, sum: None, above: false };
         vec![Expression::Bytes(bytes.to_vec()), write]
     };
-    vec![
-        with(others.to_vec(), Expression::Decide(Verdict::Drop)),
-        // Time to live and protocol, then the target; 254 is for experiments, and its checksum is left wrong.
-        [family_of(IPV4), write(8, &[64, 254]), write(16, &Ipv4Addr::LOCALHOST.octets())].concat(),
-        // Next header and hop limit, then the target; 59 means that nothing follows.
-        [family_of(IPV6), write(6, &[59, 64]), write(24, &Ipv6Addr::LOCALHOST.octets())].concat(),
-    ]
+    let mut rules = vec![with(others.to_vec(), Expression::Decide(Verdict::Drop))];
+    rules.extend(ENDED.map(|Ended { mark: (at, mark), target, loopback }| {
+        let (version, address) = parts(loopback.address);
+        [family_of(version), write(at, &mark), write(target, &address)].concat()
+    }));
+    rules
+}
+
+/// Ends what was to go to the loopback and is about to leave by another interface.
+fn astray() -> Vec<Rule> {
+    let rule = |Ended { mark: (offset, mark), loopback, .. }| {
+        let mut rule = named(Meta::LeavesBy, "lo", Relation::Unequal);
+        rule.extend(within(&loopback, Side::Target));
+        rule.push(Expression::Payload { base: Base::Network, offset, length: 2 });
+        rule.push(compare(Relation::Equal, &mark));
+        with(rule, Expression::Decide(Verdict::Drop))
+    };
+    ENDED.map(rule).to_vec()
 }
 
 /// Takes the lease.
@@ -331,12 +373,18 @@ fn from_to(first: &[u8], last: &[u8]) -> Rule {
     vec![compare(Relation::AtLeast, first), compare(Relation::AtMost, last)]
 }
 
+/// The family and the bytes of an address.
+fn parts(address: IpAddr) -> (u8, Vec<u8>) {
+    match address {
+        IpAddr::V4(address) => (IPV4, address.octets().to_vec()),
+        IpAddr::V6(address) => (IPV6, address.octets().to_vec()),
+    }
+}
+
 /// An address of one side lies in a network.
 pub(in crate::faults) fn within(network: &Network, side: Side) -> Rule {
-    let (version, address, first) = match network.address {
-        IpAddr::V4(address) => (IPV4, address.octets().to_vec(), 12),
-        IpAddr::V6(address) => (IPV6, address.octets().to_vec(), 8),
-    };
+    let (version, address) = parts(network.address);
+    let first = if version == IPV4 { 12 } else { 8 };
     let whole = address.len();
     let offset = if side == Side::Source { first } else { first + whole as u32 };
     let bits = usize::from(network.bits);
@@ -375,3 +423,7 @@ fn exemptions(exempt: &Exempt, peer: Side) -> Vec<Rule> {
     });
     either.to_vec()
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

@@ -118,6 +118,9 @@ async fn with_relay(
 /// The one relay that stands before the target.
 fn before<'e>(env: &'e Env, traffic: &Traffic) -> Result<&'e Relay, String> {
     let found = traffic.found(&env.inventory)?;
+    if !found.from.is_empty() {
+        return Err(format!("no relay knows who comes from {traffic}: it would hit all who come"));
+    }
     if found.to.is_empty() {
         return Err(format!("no relay stands before all of {traffic}: aim it at an instance or an address"));
     }

@@ -27,7 +27,7 @@ use self::site::{Known, Owner, Site};
 use self::tree::Raised;
 use super::{contained, recall, record};
 use crate::about::{About, Args, Param, ParamKind, Presence};
-use crate::change::{Change, InjectError, Proof, Undone};
+use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
 use crate::sys::aim::Aim;
 use crate::sys::netem::Chance;
 use crate::sys::netem::correlated::CORRELATION_MAX;
@@ -221,6 +221,10 @@ impl<S: Shaping> Injector for Shaped<S> {
             match look::observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
                 Ok(evidence) => {
                     let mut proof = self.0.judge(&apply.part, &evidence);
+                    let asked = apply.sites.iter().any(|known| known.probe.is_some());
+                    if proof.status == ProofStatus::Unproven && !apply.aim.locals.is_empty() && !asked {
+                        proof.measured += "; from no address of this side in `from` has anybody answered us";
+                    }
                     if again > 0 {
                         proof.measured += &format!("; covered again after a restart: {again}");
                     }

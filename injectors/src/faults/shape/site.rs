@@ -199,7 +199,7 @@ pub(super) async fn addresses(
         }
         let Some(session) = network.enter(space).await?.filter(|_| !here.is_empty()) else { continue };
         for address in here {
-            if !found.contains(&address) && session.route(address).await.is_ok() {
+            if !found.contains(&address) && session.route(address, None).await.is_ok() {
                 found.push(address);
             }
         }
@@ -254,9 +254,10 @@ async fn link(session: &dyn Session, traffic: &Traffic) -> Result<Link, InjectEr
             ))),
         };
     }
-    let mut index = None;
+    let (mut index, aim) = (None, traffic.aim());
+    let own = session.addresses().await.map_err(failed(&target))?;
     for network in &traffic.to {
-        let leads = session.route(network.address).await;
+        let leads = session.route(network.address, aim.source(&own, network.address)).await;
         let leads =
             leads.map_err(|error| InjectError::Target(format!("no route leads to {network}: {error}")))?;
         if *index.get_or_insert(leads) != leads {

@@ -151,7 +151,7 @@ impl Tree {
             let whose: Vec<&str> = label.held.values().map(String::as_str).collect();
             return Some(format!(
                 "{at} already carries faults of other packets the same way ({} by {}), and one packet could be among \
-                 both: give both the same aim, or aims that no packet fits at once (other `to`, `ports` or `protocol`), \
+                 both: give both the same aim, or aims that no packet fits at once (other `to`, `from`, `ports` or `protocol`), \
                  or move one in time",
                 link.name,
                 whose.join(", ")

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -21,8 +22,8 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::answer::{OPTIONS, filter_of, gateway, has_answered, link, neighbour, qdisc};
 use super::{
-    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT, Reply,
-    Session, Space, Step, Stream, echo, filter, probe, reach, sockets, space, wire,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
+    Step, Stream, ask, echo, filter, probe, removal, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
@@ -31,6 +32,8 @@ use crate::sys::nft::read::{Counted, Table};
 
 /// How long the kernel may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// How often it is looked whether a device that is being removed has gone.
+const GLANCE: Duration = Duration::from_millis(1);
 /// The most messages of one answer.
 const ANSWER_MAX: usize = 65_536;
 /// The most neighbours that are told.
@@ -104,24 +107,6 @@ impl Network for Kernel {
         Box::pin(async { space::inside(None, || Ok(probe::cuts())).await })
     }
 
-    fn reach<'a>(
-        &'a self,
-        space: &'a Space,
-        probes: &'a [Probe],
-        patience: Duration,
-    ) -> Pending<'a, io::Result<Vec<Reply>>> {
-        Box::pin(async move {
-            let gone = || io::Error::new(io::ErrorKind::NotFound, "the network namespace has gone");
-            let file = space::open(space)?.ok_or_else(gone)?;
-            let mut all = Vec::new();
-            for probe in probes {
-                let (file, probe) = (file.try_clone()?, *probe);
-                all.push(space::inside(Some(file), move || reach::reach(probe, patience)));
-            }
-            futures_util::future::join_all(all).await.into_iter().collect()
-        })
-    }
-
     fn ask<'a>(
         &'a self,
         space: &'a Space,
@@ -132,7 +117,7 @@ impl Network for Kernel {
         let query = query.to_vec();
         Box::pin(async move {
             let Some(file) = space::open(space)? else { return Ok(None) };
-            space::inside(Some(file), move || reach::ask(to, &query, patience)).await
+            space::inside(Some(file), move || ask::ask(to, &query, patience)).await
         })
     }
 }
@@ -187,16 +172,21 @@ impl Opened {
         }
     }
 
-    /// The route to an address.
-    async fn lead(&self, to: IpAddr) -> io::Result<Vec<RouteAttribute>> {
+    /// The route to an address, from one of our own if it is named.
+    async fn lead(&self, to: IpAddr, from: Option<IpAddr>) -> io::Result<Vec<RouteAttribute>> {
         let mut message = RouteMessage::default();
-        let (family, bits, address) = match to {
+        let whole = |address: IpAddr| match address {
             IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
             IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
         };
+        let (family, bits, address) = whole(to);
         message.header.address_family = family;
         message.header.destination_prefix_length = bits;
         message.attributes.push(RouteAttribute::Destination(address));
+        if let Some((_, bits, address)) = from.map(whole) {
+            message.header.source_prefix_length = bits;
+            message.attributes.push(RouteAttribute::Source(address));
+        }
         let answers = self.ask(Message::GetRoute(message), 0).await?;
         let route = answers.into_iter().find_map(|answer| match answer {
             Message::NewRoute(route) => Some(route.attributes),
@@ -218,6 +208,21 @@ impl Opened {
         self.ask(message, NLM_F_ACK | flags).await.map(drop)
     }
 
+    /// Removes a device, and is done as soon as nobody sees it any more.
+    async fn remove(&self, index: u32) -> io::Result<()> {
+        let mut removing = pin!(self.beside(move || removal::remove(index)));
+        loop {
+            match tokio::time::timeout(GLANCE, &mut removing).await {
+                Ok(answered) => return answered,
+                Err(_) => match self.ask(Message::GetLink(device(index)), 0).await {
+                    Err(error) if is_gone(&error) => return Ok(()),
+                    // It is still there, or this look has failed: the answer tells.
+                    _ => {}
+                },
+            }
+        }
+    }
+
     async fn make(&self, step: &Step) -> io::Result<()> {
         const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
         match step {
@@ -226,7 +231,7 @@ impl Opened {
                 (device.header.flags, device.header.change_mask) = (LinkFlags::Up, LinkFlags::Up);
                 self.tell(Message::NewLink(device), NEW).await
             }
-            Step::DeleteDevice { index } => gone(self.tell(Message::DelLink(device(*index)), 0).await),
+            Step::DeleteDevice { index } => gone(self.remove(*index).await),
             Step::Label { index, text } => {
                 let mut device = device(*index);
                 device.attributes.push(LinkAttribute::IfAlias(text.clone()));
@@ -262,20 +267,17 @@ impl Opened {
 
 /// What was not there is as good as taken away.
 fn gone(outcome: io::Result<()>) -> io::Result<()> {
-    use rustix::io::Errno;
-    match outcome {
-        Err(error)
-            if [Errno::NOENT, Errno::NODEV]
-                .iter()
-                .any(|gone| error.raw_os_error() == Some(gone.raw_os_error())) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
+    outcome.or_else(|error| if is_gone(&error) { Ok(()) } else { Err(error) })
 }
 
-fn device(index: u32) -> LinkMessage {
+/// Whether the kernel says that what was asked for is not there.
+fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::NOENT, Errno::NODEV].iter().any(|gone| error.raw_os_error() == Some(gone.raw_os_error()))
+}
+
+/// A device, to be asked for by its number.
+pub(super) fn device(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message
@@ -312,9 +314,9 @@ impl Session for Opened {
         })
     }
 
-    fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
+    fn route(&self, to: IpAddr, from: Option<IpAddr>) -> Pending<'_, io::Result<u32>> {
         Box::pin(async move {
-            let leaves = self.lead(to).await?.into_iter().find_map(|attribute| match attribute {
+            let leaves = self.lead(to, from).await?.into_iter().find_map(|attribute| match attribute {
                 RouteAttribute::Oif(index) => Some(index),
                 _ => None,
             });
@@ -336,7 +338,7 @@ impl Session for Opened {
             }
             // Documentation's addresses are nobody's: they lead by the default route, and nothing is sent.
             for to in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])] {
-                let Ok(route) = self.lead(to).await else { continue };
+                let Ok(route) = self.lead(to, None).await else { continue };
                 let leads = |one: &RouteAttribute| matches!(one, RouteAttribute::Oif(link) if *link == index);
                 if route.iter().any(leads) {
                     found.extend(route.iter().find_map(gateway));

@@ -115,6 +115,8 @@ pub enum Point {
     Forward,
     /// This host has made them.
     Output,
+    /// They leave this host, behind all routing.
+    Leave,
 }
 
 /// One step of a rule. Values go from one to the next; a comparison that does not hold ends the rule.
