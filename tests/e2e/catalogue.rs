@@ -169,3 +169,34 @@ fn a_batch_job_that_holds_memory_and_writes_to_the_disk_does_not_disturb_the_lab
     let Some(stage) = Stage::new("batch", &[], &[], false) else { return };
     stage.run("nightly-batch.yaml", 0);
 }
+
+#[test]
+fn a_backend_that_freezes_makes_users_of_haproxy_wait_although_none_fails() {
+    if quick("frozen-backend.yaml") {
+        return;
+    }
+    let _turn = turns(1);
+    let Some(stage) = Stage::new("ice", &["serve", "cage"], &["nginx", "haproxy"], false) else { return };
+    let reasons = reasons(&stage.run("real/frozen-backend.yaml", 1));
+    assert!(reasons.contains("p99") && !reasons.contains("availability"), "{reasons}");
+}
+
+#[test]
+fn a_full_file_system_of_its_log_does_not_disturb_nginx() {
+    if quick("full-log.yaml") {
+        return;
+    }
+    let _turn = turns(1);
+    let Some(stage) = Stage::new("log", &["serve", "cage"], &["nginx", "haproxy"], false) else { return };
+    stage.run("real/full-log.yaml", 0);
+}
+
+#[test]
+fn pages_are_late_on_a_link_that_is_too_narrow_for_them() {
+    if quick("narrow-link.yaml") {
+        return;
+    }
+    let _turn = turns(1);
+    let Some(stage) = Stage::new("link", &["link"], &["nginx", "ip"], true) else { return };
+    stage.run("real/narrow-link.yaml", 1);
+}

@@ -54,7 +54,9 @@ const CASES: &[Case] = &[
         controller: Controller::Io,
         files: ["blkio.throttle.write_bps_device", "io.max"],
         foreign: ["DEVICE 70000", "DEVICE wbps=70000"],
-        dweller: "cd $HOLE; while :; do dd if=/dev/zero of=f bs=4k count=20 oflag=dsync conv=notrunc 2>/dev/null; done",
+        // The dd of busybox knows no oflag=dsync.
+        dweller: "cd $HOLE; fill() { dd if=/dev/zero of=f bs=4k count=20 $* 2>/dev/null; }; \
+                  while :; do fill oflag=dsync conv=notrunc || fill conv=notrunc,fsync; done",
     },
     Case {
         fault: "memory-limit",

@@ -171,23 +171,26 @@ def shape(said):
 
 
 def whole(said):
-    """One experiment: both faults confirmed, the verdict, restored, nothing left."""
-    try:
-        record = json.loads(said["whole.record"])
-        injections, judgement = record["injections"], record["judgement"]
-    except (ValueError, KeyError):
-        return [], [f"whole: no record; exit {said.get('whole.code')}, up {said.get('whole.up')}, told {said.get('whole.told', '')[-1500:]}"]
-    rows, wrong = [], []
-    for one in injections:
-        own = one["proof"]
-        good = own["status"] == "confirmed" and one["undo"] == "restored"
-        rows.append((one["fault"][8:], own["requested"][:13], "one whole experiment", "as asked" if good else "WRONG", f"{own['status']}: {own['measured']}"))
+    """Whole experiments: their faults confirmed, the verdict, restored, nothing left."""
+    table = Table(said)
+    for name in ("slow-lossy-link", "bad-cable"):
+        try:
+            record = json.loads(said[f"{name}.record"])
+            injections, judgement = record["injections"], record["judgement"]
+        except (ValueError, KeyError):
+            told = said.get(f"{name}.told", "")[-1500:]
+            table.wrong.append(f"{name}: no record; exit {said.get(f'{name}.code')}, up {said.get('whole.up')}, told {told}")
+            continue
+        for one in injections:
+            own = one["proof"]
+            restored = math.inf if one["undo"] != "restored" else 0.0
+            table.row(one["fault"][8:], own["requested"][:22], name, restored, f"{own['status']}: {own['measured']}")
+        code, left = said[f"{name}.code"], said[f"{name}.left"]
+        good = code == "0" and left == ""
+        table.row("verdict", "held", f"{judgement['verdict']} ({name})", 0.0 if good else math.inf, "")
         if not good:
-            wrong.append(f"whole: {own}")
-    if said["whole.code"] != "0" or said["whole.left"] != "":
-        wrong.append(f"whole: exit {said['whole.code']} instead of 0, left {said['whole.left']!r}, {json.dumps(record['judgement'])[:1500]}")
-    rows.append(("verdict", "held", judgement["verdict"], "as asked" if said["whole.code"] == "0" else "WRONG", "; ".join(judgement["reasons"])))
-    return rows, wrong
+            table.wrong.append(f"{name}: exit {code} instead of 0, left {left!r}, {json.dumps(judgement)[:1500]}")
+    return table.done()
 
 
 def tests(said):
