@@ -24,7 +24,7 @@ pub enum RestoreError {
     #[error("{0}")]
     Failed(String),
     /// The undo ran, but the picture after is not the picture before.
-    #[error("undone, but the state is {after} instead of {before}")]
+    #[error("undone, but not as before: {}", differences(before, after))]
     Unverified {
         /// The picture before.
         before: Value,
@@ -94,6 +94,48 @@ fn same(before: &Value, after: &Value) -> bool {
     }
 }
 
+/// The most differences that are told.
+const TOLD_MAX: usize = 4;
+
+/// What is not as before, for people: `freezer.state is "FROZEN" instead of "THAWED"`.
+fn differences(before: &Value, after: &Value) -> String {
+    let mut found = Vec::new();
+    differ("", before, after, &mut found);
+    let more = found.len().saturating_sub(TOLD_MAX);
+    found.truncate(TOLD_MAX);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    found.join(", ") + &more
+}
+
+fn differ(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    match (before, after) {
+        _ if same(before, after) => {}
+        (Value::Object(before), Value::Object(now)) => {
+            let names: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+            for name in names {
+                let inside = if at.is_empty() { name.clone() } else { format!("{at} {name}") };
+                let part = |of: &serde_json::Map<String, Value>| of.get(name).cloned().unwrap_or_default();
+                differ(&inside, &part(before), &part(now), found);
+            }
+        }
+        (Value::Array(before), Value::Array(now)) if before.len() == now.len() => {
+            let several = before.len() > 1;
+            for (number, (before, now)) in before.iter().zip(now).enumerate() {
+                let inside = match at {
+                    _ if !several => at.to_owned(),
+                    "" => format!("part {}", number + 1),
+                    _ => format!("{at}, part {}", number + 1),
+                };
+                differ(&inside, before, now, found);
+            }
+        }
+        _ => {
+            let at = if at.is_empty() { "it" } else { at };
+            found.push(format!("{} is {after} instead of {before}", at.replace('_', " ")));
+        }
+    }
+}
+
 async fn limited<T>(step: crate::Pending<'_, Result<T, crate::InjectError>>) -> Result<T, String> {
     match tokio::time::timeout(STEP_DEADLINE, step).await {
         Ok(done) => done.map_err(|error| error.to_string()),
@@ -106,6 +148,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_not_as_before_is_told_in_words() {
+        let told = |before, after| RestoreError::Unverified { before, after }.to_string();
+        assert_eq!(
+            told(json!([[{"held": false, "kept": 1}]]), json!([[{"held": true, "kept": 1}]])),
+            "undone, but not as before: held is true instead of false"
+        );
+        assert_eq!(
+            told(json!([{"a_b": 1}, {"a_b": 1}]), json!([{"a_b": 1}, {"a_b": 2}])),
+            "undone, but not as before: part 2 a b is 2 instead of 1"
+        );
+        assert_eq!(told(json!(["a"]), json!([])), r#"undone, but not as before: it is [] instead of ["a"]"#);
+        let (before, after) = ((0..9).map(|_| json!(1)).collect(), (0..9).map(|_| json!(2)).collect());
+        assert!(told(Value::Array(before), Value::Array(after)).ends_with("instead of 1, and 5 more"));
+    }
 
     #[test]
     fn what_is_gone_carries_no_fault_and_what_is_left_must_be_as_before() {

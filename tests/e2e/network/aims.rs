@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::Lab;
 use crate::support::client::get;
+use crate::support::net::Cluster;
 
 /// What 40 kB at 2 Mbit/s take at least, but for the burst, and at most without a limit.
 const SLOW: Duration = Duration::from_millis(120);
@@ -125,6 +126,33 @@ fn a_fault_of_one_address_of_this_side_is_proven_from_there_and_unproven_if_it_i
     going.signal(rustix::process::Signal::INT);
     going.end();
     home.assert_nothing_left();
+}
+
+#[test]
+fn what_others_send_through_a_bridge_is_hit_by_their_address_alone() {
+    let Some(cluster) = Cluster::new("packets that are bridged", 3) else { return };
+    let hub = cluster.bridge.as_str();
+    let given = [("netns", hub), ("interface", "port1"), ("from", "10.78.0.2")];
+    let all = given.iter().chain(TBF.args);
+    let given = all.map(|(name, text)| ((*name).to_owned(), vec![(*text).to_owned()])).collect();
+    let (args, Selector::Exactly(target)) = parse_args(TBF.injector(), &given).unwrap() else {
+        panic!("no packets");
+    };
+    let ping = |member: usize| {
+        Cluster::run(&cluster.names[member], &["busybox", "ping", "-q", "-c", "3", "-i", "0.1", "10.78.0.1"])
+    };
+    let hit = || Cluster::run(hub, &["tc", "-s", "filter", "show", "dev", "port1", "egress"]);
+    block_on(async {
+        let request = Request { id: "run/1".to_owned(), args, target, seed: 3 };
+        let change = TBF.injector().prepare(&env(), &request).await.unwrap();
+        TBF.injector().apply(&env(), &change).await.unwrap();
+        ping(2);
+        assert!(hit().contains(" 0 pkt"), "{}", hit());
+        ping(1);
+        assert!(hit().contains(" 3 pkt"), "{}", hit());
+        restore(&env(), &change).await.unwrap();
+    });
+    assert!(!hit().contains("Redirect"), "{}", hit());
 }
 
 #[test]
@@ -262,6 +290,40 @@ fn a_namespace_that_is_named_alone_means_its_only_interface() {
     let done =
         home.squall(&["inject", "network-rate", "--rate", "2mbit", "--by", "tbf", "--for", "1s"]).code(2);
     assert!(done.err.contains("aimed at nothing"), "{done:?}");
+}
+
+#[test]
+fn an_interface_that_a_route_has_found_is_named_in_plans_summaries_results_and_refusals() {
+    let Some(net) = furnished("the name of an interface that is found") else { return };
+    let home = Home::new();
+    let name = net.name.as_str();
+    let faults = format!("network-rate: {{netns: {name}, to: 10.77.0.2, rate: 2mbit, by: tbf}}");
+    let text = format!(
+        "squall: v1\nexperiment: found\nquestion: Is it named?\nload:\n  - a: {{open: {{url: \"http://127.0.0.1:1/\", \
+         arrivals: [{{hold: {{rate: 1/s, for: 15s}}}}]}}}}\nobjectives:\n  - a: {{availability: \">= 1%\"}}\n\
+         timeline:\n  - {{at: 6s, for: 1s, faults: [{{{faults}}}]}}\n"
+    );
+    let file = home.file("found.yaml", &text);
+    let named = format!("network-rate on near in netns {name} to 10.77.0.2");
+    let plan = home.squall(&["plan", file.to_str().unwrap()]).code(0);
+    assert!(plan.out.contains(&named) && !plan.out.contains("the interface in"), "{}", plan.out);
+    let rate =
+        ["inject", "network-rate", "--netns", name, "--to", "10.77.0.2", "--rate", "2mbit", "--by", "tbf"];
+    let mut going = home.start(&[&rate[..], &["--for", "4s"]].concat());
+    going.says(&named, PATIENCE);
+    let again = Home::new().squall(&[&rate[..], &["--for", "1s"]].concat()).code(3);
+    assert!(again.err.contains("these packets of near already have the rate of"), "{}", again.err);
+    let listed = home.squall(&["recover", "--list"]);
+    let done = going.end();
+    assert!(done.out.starts_with(&named), "{}", done.out);
+    assert!(
+        !listed.out.contains("the interface in") && !listed.err.contains("the interface in"),
+        "{listed:?}"
+    );
+    // A route that leads nowhere has no name to tell.
+    net.near("ip", &["link", "set", "near", "down"]);
+    let plan = home.squall(&["plan", file.to_str().unwrap()]).code(0);
+    assert!(plan.out.contains(&format!("the interface in netns {name} to 10.77.0.2")), "{}", plan.out);
 }
 
 #[test]
