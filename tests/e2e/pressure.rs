@@ -54,7 +54,9 @@ const CASES: &[Case] = &[
         controller: Controller::Io,
         files: ["blkio.throttle.write_bps_device", "io.max"],
         foreign: ["DEVICE 70000", "DEVICE wbps=70000"],
-        dweller: "cd $HOLE; while :; do dd if=/dev/zero of=f bs=4k count=20 oflag=dsync conv=notrunc 2>/dev/null; done",
+        // The dd of busybox knows no oflag=dsync.
+        dweller: "cd $HOLE; fill() { dd if=/dev/zero of=f bs=4k count=20 $* 2>/dev/null; }; \
+                  while :; do fill oflag=dsync conv=notrunc || fill conv=notrunc,fsync; done",
     },
     Case {
         fault: "memory-limit",
@@ -198,9 +200,14 @@ fn a_fault_of_a_group_is_felt_and_leaves_the_group_as_it_was() {
         let home = Home::new();
         let before = cage.says(case.files);
         // A host that has no time for the dweller leaves it without anything to feel.
-        let lengths = ["2s", "4s", "8s"];
-        let mut tries = lengths.iter().map(|length| home.squall(&case.inject(&cage, &["--for", length])));
-        let done = tries.find(|done| done.code != 6).expect("a proof within one of three tries").code(0);
+        let inject = |length| home.squall(&case.inject(&cage, &["--for", length]));
+        let mut done = inject("2s");
+        for length in ["4s", "8s"] {
+            if done.code == 6 {
+                done = inject(length);
+            }
+        }
+        let done = done.code(0);
         assert!(done.out.contains("confirmed"), "{}", done.out);
         assert_eq!(cage.says(case.files), before, "{}", case.fault);
         home.assert_nothing_left();

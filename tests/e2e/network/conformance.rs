@@ -212,6 +212,8 @@ fn whatever_queueing_others_have_on_an_interface_is_neither_refused_nor_touched(
     let multi = ["link", "add", "multi", "numtxqueues", "4", "type", "veth", "peer", "name", "multi2"];
     net.near("ip", &multi);
     net.near("ip", &["link", "set", "multi", "up"]);
+    // The kernel says a moment later that nobody is at the other end.
+    until("the state of the link", PATIENCE, || net.picture().contains("LOWERLAYERDOWN").then_some(()));
     let htb = [
         &["qdisc", "add", "dev", "multi", "root", "handle", "1:", "htb", "default", "20"][..],
         &["class", "add", "dev", "multi", "parent", "1:", "classid", "1:1", "htb", "rate", "1gbit"],
