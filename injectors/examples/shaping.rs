@@ -20,7 +20,7 @@ use injectors::sys::netlink::{
     Connection, Echoed, Feature, Filter, Link, Network, Peer, Qdisc, Session, Space, Step, Stream,
 };
 use injectors::sys::nft::Edit;
-use injectors::sys::nft::read::{Counted, Table};
+use injectors::sys::nft::read::{Counted, Picked, Table};
 use injectors::target::Target;
 use injectors::traffic::{SELECTORS, Traffic};
 use injectors::units::Bandwidth;
@@ -116,6 +116,7 @@ impl Session for WatchedSession {
     lends! {
         destroy(cookies: &'a [u64]) -> Vec<u64>;
         counted(table: &'a str) -> Vec<Counted>;
+        picked(table: &'a str) -> Vec<Picked>;
         commit(edits: &'a [Edit]) -> ();
     }
 

@@ -1,6 +1,7 @@
 //! The conformance suite on a fake world: every fault of the registry obeys the law, at each call of each step.
 //! `tests/e2e/conformance.rs` is the other arm, on real processes and sockets.
 
+mod names_tests;
 mod network_tests;
 mod pressure_tests;
 
@@ -90,6 +91,7 @@ const ROWS: &[Row] = &[
     state("container-stop", &[("grace", "1s")], Aim::AllContainers),
     row("cpu-stress", &[("cores", "2"), ("load", "50%")], Aim::Host),
     row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::Group),
+    row("cpu-stress", &[("cores", "1"), ("load", "50%")], Aim::GroupOfContainer),
     row("cpu-throttle", &[("cores", "0.5")], Aim::Group),
     row("cpu-throttle", &[("cores", "0.5")], Aim::GroupOfContainer),
     row("disk-fill", &[("size", "1GiB")], Aim::Volume),
@@ -118,6 +120,7 @@ const ROWS: &[Row] = &[
     state("network-partition", &[], Aim::Flows("10.0.0.2")),
     state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
     state("network-partition", &[], Aim::FlowsInside),
+    state("network-partition", &[], Aim::Flows("api.example.org")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),

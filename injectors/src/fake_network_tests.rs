@@ -17,7 +17,7 @@ use crate::sys::netlink::{
     Session, Space, Step, Stream,
 };
 use crate::sys::nft::Edit;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 
 /// The only interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -89,7 +89,9 @@ impl Links {
     }
 
     pub(crate) fn hit_addresses(&self) -> Vec<IpAddr> {
-        self.filters.iter().flat_map(|(_, _, program)| Aim::addresses(program, Way::Out)).collect()
+        let shaped = self.filters.iter().flat_map(|(_, _, program)| Aim::addresses(program, Way::Out));
+        let cut = self.tables.tables().into_iter().flat_map(|table| self.tables.picked(&table.name));
+        shaped.chain(cut.filter(|one| one.chain == "out_peers").map(|one| one.address)).collect()
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -283,6 +285,10 @@ impl Session for World {
 
     fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
         Box::pin(std::future::ready(self.net(|net| Ok(net.tables.counted(table)))))
+    }
+
+    fn picked<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Picked>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.picked(table)))))
     }
 
     fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {

@@ -270,17 +270,31 @@ impl Traffic {
         })
     }
 
+    /// The same by this interface, once it is found.
+    #[must_use]
+    pub fn by(&self, interface: &str) -> Self {
+        Self { interface: Some(interface.to_owned()), ..self.clone() }
+    }
+
     /// Whether no other side is written.
     pub fn is_to_anybody(&self) -> bool {
         self.to.is_empty() && self.names.is_empty()
     }
 
-    /// The same, with these addresses in place of its names.
+    /// The other side as it was written.
+    pub(crate) fn others(&self) -> Vec<String> {
+        self.to.iter().map(ToString::to_string).chain(self.names.iter().cloned()).collect()
+    }
+
+    /// The same, with these addresses in place of its names, if it has any.
     ///
     /// # Errors
     /// There are too many, or none though there are names.
     pub fn resolved(mut self, addresses: &[IpAddr]) -> Result<Self, String> {
-        if !self.names.is_empty() && addresses.is_empty() {
+        if self.names.is_empty() {
+            return Ok(self);
+        }
+        if addresses.is_empty() {
             return Err(format!("{} has no address that is reached from here", self.names.join(", ")));
         }
         self.names.clear();
@@ -471,8 +485,7 @@ impl fmt::Display for Traffic {
             Direction::In => f.write_str(", inbound")?,
             Direction::Both => f.write_str(", both ways")?,
         }
-        let networks = self.to.iter().map(ToString::to_string);
-        words(f, " to ", &networks.chain(self.names.clone()).collect::<Vec<_>>())?;
+        words(f, " to ", &self.others())?;
         words(f, " port ", &self.ports)?;
         words(f, " from ", &self.from)?;
         words(f, " local port ", &self.local_ports)?;

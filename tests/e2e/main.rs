@@ -21,6 +21,8 @@ mod faults;
 mod language;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
+/// What others do to control groups and containers while squall presses on them.
+mod meanwhile;
 /// DNS that lies, fails or is late.
 mod names;
 /// Network faults on real interfaces.

@@ -106,32 +106,6 @@ async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experime
 }
 
 #[tokio::test]
-async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
-    let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
-    let (world, env, change) = row.prepared().await;
-    let before = world.look();
-    row.apply(&env, &change).await.unwrap();
-    let renew = async |seconds: u64| {
-        row.injector().renew(&env, &change, Duration::from_secs(seconds)).await.unwrap();
-        world.hit_addresses()
-    };
-    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
-    assert_eq!(renew(5).await, [address(2)]);
-    world.name_means(&[address(3)]);
-    assert_eq!(renew(6).await, [address(2), address(3)], "connections outlive a name's addresses");
-    world.name_means(&[address(4)]);
-    assert_eq!(renew(8).await, [address(2), address(3)], "a name is not asked for each second");
-    assert_eq!(renew(10).await, [address(2), address(3), address(4)]);
-    let many: Vec<_> = (0..=255).map(address).collect();
-    world.name_means(&many);
-    assert!(renew(15).await.len() <= 128);
-    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
-    world.name_means(&[address(9)]);
-    row.injector().renew(&env, &change, Duration::from_secs(20)).await.unwrap();
-    assert_eq!(world.look(), before, "a renewal revived it");
-}
-
-#[tokio::test]
 async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes() {
     for first in [0, 1] {
         let world = World::new();

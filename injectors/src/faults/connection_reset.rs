@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::contained::{Now, Place, places};
 use super::containers::Hits;
 use super::cut::features;
-use super::shape::failed;
+use super::shape::{failed, resolved};
 use super::{recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::flows::Flows;
 use crate::relay::chance::Dice;
 use crate::sys::aim::{Aim, Protocol};
-use crate::sys::netlink::{Connection, DESTROY, Network, Session};
+use crate::sys::netlink::{Connection, DESTROY, Network, Session, Space};
 use crate::target::{Target, TargetKind};
 use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
 
@@ -225,7 +225,8 @@ async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     };
     require(&*env.network).await?;
     let (places, hits) = places(env, request, &flows.traffic.space).await?;
-    let aim = flows.traffic.aim();
+    let spaces: Vec<&Space> = places.iter().map(|place| &place.space).collect();
+    let aim = resolved(&*env.network, &spaces, &flows.traffic).await?.aim();
     let share = request.args.share("share").unwrap_or_default();
     let mut each = Vec::new();
     for (at, place) in places.into_iter().enumerate() {

@@ -345,3 +345,39 @@ async fn a_limit_follows_a_container_into_the_group_of_its_next_life_and_is_take
     assert_eq!(world.look(), before);
     assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
 }
+
+#[tokio::test]
+async fn a_stressor_goes_on_in_the_next_life_of_its_container_and_proves_nothing_in_between() {
+    let world = World::new();
+    let before = world.look();
+    let target = crate::group::Group::read(&[("container", "web-1".to_owned())].into()).unwrap();
+    let args = [("cores", Arg::Int(1)), ("load", Arg::Share("50%".parse().unwrap()))];
+    let args = Args(args.map(|(name, value)| (name.to_owned(), value)).into());
+    let request = Request { id: "run/1".to_owned(), args, target: Target::Group(target), seed: 1 };
+    let change = prepare(&world, "cpu-stress", &request).await.unwrap();
+    let (env, injector) = (world.env(Inventory::default()), registry::find("cpu-stress").unwrap());
+    let renew = || injector.renew(&env, &change, std::time::Duration::from_secs(1));
+    injector.apply(&env, &change).await.unwrap();
+    assert_eq!(world.state().starts, 1);
+    // As the real one does when the last process of the group has ended.
+    let leave = || world.state().processes.retain(|process| process.info.comm != crate::stress::NAME);
+    leave();
+    assert!(renew().await.unwrap_err().to_string().contains("squall did not end it"), "its container lives");
+    world.state().restart_with_group("web-1");
+    let proof = injector.observe(&env, &change).await.unwrap();
+    assert_eq!(proof.status, crate::ProofStatus::Mismatch, "{proof:?}");
+    assert!(proof.measured.contains("its container has ended"), "{proof:?}");
+    for _ in 0..2 {
+        renew().await.unwrap();
+        assert_eq!(world.state().starts, 2);
+    }
+    let proof = injector.observe(&env, &change).await.unwrap();
+    assert!(proof.measured.ends_with("covered again after a restart: 1"), "{proof:?}");
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
+    assert_eq!(world.look(), before);
+    world.state().remove_container("web-1");
+    renew().await.unwrap();
+    assert_eq!(world.state().starts, 2, "it is gone for good");
+    let proof = injector.observe(&env, &change).await.unwrap();
+    assert_eq!(proof.status, crate::ProofStatus::Mismatch, "{proof:?}");
+}

@@ -6,7 +6,7 @@ use super::containers::{self, Hits};
 use super::processes;
 use crate::group::Group;
 use crate::sys::cgroup::{self, Controller, Place};
-use crate::target::Target;
+use crate::target::{ProcessId, Target};
 use crate::{Env, InjectError, Request};
 
 /// The container whose control group is meant.
@@ -31,6 +31,26 @@ pub(crate) fn name(inside: Option<&Inside>) -> String {
 }
 
 impl Inside {
+    /// Whether the life of the container in which it was found is over.
+    pub(crate) fn over(&self, env: &Env) -> Result<bool, InjectError> {
+        match self.0.each.first().and_then(|hit| hit.process) {
+            Some(first) => Ok(processes::alive(&*env.procs, &[first])?.is_empty()),
+            None => Ok(false),
+        }
+    }
+
+    /// The main process that a restart of the container has given it since; none if it was not restarted, or does not
+    /// run.
+    pub(crate) async fn reborn(&self, env: &Env) -> Result<Option<ProcessId>, InjectError> {
+        let Some(hit) = self.0.each.first() else { return Ok(None) };
+        if !self.over(env)? {
+            return Ok(None);
+        }
+        let now = self.0.look(env, hit).await?;
+        let Some(pid) = now.filter(containers::up).and_then(|now| now.pid) else { return Ok(None) };
+        containers::process(env, &hit.id, pid)
+    }
+
     /// The group that a restart of the container has made in place of the one in which it was found; none if it was not
     /// restarted, or does not run.
     pub(crate) async fn later(
@@ -38,15 +58,7 @@ impl Inside {
         env: &Env,
         controller: Controller,
     ) -> Result<Option<Place>, InjectError> {
-        let Some((hit, first)) = self.0.each.first().and_then(|hit| Some((hit, hit.process?))) else {
-            return Ok(None);
-        };
-        if !processes::alive(&*env.procs, &[first])?.is_empty() {
-            return Ok(None);
-        }
-        let now = self.0.look(env, hit).await?;
-        let Some(pid) = now.filter(containers::up).and_then(|now| now.pid) else { return Ok(None) };
-        let Some(id) = containers::process(env, &hit.id, pid)? else { return Ok(None) };
+        let Some(id) = self.reborn(env).await? else { return Ok(None) };
         // It may end while it is looked at.
         Ok(cgroup::find(&*env.cgroups, &Group::Process(id.pid), controller).ok())
     }

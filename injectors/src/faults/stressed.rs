@@ -9,10 +9,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{grouped, processes, quoted, recall, record};
+use super::grouped::{self, Inside};
+use super::{processes, quoted, recall, record};
 use crate::about::{About, Args};
-use crate::change::{Change, InjectError, Proof, Undone};
+use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
 use crate::group::Group;
+use crate::stress::neighbours::neighbour;
 use crate::stress::{Order, Seen, Task, VERB, address};
 use crate::sys::cgroup::{self, Controller, Folder, Place, Version};
 use crate::sys::control::ControlError;
@@ -54,6 +56,9 @@ struct Apply {
     order: Order,
     /// The file system before, if one is filled.
     before: Option<Volume>,
+    /// The container that may be restarted meanwhile.
+    #[serde(default)]
+    inside: Option<Inside>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,9 +86,7 @@ impl<S: Stressing> Injector for Stressed<S> {
                 _ => None,
             };
             let name = self.0.about().name;
-            let mut join: Vec<Folder> = joined.into_iter().map(|place| place.folder).collect();
-            join.sort();
-            join.dedup();
+            let join = folders(joined);
             let undo = record(&Undo { id: request.id.clone() });
             Ok(Change {
                 id: request.id.clone(),
@@ -96,7 +99,7 @@ impl<S: Stressing> Injector for Stressed<S> {
                 ),
                 // It occupies nothing that another one could not share: what there is, is what both are refused by.
                 claims: vec![format!("stressor:{}", request.id)],
-                apply: record(&Apply { order: Order { id: request.id.clone(), join, task }, before }),
+                apply: record(&Apply { order: Order { id: request.id.clone(), join, task }, before, inside }),
                 picture: self.picture(env, &undo).await?,
                 undo,
                 manual: manual(&request.id),
@@ -107,71 +110,23 @@ impl<S: Stressing> Injector for Stressed<S> {
     fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
             let Apply { order, .. } = recall(&change.fault, &change.apply)?;
-            let program = env.program.to_string_lossy().into_owned();
-            let text = record(&order).to_string();
-            let argv = [program, VERB.to_owned(), std::process::id().to_string(), text];
-            let failed = |source| InjectError::System { what: "start the stressor".to_owned(), source };
-            let mut started = env.procs.start(&argv, &order.id).map_err(failed)?;
-            let patience = async {
-                loop {
-                    match look(env, &order.id).await {
-                        Ok(Seen { failed: Some(why), .. }) => return Err(InjectError::Target(why)),
-                        Ok(_) => return Ok(()),
-                        Err(ControlError::Gone(_)) => {}
-                        Err(source) => return Err(control(source)),
-                    }
-                    if let Some(status) = started.ended().map_err(failed)? {
-                        let text = format!("the stressor ended at its start: {status}");
-                        return Err(InjectError::Command(text));
-                    }
-                    tokio::time::sleep(POLL).await;
-                }
-            };
-            let late = || InjectError::Deadline(format!("the stressor did not answer within {DEADLINE:?}"));
-            tokio::time::timeout(DEADLINE, patience).await.unwrap_or_else(|_| Err(late()))
+            start(env, &order).await
         })
     }
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
             let Undo { id } = recall(self.0.about().name, undo)?;
-            let mut hit: Vec<ProcessId> = Vec::new();
-            let mut left = DEADLINE.as_millis() / POLL.as_millis();
-            loop {
-                let mut living = living(env, &id)?;
-                for info in &living {
-                    let what = || format!("end the stressor, process {}", info.id.pid);
-                    let failed = |source| InjectError::System { what: what(), source };
-                    env.procs.signal(info.id, SignalName::Kill).map_err(failed)?;
-                    if !hit.contains(&info.id) {
-                        hit.push(info.id);
-                    }
-                }
-                // An ending process loses its mark first, and what it holds a moment later.
-                living.extend(processes::alive(&*env.procs, &hit)?);
-                if living.is_empty() {
-                    return Ok(if hit.is_empty() { Undone::NothingToDo } else { Undone::Reverted });
-                }
-                if left == 0 {
-                    return Err(InjectError::Deadline(format!(
-                        "the stressor does not end: {}; the kernel ends no process of a group that is frozen",
-                        processes::names(&living)
-                    )));
-                }
-                left -= 1;
-                tokio::time::sleep(POLL).await;
-            }
+            end(env, &id).await
         })
     }
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
-            let Apply { order, before } = recall(&change.fault, &change.apply)?;
+            let Apply { order, before, inside } = recall(&change.fault, &change.apply)?;
             let seen = match look(env, &order.id).await {
                 Ok(seen) => seen,
-                Err(ControlError::Gone(_)) => {
-                    return Ok(Proof::unproven(&change.summary, "the stressor has ended"));
-                }
+                Err(ControlError::Gone(_)) => return ended(env, change, &order, inside.as_ref()),
                 Err(source) => return Err(control(source)),
             };
             if let Some(why) = seen.failed {
@@ -181,7 +136,13 @@ impl<S: Stressing> Injector for Stressed<S> {
                 (Task::Fill { path, .. }, Some(before)) => Some([before, volume(env, path)?]),
                 _ => None,
             };
-            Ok(self.0.judge(&order.task, &seen, volumes))
+            let mut proof = self.0.judge(&order.task, &seen, volumes);
+            if let Some(inside) = inside
+                && inside.over(env)?
+            {
+                proof.measured += "; covered again after a restart: 1";
+            }
+            Ok(proof)
         })
     }
 
@@ -202,15 +163,128 @@ impl<S: Stressing> Injector for Stressed<S> {
             let Undo { id } = recall(&change.fault, &change.undo)?;
             match env.control.call(&address(&id), &json!({"op": "renew"})).await {
                 Ok(_) => Ok(()),
-                Err(ControlError::Gone(_)) => Err(InjectError::Target(
-                    "the stressor has ended, and squall did not end it: the kernel may have been short of memory, see \
-                     `dmesg`"
-                        .to_owned(),
-                )),
+                Err(ControlError::Gone(_)) => again(env, change, self.0.joins()).await,
                 Err(source) => Err(control(source)),
             }
         })
     }
+}
+
+/// Starts the stressor, and waits until it is at work.
+async fn start(env: &Env, order: &Order) -> Result<(), InjectError> {
+    let program = env.program.to_string_lossy().into_owned();
+    let text = record(order).to_string();
+    let argv = [program, VERB.to_owned(), std::process::id().to_string(), text];
+    let failed = |source| InjectError::System { what: "start the stressor".to_owned(), source };
+    let mut started = env.procs.start(&argv, &order.id).map_err(failed)?;
+    let patience = async {
+        loop {
+            match look(env, &order.id).await {
+                Ok(Seen { failed: Some(why), .. }) => return Err(InjectError::Target(why)),
+                Ok(_) => return Ok(()),
+                Err(ControlError::Gone(_)) => {}
+                Err(source) => return Err(control(source)),
+            }
+            if let Some(status) = started.ended().map_err(failed)? {
+                let text = format!("the stressor ended at its start: {status}");
+                return Err(InjectError::Command(text));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let late = || InjectError::Deadline(format!("the stressor did not answer within {DEADLINE:?}"));
+    tokio::time::timeout(DEADLINE, patience).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Ends the stressor, and waits until it has ended.
+async fn end(env: &Env, id: &str) -> Result<Undone, InjectError> {
+    let mut hit: Vec<ProcessId> = Vec::new();
+    let mut left = DEADLINE.as_millis() / POLL.as_millis();
+    loop {
+        let mut living = living(env, id)?;
+        for info in &living {
+            let what = || format!("end the stressor, process {}", info.id.pid);
+            let failed = |source| InjectError::System { what: what(), source };
+            env.procs.signal(info.id, SignalName::Kill).map_err(failed)?;
+            if !hit.contains(&info.id) {
+                hit.push(info.id);
+            }
+        }
+        // An ending process loses its mark first, and what it holds a moment later.
+        living.extend(processes::alive(&*env.procs, &hit)?);
+        if living.is_empty() {
+            return Ok(if hit.is_empty() { Undone::NothingToDo } else { Undone::Reverted });
+        }
+        if left == 0 {
+            return Err(InjectError::Deadline(format!(
+                "the stressor does not end: {}; the kernel ends no process of a group that is frozen",
+                processes::names(&living)
+            )));
+        }
+        left -= 1;
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Whether the stressor has joined groups in which nobody is left: then it has left them, and ended.
+fn deserted(env: &Env, order: &Order) -> Result<bool, InjectError> {
+    let failed =
+        |source| InjectError::System { what: "look for who is left in the group".to_owned(), source };
+    let left = neighbour(&*env.cgroups, &*env.procs, &order.join).map_err(failed)?;
+    Ok(!order.join.is_empty() && left.is_none())
+}
+
+/// What is to be said of a stressor that has ended.
+fn ended(env: &Env, change: &Change, order: &Order, inside: Option<&Inside>) -> Result<Proof, InjectError> {
+    let over = inside.map_or(Ok(false), |inside| inside.over(env))?;
+    let why = if over {
+        "its container has ended; the stressor left the group with it"
+    } else if deserted(env, order)? {
+        "nobody is left in the group to feel it: all have ended, and the stressor has left"
+    } else {
+        return Ok(Proof::unproven(&change.summary, "the stressor has ended"));
+    };
+    Ok(Proof {
+        status: ProofStatus::Mismatch,
+        requested: change.summary.clone(),
+        measured: why.to_owned(),
+        tolerance: "none".to_owned(),
+        samples: 1,
+    })
+}
+
+/// What a renewal does when the stressor has ended: it goes on in the next life of its container. A group in which
+/// nobody is left takes none; the proof says so.
+async fn again(env: &Env, change: &Change, joins: &[Controller]) -> Result<(), InjectError> {
+    let Apply { order, inside, .. } = recall(&change.fault, &change.apply)?;
+    let over = inside.as_ref().map_or(Ok(false), |inside| inside.over(env))?;
+    let Some(inside) = inside.filter(|_| over) else {
+        return if deserted(env, &order)? { Ok(()) } else { Err(lost()) };
+    };
+    let Some(id) = inside.reborn(env).await? else { return Ok(()) };
+    let next = async {
+        let join = folders(joined(env, &Target::Group(Group::Process(id.pid)), joins)?);
+        start(env, &Order { join, ..order }).await
+    };
+    match next.await {
+        // This life is over as well: the next renewal looks again.
+        Err(_) if processes::alive(&*env.procs, &[id])?.is_empty() => end(env, &change.id).await.map(drop),
+        done => done,
+    }
+}
+
+fn lost() -> InjectError {
+    InjectError::Target(
+        "the stressor has ended, and squall did not end it: the kernel may have been short of memory, see `dmesg`"
+            .to_owned(),
+    )
+}
+
+fn folders(places: Vec<Place>) -> Vec<Folder> {
+    let mut all: Vec<Folder> = places.into_iter().map(|place| place.folder).collect();
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// The groups that the stressor joins. None on the host as a whole: it runs where squall runs.

@@ -1,7 +1,7 @@
 //! The stressor: a process of its own that burns, holds, writes or fills until nobody wants it any more.
 //!
-//! It carries one injection. It ends by itself when its lease is not renewed, and the kernel ends it when its parent,
-//! the engine, ends. What it holds is its own memory and files without a name, so the kernel takes back all of it,
+//! It carries one injection. It ends by itself when its lease is not renewed or when it is the last one in the control
+//! groups that it has joined, and the kernel ends it when its parent, the engine, ends. What it holds is its own memory and files without a name, so the kernel takes back all of it,
 //! whatever dies.
 //!
 //! The control operations, one JSON object each (see [`crate::sys::control`]):
@@ -15,6 +15,7 @@ mod cpu;
 mod fill;
 pub(crate) mod io;
 mod memory;
+pub(crate) mod neighbours;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -167,6 +168,7 @@ async fn serve(order: Order) -> std::io::Result<()> {
     let lease = Arc::new(AtomicU64::new(timer::monotonic()));
     // What the program itself has taken is none of what it was told to take.
     let own = Own::now(&order.task);
+    let seats = neighbours::seats(&order.join);
     // It joins before it has more than this thread, and before anybody can ask.
     if let Err(why) = join(&order.join).and_then(|()| work(&order.task, &tally)) {
         tally.fail(why);
@@ -193,6 +195,7 @@ async fn serve(order: Order) -> std::io::Result<()> {
     tokio::select! {
         () = control::serve(listener, handle) => {}
         () = over => {}
+        () = neighbours::gone(&order.join) => neighbours::leave(&seats),
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Which flows are cut, and that no others are.
 
 use super::*;
+use crate::support::skipped;
 
 /// A TCP connection from an address, tried for a second.
 fn opened(from: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
@@ -46,5 +47,80 @@ fn a_cut_of_one_address_of_this_side_leaves_the_other_alone() {
     });
     assert_eq!(alive, [true, false]);
     drop(others);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn the_rules_of_a_name_are_widened_in_one_step_and_go_on_counting() {
+    if std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 0)).is_err() {
+        skipped("a name whose addresses change: this host does not know localhost (/etc/hosts)");
+        return;
+    }
+    let Some(net) = net("a name that is cut") else { return };
+    let _server = serve(&net.name, PORT);
+    let before = ruleset(&net);
+    let counted = || {
+        let ruleset = ruleset(&net);
+        let cut = ruleset.split("chain out_cut {").nth(1).unwrap();
+        let packets = cut.split("counter packets ").nth(1).unwrap();
+        packets.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let local = || net.act(|| connects(at("127.0.0.1:7000")));
+    block_on(async {
+        let injector = registry::find("network-partition").unwrap();
+        let mut change = made(&net, "run/1").await;
+        assert_eq!(net.act(|| connects(at("10.77.0.2:7000"))), "TimedOut");
+        let (met, open) = (counted(), local());
+        assert!(met > 0 && open == "open", "{met} {open}");
+        // As if this name had meant that address.
+        change.apply["names"] = serde_json::json!(["localhost"]);
+        for seconds in [5, 10] {
+            injector.renew(&env(), &change, Duration::from_secs(seconds)).await.unwrap();
+            let now = ruleset(&net);
+            // One rule for each way, however often it is asked for.
+            assert_eq!(now.matches("addr 127.0.0.1 goto").count(), 2, "{now}");
+            assert_eq!(now.matches("addr 10.77.0.2 goto").count(), 2, "{now}");
+        }
+        assert_eq!(local(), "TimedOut");
+        assert!(counted() > met, "what was counted before is still counted");
+        let proof = injector.observe(&env(), &change).await.unwrap();
+        assert_eq!(proof.status, injectors::ProofStatus::Confirmed, "{proof:?}");
+        restore(&env(), &change).await.unwrap();
+        assert_eq!(ruleset(&net), before);
+        injector.renew(&env(), &change, Duration::from_secs(15)).await.unwrap_err();
+        assert_eq!(ruleset(&net), before);
+    });
+    assert_eq!(local(), "open");
+}
+
+#[test]
+fn a_name_is_cut_by_the_addresses_that_it_has_in_the_namespace_that_is_meant() {
+    if std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 0)).is_err() {
+        skipped("a name that is cut: this host does not know localhost (/etc/hosts)");
+        return;
+    }
+    let Some(net) = net("a name in a namespace") else { return };
+    let (_server, home) = (serve(&net.name, PORT), Home::new());
+    let before = ruleset(&net);
+    let mut going = home.start(&partition(&net, &["--to", "localhost", "--for", "60s"]));
+    going.says("network-partition on localhost", SLACK);
+    assert_eq!(net.act(|| connects(at("127.0.0.1:7000"))), "TimedOut");
+    going.signal(rustix::process::Signal::INT);
+    let done = going.end().code(0);
+    assert!(done.out.contains("confirmed"), "{}", done.out);
+    let lossy = ["inject", "network-loss", "--netns", &net.name, "--to", "localhost", "--by", "nft"];
+    let mut going = home.start(&[&lossy[..], &["--share", "100%", "--for", "60s"]].concat());
+    going.says("network-loss on", SLACK);
+    assert_eq!(net.act(|| connects(at("127.0.0.1:7000"))), "TimedOut");
+    going.signal(rustix::process::Signal::INT);
+    going.end();
+    let block = ["inject", "port-block", "--netns", &net.name, "--to", "no.invalid", "--ports", "7000"];
+    let done = home.squall(&[&block[..], &["--for", "1s"]].concat()).code(3);
+    assert!(done.err.contains("no address is found for no.invalid"), "{}", done.err);
+    let _open = net.act(|| TcpStream::connect("127.0.0.1:7000").unwrap());
+    let reset = ["inject", "connection-reset", "--netns", &net.name, "--to", "localhost", "--ports", "7000"];
+    let done = home.squall(&[&reset[..], &["--share", "100%", "--for", "200ms"]].concat()).code(0);
+    assert!(done.out.contains("requested 1 of 1 connections reset"), "{}", done.out);
+    assert_eq!(ruleset(&net), before);
     home.assert_nothing_left();
 }

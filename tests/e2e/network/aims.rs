@@ -265,6 +265,40 @@ fn a_namespace_that_is_named_alone_means_its_only_interface() {
 }
 
 #[test]
+fn an_interface_that_a_route_has_found_is_named_in_plans_summaries_results_and_refusals() {
+    let Some(net) = furnished("the name of an interface that is found") else { return };
+    let home = Home::new();
+    let name = net.name.as_str();
+    let faults = format!("network-rate: {{netns: {name}, to: 10.77.0.2, rate: 2mbit, by: tbf}}");
+    let text = format!(
+        "squall: v1\nexperiment: found\nquestion: Is it named?\nload:\n  - a: {{open: {{url: \"http://127.0.0.1:1/\", \
+         arrivals: [{{hold: {{rate: 1/s, for: 15s}}}}]}}}}\nobjectives:\n  - a: {{availability: \">= 1%\"}}\n\
+         timeline:\n  - {{at: 6s, for: 1s, faults: [{{{faults}}}]}}\n"
+    );
+    let file = home.file("found.yaml", &text);
+    let named = format!("network-rate on near in netns {name} to 10.77.0.2");
+    let plan = home.squall(&["plan", file.to_str().unwrap()]).code(0);
+    assert!(plan.out.contains(&named) && !plan.out.contains("the interface in"), "{}", plan.out);
+    let rate =
+        ["inject", "network-rate", "--netns", name, "--to", "10.77.0.2", "--rate", "2mbit", "--by", "tbf"];
+    let mut going = home.start(&[&rate[..], &["--for", "4s"]].concat());
+    going.says(&named, PATIENCE);
+    let again = Home::new().squall(&[&rate[..], &["--for", "1s"]].concat()).code(3);
+    assert!(again.err.contains("these packets of near already have the rate of"), "{}", again.err);
+    let listed = home.squall(&["recover", "--list"]);
+    let done = going.end();
+    assert!(done.out.starts_with(&named), "{}", done.out);
+    assert!(
+        !listed.out.contains("the interface in") && !listed.err.contains("the interface in"),
+        "{listed:?}"
+    );
+    // A route that leads nowhere has no name to tell.
+    net.near("ip", &["link", "set", "near", "down"]);
+    let plan = home.squall(&["plan", file.to_str().unwrap()]).code(0);
+    assert!(plan.out.contains(&format!("the interface in netns {name} to 10.77.0.2")), "{}", plan.out);
+}
+
+#[test]
 fn packets_to_an_instance_of_the_lab_are_hit_by_its_port_alone_and_a_relay_serves_if_it_may() {
     let Some(_net) = Net::new("packets to an instance") else { return };
     let _turn = turns(1);

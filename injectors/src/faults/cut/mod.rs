@@ -19,18 +19,18 @@ use serde_json::{Value, json};
 
 use self::members::{Members, gather};
 pub(super) use self::ours::{Ours, clear, gone, manual, refuse_taken, tables};
-use self::parts::{Part, alone, among, cover, follow, look};
+use self::parts::{Part, alone, among, cover, follow, look, widen};
 use self::proof::Seen;
 use self::rules::By;
 use self::sides::{Sides, Wanted};
 use super::contained::{Place, places};
 use super::containers::Hits;
-use super::shape::failed;
+use super::shape::{addresses, failed, is_asked_again, resolved};
 use super::{recall, record};
 use crate::about::{About, Args};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
-use crate::sys::netlink::{DESTROY, Feature, Network as Kernel};
+use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Space};
 use crate::target::Target;
 use crate::{Env, Injector, Pending, Request};
 
@@ -63,6 +63,9 @@ struct Apply {
     parts: Vec<Part>,
     ours: Ours,
     by: By,
+    /// Names whose addresses may change meanwhile.
+    #[serde(default)]
+    names: Vec<String>,
     /// Containers that may be restarted meanwhile.
     #[serde(default)]
     hits: Option<Hits>,
@@ -102,9 +105,11 @@ impl<C: Cutting> Injector for Cut<C> {
                 }
                 None => {
                     let (places, hits) = places(env, request, &flows.traffic.space).await?;
+                    let spaces: Vec<&Space> = places.iter().map(|place| &place.space).collect();
+                    let traffic = resolved(&*env.network, &spaces, &flows.traffic).await?;
                     let mut parts = Vec::new();
                     for place in places {
-                        parts.push(alone(&*env.network, flows, plan.by, place).await?);
+                        parts.push(alone(&*env.network, &traffic, plan.by, place).await?);
                     }
                     (parts, hits, None)
                 }
@@ -137,7 +142,7 @@ impl<C: Cutting> Injector for Cut<C> {
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, by, hits } = recall(&change.fault, &change.apply)?;
+            let Apply { parts, ours, by, hits, .. } = recall(&change.fault, &change.apply)?;
             let parts = follow(env, &parts, hits.as_ref()).await?;
             let looks = parts.iter().map(|part| look(&*env.network, part, &ours));
             let seen = futures_util::future::join_all(looks).await;
@@ -161,12 +166,22 @@ impl<C: Cutting> Injector for Cut<C> {
         &'a self,
         env: &'a Env,
         change: &'a Change,
-        _age: Duration,
+        age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, hits, .. } = recall(&change.fault, &change.apply)?;
-            for part in follow(env, &parts, hits.as_ref()).await? {
-                cover(env, &part, &ours).await?;
+            let Apply { parts, ours, names, hits, .. } = recall(&change.fault, &change.apply)?;
+            let parts = follow(env, &parts, hits.as_ref()).await?;
+            for part in &parts {
+                cover(env, part, &ours).await?;
+            }
+            if names.is_empty() || !is_asked_again(age) {
+                return Ok(());
+            }
+            let spaces: Vec<&Space> = parts.iter().map(|part| &part.place.space).collect();
+            // A name server that is silent for a while changes nothing.
+            let Ok(new) = addresses(&*env.network, &spaces, &names).await else { return Ok(()) };
+            for part in &parts {
+                widen(&*env.network, part, &ours, &new).await.map_err(failed(&part.place.name))?;
             }
             Ok(())
         })
@@ -219,6 +234,10 @@ async fn prepare(
         refuse_taken(&*env.network, place, &ours).await?;
     }
     let undo = Undo { places, ours: ours.clone(), hits: hits.clone() };
+    let names = match &request.target {
+        Target::Flows(flows) => flows.traffic.names.clone(),
+        _ => Vec::new(),
+    };
     // Groups of names say themselves who is parted from whom.
     let unsaid = request.args.text("groups").is_none() || hits.is_some();
     let who = match (sides.filter(|_| unsaid), &hits) {
@@ -236,7 +255,7 @@ async fn prepare(
         manual: manual(&undo.places, hits.as_ref(), &ours),
         picture: picture(env, &undo).await?,
         undo: record(&undo),
-        apply: record(&Apply { parts, ours, by, hits }),
+        apply: record(&Apply { parts, ours, by, names, hits }),
     })
 }
 

@@ -137,3 +137,44 @@ proptest! {
         prop_assert_eq!(packet.is_counted(&chains, prefix(way)).unwrap_or(false), hits);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn whatever_a_name_comes_to_mean_is_cut_with_what_was_prepared_and_the_rules_stay_bounded(
+        looks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..64), 1..8),
+    ) {
+        let given = [("to", "10.0.0.1,10.1.0.0/16".to_owned())].into();
+        let aim = Traffic::read(&given).unwrap().aim();
+        let rules = Rules { aim, ways: vec![Way::Out, Way::In], interface: None, by: By::Lose(0.5) };
+        let ours = Ours::new("run/1");
+        let mut there: Vec<Picked> = Vec::new();
+        for (number, look) in looks.iter().enumerate() {
+            let new: Vec<IpAddr> =
+                look.iter().map(|last| Ipv4Addr::new(10, number as u8 % 3, 0, *last).into()).collect();
+            for edit in rules.widened(&ours, &there, &new) {
+                match edit {
+                    Edit::DropRule { handle, .. } => there.retain(|one| one.handle != handle),
+                    Edit::AddRule { chain, rule, .. } => {
+                        let end = Expression::Decide(Verdict::Goto(cut(if chain.starts_with("out") { Way::Out } else { Way::In })));
+                        prop_assert_eq!(rule.last(), Some(&end));
+                        let bytes = rule.iter().find_map(|one| match one {
+                            Expression::Compare(_, value) => <[u8; 4]>::try_from(&value[..]).ok(),
+                            _ => None,
+                        });
+                        let handle = there.last().map_or(1, |one| one.handle + 1);
+                        there.push(Picked { chain, handle, address: bytes.unwrap().into() });
+                    }
+                    other => panic!("it only adds and removes rules: {other:?}"),
+                }
+            }
+            for chain in ["out_peers", "in_peers"] {
+                let own: Vec<IpAddr> =
+                    there.iter().filter(|one| one.chain == chain).map(|one| one.address).collect();
+                prop_assert!(own.len() <= ADDRESSES_MAX);
+                let prepared = |address| rules.aim.peers.iter().any(|network| network.contains(address));
+                prop_assert!(new.iter().all(|address| own.contains(address) || prepared(*address)));
+            }
+        }
+    }
+}

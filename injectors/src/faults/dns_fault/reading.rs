@@ -27,6 +27,9 @@ pub(super) fn aimed(flows: &Flows) -> Result<(), String> {
     if traffic.to.iter().any(|network| network.bits != if network.address.is_ipv4() { 32 } else { 128 }) {
         return Err("to: write the addresses of resolvers, not networks".to_owned());
     }
+    if let Some(name) = traffic.names.first() {
+        return Err(format!("to: `{name}` is no address: write the addresses of resolvers"));
+    }
     if traffic.to.len() > UPSTREAMS_MAX {
         return Err(format!("to: at most {UPSTREAMS_MAX} resolvers"));
     }

@@ -25,7 +25,7 @@ pub(super) const PREF: u16 = 65_000;
 const NONE: &str = "noqueue";
 
 /// The most addresses and networks of an aim whose names are asked for again and again.
-const ADDRESSES_MAX: usize = 128;
+pub(in crate::faults) const ADDRESSES_MAX: usize = 128;
 
 /// One aim on one way of one interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -268,6 +268,53 @@ fn look(cgroups: &dyn Cgroups, group: &Group, hierarchy: &Hierarchy) -> Result<P
     }
 }
 
+/// The group in which a process is, in the hierarchy of this folder; none if it cannot be seen from here.
+///
+/// # Errors
+/// The process cannot be looked at.
+pub fn seat(cgroups: &dyn Cgroups, pid: u32, beside: &Folder) -> io::Result<Option<Folder>> {
+    let hierarchies = cgroups.hierarchies()?;
+    of_folder(&hierarchies, beside).map_or(Ok(None), |hierarchy| within(cgroups, pid, hierarchy))
+}
+
+/// The group in which a process is, whichever hierarchy has the controller, be it the root group; none if it cannot be
+/// seen from here.
+///
+/// # Errors
+/// The process cannot be looked at.
+pub fn place_of(cgroups: &dyn Cgroups, pid: u32, controller: Controller) -> io::Result<Option<Place>> {
+    let mut hierarchies = cgroups.hierarchies()?;
+    hierarchies.sort_by_key(|one| one.version == Version::Two);
+    let Some(hierarchy) = hierarchies.iter().find(|one| one.has(controller)) else { return Ok(None) };
+    let folder = within(cgroups, pid, hierarchy)?;
+    Ok(folder.map(|folder| Place { folder, version: hierarchy.version }))
+}
+
+fn within(cgroups: &dyn Cgroups, pid: u32, hierarchy: &Hierarchy) -> io::Result<Option<Folder>> {
+    let memberships = cgroups.memberships(pid)?.unwrap_or_default();
+    match hierarchy.of(&memberships).map(|path| hierarchy.at(&path)) {
+        Some(Ok(path)) => cgroups.folder(&path),
+        _ => Ok(None),
+    }
+}
+
+/// The folders above that of a group, from the nearest on, as far as they are seen here.
+///
+/// # Errors
+/// The groups cannot be looked at.
+pub fn above(cgroups: &dyn Cgroups, folder: &Folder) -> io::Result<Vec<Folder>> {
+    let hierarchies = cgroups.hierarchies()?;
+    let Some(hierarchy) = of_folder(&hierarchies, folder) else { return Ok(Vec::new()) };
+    let parents = folder.path.ancestors().skip(1).take_while(|path| path.starts_with(&hierarchy.mount));
+    parents.filter_map(|path| cgroups.folder(path).transpose()).collect()
+}
+
+/// The hierarchy in which a folder lies.
+fn of_folder<'h>(all: &'h [Hierarchy], folder: &Folder) -> Option<&'h Hierarchy> {
+    let around = all.iter().filter(|one| folder.path.starts_with(&one.mount));
+    around.max_by_key(|one| one.mount.components().count())
+}
+
 fn system(what: String) -> impl FnOnce(io::Error) -> InjectError {
     move |source| InjectError::System { what, source }
 }

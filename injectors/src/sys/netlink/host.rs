@@ -28,7 +28,7 @@ use super::{
 use crate::Pending;
 use crate::sys::aim::Way;
 use crate::sys::nft::Edit;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 
 /// How long the kernel may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -406,6 +406,11 @@ impl Session for Opened {
     fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
         let table = table.to_owned();
         Box::pin(self.beside(move || filter::counted(&table)))
+    }
+
+    fn picked<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Picked>>> {
+        let table = table.to_owned();
+        Box::pin(self.beside(move || filter::picked(&table)))
     }
 
     fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::Pending;
 use crate::sys::aim::{Instruction, Way};
 use crate::sys::nft::Edit;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 
 pub use echo::{Answer, Echoed, Peer, Stream};
 pub use label::Label;
@@ -248,6 +248,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// What the rules of a table have counted, in their order; rules that do not count are left out.
     fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>>;
+
+    /// The rules of a table that ask for a single address and count nothing, in their order.
+    fn picked<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Picked>>>;
 
     /// Makes all edits of the packet filters, or none.
     fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>>;

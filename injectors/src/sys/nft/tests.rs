@@ -10,7 +10,7 @@ use super::Meta::{Family, LeavesBy, Origin, Protocol};
 use super::Relation::{AtLeast, AtMost, Below, Equal, Unequal};
 use super::Verdict::{Drop, Goto, Jump, Return};
 use super::*;
-use crate::sys::nft::read::{Counted, Part, Table, parts};
+use crate::sys::nft::read::{Counted, Part, Picked, Table, parts};
 
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
@@ -39,6 +39,11 @@ fn tables_sets_and_chains_are_what_nft_sends() {
     golden(
         &Edit::AddTable { table: table(), comment: "squall X/1".to_owned() },
         "010000000f000100737175616c6c5f585f310000080002000000000011000600000b737175616c6c20582f3100000000",
+    );
+    // delete rule inet squall_X_1 out handle 6
+    golden(
+        &Edit::DropRule { table: table(), chain: "out".to_owned(), handle: 6 },
+        "010000000f000100737175616c6c5f585f310000080002006f7574000c0003000000000000000006",
     );
     // delete table inet handle 2
     golden(&Edit::DropTable { handle: 2 }, "010000000c0004000000000000000002");
@@ -408,6 +413,26 @@ fn tables_and_counters_are_read_as_they_were_written() {
     let expected =
         [Part::Table(told_table), Part::Table(foreign), Part::Rule(table(), counted), Part::Other, Part::End];
     assert_eq!(read, expected);
+}
+
+#[test]
+fn a_rule_that_asks_for_one_address_is_read_and_no_other_is_taken_for_one() {
+    let asks = |offset, length, between: Vec<Expression>, value: Vec<u8>| {
+        let load = Payload { base: Network, offset, length };
+        let list = [vec![load], between, vec![Compare(Equal, value), Decide(Goto("out_cut".to_owned()))]];
+        let mut body = rule("out_peers", list.concat()).body();
+        attribute(&mut body, 3, &9_u64.to_be_bytes());
+        parts(&told(SUBSYSTEM | 6, 0, &body)).next().unwrap().unwrap()
+    };
+    let picked = |address: &str| {
+        let picked = Picked { chain: "out_peers".to_owned(), handle: 9, address: address.parse().unwrap() };
+        Part::Pick(table(), picked)
+    };
+    assert_eq!(asks(16, 4, vec![], vec![10, 0, 0, 2]), picked("10.0.0.2"));
+    let six = bytes("fd770000000000000000000000000009");
+    assert_eq!(asks(24, 16, vec![], six), picked("fd77::9"));
+    assert_eq!(asks(16, 2, vec![], vec![10, 0]), Part::Other, "a network");
+    assert_eq!(asks(16, 4, vec![Mask(vec![255, 254, 0, 0])], vec![10, 0, 0, 0]), Part::Other, "a network");
 }
 
 #[test]
