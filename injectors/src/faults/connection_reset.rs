@@ -10,7 +10,7 @@ use super::containers::Hits;
 use super::cut::features;
 use super::shape::{failed, resolved};
 use super::{recall, record};
-use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::about::{About, Args, Effect, Param, ParamKind};
 use crate::flows::Flows;
 use crate::relay::chance::Dice;
 use crate::sys::aim::{Aim, Protocol};
@@ -34,18 +34,12 @@ static ABOUT: About = About {
                   `protect` names are never hit.",
     target: TargetKind::Connections,
     params: &[
-        Param {
-            name: "share",
-            kind: ParamKind::Share,
-            presence: Presence::Required,
-            help: "how many of them are reset, in each container for itself, rounded up",
-        },
-        Param {
-            name: "repeat",
-            kind: ParamKind::Flag,
-            presence: Presence::Optional,
-            help: "true: again each second, as long as the fault lives, also those opened since",
-        },
+        Param::share("how many of them are reset, in each container for itself, rounded up"),
+        Param::optional(
+            "repeat",
+            ParamKind::Flag,
+            "true: again each second, as long as the fault lives, also those opened since",
+        ),
     ],
     needs: &["root", "Linux with tcp_diag and CONFIG_INET_DIAG_DESTROY"],
     effect: Effect::Errors,

@@ -51,6 +51,37 @@ fn a_cut_of_one_address_of_this_side_leaves_the_other_alone() {
 }
 
 #[test]
+fn what_a_router_passes_on_is_cut_by_the_address_of_its_sender_alone() {
+    let Some(cluster) = Cluster::new("packets that are passed on", 3) else { return };
+    let [near, far, router] = &cluster.names[..] else { unreachable!("there are three") };
+    Cluster::run(near, &["ip", "addr", "add", "10.78.0.11/24", "dev", "eth0"]);
+    Cluster::run(near, &["ip", "route", "add", "10.99.0.2", "via", "10.78.0.3"]);
+    Cluster::run(far, &["ip", "addr", "add", "10.99.0.2/32", "dev", "eth0"]);
+    Cluster::run(router, &["ip", "route", "add", "10.99.0.2", "via", "10.78.0.2"]);
+    for setting in ["ip_forward=1", "conf.all.send_redirects=0", "conf.eth0.send_redirects=0"] {
+        Cluster::run(router, &["busybox", "sysctl", "-q", "-w", &format!("net.ipv4.{setting}")]);
+    }
+    let (_server, home) = (serve(far, PORT), Home::new());
+    let opens = |from: &'static str| {
+        inside(near, move || opened(at(from), at("10.99.0.2:7000")).is_ok()).join().unwrap()
+    };
+    assert!(opens("10.78.0.1:0") && opens("10.78.0.11:0"), "the router passes it on");
+    let args = ["inject", "network-partition", "--netns", router, "--from", "10.78.0.11", "--for", "60s"];
+    let mut going = home.start(&args);
+    going.says("network-partition on anybody from 10.78.0.11", SLACK);
+    let seen = ["10.78.0.1:0", "10.78.0.11:0"].map(opens);
+    crate::support::wait::pass(ALONE);
+    going.signal(rustix::process::Signal::INT);
+    let done = going.end().code(0);
+    assert_eq!(seen, [true, false]);
+    // None of its own packets comes from there: its counters tell, and it says so.
+    let said = done.out.contains("confirmed") && done.out.contains("no packet of our own could be tried");
+    assert!(said, "{}", done.out);
+    assert!(opens("10.78.0.11:0"));
+    home.assert_nothing_left();
+}
+
+#[test]
 fn the_rules_of_a_name_are_widened_in_one_step_and_go_on_counting() {
     if std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 0)).is_err() {
         skipped("a name whose addresses change: this host does not know localhost (/etc/hosts)");

@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::Lab;
 use crate::support::client::get;
+use crate::support::net::Cluster;
 
 /// What 40 kB at 2 Mbit/s take at least, but for the burst, and at most without a limit.
 const SLOW: Duration = Duration::from_millis(120);
@@ -125,6 +126,33 @@ fn a_fault_of_one_address_of_this_side_is_proven_from_there_and_unproven_if_it_i
     going.signal(rustix::process::Signal::INT);
     going.end();
     home.assert_nothing_left();
+}
+
+#[test]
+fn what_others_send_through_a_bridge_is_hit_by_their_address_alone() {
+    let Some(cluster) = Cluster::new("packets that are bridged", 3) else { return };
+    let hub = cluster.bridge.as_str();
+    let given = [("netns", hub), ("interface", "port1"), ("from", "10.78.0.2")];
+    let all = given.iter().chain(TBF.args);
+    let given = all.map(|(name, text)| ((*name).to_owned(), vec![(*text).to_owned()])).collect();
+    let (args, Selector::Exactly(target)) = parse_args(TBF.injector(), &given).unwrap() else {
+        panic!("no packets");
+    };
+    let ping = |member: usize| {
+        Cluster::run(&cluster.names[member], &["busybox", "ping", "-q", "-c", "3", "-i", "0.1", "10.78.0.1"])
+    };
+    let hit = || Cluster::run(hub, &["tc", "-s", "filter", "show", "dev", "port1", "egress"]);
+    block_on(async {
+        let request = Request { id: "run/1".to_owned(), args, target, seed: 3 };
+        let change = TBF.injector().prepare(&env(), &request).await.unwrap();
+        TBF.injector().apply(&env(), &change).await.unwrap();
+        ping(2);
+        assert!(hit().contains(" 0 pkt"), "{}", hit());
+        ping(1);
+        assert!(hit().contains(" 3 pkt"), "{}", hit());
+        restore(&env(), &change).await.unwrap();
+    });
+    assert!(!hit().contains("Redirect"), "{}", hit());
 }
 
 #[test]

@@ -328,7 +328,7 @@ pub(crate) fn echoes(to: SocketAddr) -> bool {
 /// Namespaces on one bridge, which is in a namespace as well: member 0 is 10.78.0.1 and fd78::1, and so on.
 pub(crate) struct Cluster {
     pub(crate) names: Vec<String>,
-    bridge: String,
+    pub(crate) bridge: String,
 }
 
 impl Cluster {
@@ -364,6 +364,12 @@ impl Cluster {
                 None
             }
         }
+    }
+
+    /// A program in the namespace of a member or of the bridge.
+    #[track_caller]
+    pub(crate) fn run(space: &str, args: &[&str]) -> String {
+        run("ip", &[&["netns", "exec", space], args].concat()).unwrap()
     }
 
     /// The addresses of a member.
