@@ -31,7 +31,7 @@ static ABOUT: About = About {
         presence: Presence::Optional,
         help: "the network by its name, or all; required if it has several",
     }],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "The addresses are gone from the container's own network namespace, and the engine lists no endpoint. Unproven \
             where its processes cannot be seen.",

@@ -50,7 +50,7 @@ static ABOUT: About = About {
             help: "true: it is meant to stay down",
         },
     ],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "The main process of every container is gone (number and start time), the engine tells its exit code, and \
             without `comes-back` nothing has started it again; with it, how long it was down by the engine's own times.",
