@@ -82,6 +82,11 @@ pub(crate) fn enclosing() -> BTreeSet<String> {
     ids(&read("cgroup"), &read("mountinfo"))
 }
 
+/// The ids of the containers whose cgroups these lines name.
+pub(crate) fn containers_in(cgroups: &str) -> BTreeSet<String> {
+    ids(cgroups, "")
+}
+
 /// Full ids that stand in the path of a cgroup, or in the source of the files that an engine mounts over `/etc`.
 fn ids(cgroups: &str, mounts: &str) -> BTreeSet<String> {
     let mounted = mounts.lines().filter_map(|line| {

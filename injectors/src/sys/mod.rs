@@ -6,7 +6,7 @@ pub mod cgroup;
 pub mod control;
 pub mod docker;
 pub mod host;
-mod inside;
+pub(crate) mod inside;
 pub mod netem;
 pub mod netlink;
 pub mod nft;
