@@ -37,7 +37,7 @@ static ABOUT: About = About {
             help: "the share of the time in which each of them works",
         },
     ],
-    needs: &["nothing; with cgroup or pid: the right to write the group's cgroup.procs (root)"],
+    needs: &["nothing; in a group or a container: the right to write the group's cgroup.procs (root)"],
     effect: Effect::Degradation,
     proof: "The processor time that the kernel has given to the stressor, against the time: confirmed within 10% and 0.02 cores of \
             what was asked for. Where it got less, it must have waited for the rest, ready to run, while others had the processors: \

@@ -49,7 +49,7 @@ static ABOUT: About = About {
             help: "what stays available on the host",
         },
     ],
-    needs: &["nothing; with cgroup or pid: the right to write the group's cgroup.procs (root)"],
+    needs: &["nothing; in a group or a container: the right to write the group's cgroup.procs (root)"],
     effect: Effect::Degradation,
     proof: "The memory of the stressor that is resident, against what it should hold by now: confirmed within 3% and 8 MiB.",
     undo: "The stressor is killed, and waited for; the kernel takes its memory back.",
