@@ -17,11 +17,10 @@ use injectors::about::{Param, Value};
 use injectors::sys::aim::Way;
 use injectors::sys::netlink::host::Kernel;
 use injectors::sys::netlink::{
-    Connection, Echoed, Feature, Filter, Link, Network, Peer, Probe, Qdisc, Reply, Session, Space, Step,
-    Stream,
+    Connection, Echoed, Feature, Filter, Link, Network, Peer, Qdisc, Session, Space, Step, Stream,
 };
 use injectors::sys::nft::Edit;
-use injectors::sys::nft::read::{Counted, Table};
+use injectors::sys::nft::read::{Counted, Picked, Table};
 use injectors::target::Target;
 use injectors::traffic::{SELECTORS, Traffic};
 use injectors::units::Bandwidth;
@@ -93,7 +92,6 @@ impl Network for Watched {
     lends! {
         resolve(space: &'a Space, name: &'a str) -> Vec<IpAddr>;
         echo(space: &'a Space, peer: &'a Peer, stream: &'a Stream) -> Echoed;
-        reach(space: &'a Space, probes: &'a [Probe], patience: Duration) -> Vec<Reply>;
         ask(space: &'a Space, to: SocketAddr, query: &'a [u8], patience: Duration) -> Option<Vec<u8>>;
     }
 
@@ -106,7 +104,7 @@ impl Network for Watched {
 impl Session for WatchedSession {
     asks! {
         links() -> Vec<Link>;
-        route(to: IpAddr) -> u32;
+        route(to: IpAddr, from: Option<IpAddr>) -> u32;
         neighbours(index: u32) -> Vec<IpAddr>;
         qdiscs(index: u32) -> Vec<Qdisc>;
         filters(index: u32, way: Way) -> Vec<Filter>;
@@ -118,6 +116,7 @@ impl Session for WatchedSession {
     lends! {
         destroy(cookies: &'a [u64]) -> Vec<u64>;
         counted(table: &'a str) -> Vec<Counted>;
+        picked(table: &'a str) -> Vec<Picked>;
         commit(edits: &'a [Edit]) -> ();
     }
 

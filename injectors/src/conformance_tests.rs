@@ -1,6 +1,7 @@
 //! The conformance suite on a fake world: every fault of the registry obeys the law, at each call of each step.
 //! `tests/e2e/conformance.rs` is the other arm, on real processes and sockets.
 
+mod names_tests;
 mod pressure_tests;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ enum Aim {
     BothWays,
     Inside,
     Flows(&'static str),
+    FlowsInside,
     Resolver,
     Group,
     GroupOfContainer,
@@ -68,6 +70,7 @@ const RESTART: &[(&str, &str)] = &[("restart", "nginx")];
 const ROWS: &[Row] = &[
     state("command", &[("do", "break it"), ("undo", "mend"), ("effect", "broken")], Aim::Nothing),
     Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::Flows("10.0.0.2")) },
+    Row { undone: Undone::Passed, ..state("connection-reset", &[("share", "50%")], Aim::FlowsInside) },
     state("container-disconnect", &[], Aim::Container),
     state("container-disconnect", &[("network", "all")], Aim::AllContainers),
     state("container-kill", &[], Aim::Container),
@@ -92,6 +95,7 @@ const ROWS: &[Row] = &[
     row("cpu-throttle", &[("cores", "0.5")], Aim::GroupOfContainer),
     row("disk-fill", &[("size", "1GiB")], Aim::Volume),
     state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::Resolver),
+    state("dns-fault", &[("answer", "servfail"), ("share", "100%")], Aim::FlowsInside),
     state("fd-exhaust", &[("spare", "0")], Aim::Instance),
     state("fd-exhaust", &[("spare", "0")], Aim::Port),
     row("http-abort", &[("status", "503"), ("share", "50%")], Aim::Instance),
@@ -114,6 +118,8 @@ const ROWS: &[Row] = &[
     row("network-loss", &[("share", "5%"), ("by", "nft")], Aim::BothWays),
     state("network-partition", &[], Aim::Flows("10.0.0.2")),
     state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
+    state("network-partition", &[], Aim::Flows("api.example.org")),
+    state("network-partition", &[], Aim::FlowsInside),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -189,6 +195,11 @@ impl Row {
             Aim::Resolver => {
                 let given = [("to", "10.0.0.53".to_owned())].into();
                 Target::Flows(Flows::read(&given).unwrap())
+            }
+            Aim::FlowsInside => {
+                let given = [("container", NAME), ("to", "10.0.0.2"), ("ports", "443")];
+                let given = given.map(|(name, text)| (name, text.to_owned()));
+                Target::Flows(Flows::read(&given.into()).unwrap())
             }
             Aim::Flows(to) => {
                 let given = [("to", to), ("ports", "443")].map(|(name, text)| (name, text.to_owned()));
@@ -517,37 +528,16 @@ async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experime
         assert!(by || taken == fault, "{proof:?}");
         assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
         assert_eq!(world.look(), before, "{fault}");
-        // No relay stands before everybody.
-        request.target = packets("out");
-        let wide = row.injector().prepare(&env, &request).await;
-        assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+        // No relay stands before everybody, and none knows from which address of this side somebody comes.
+        let some = packets_by(&[("to", "127.0.0.1"), ("from", "127.0.0.1")]);
+        for target in [packets("out"), some] {
+            request.target = target;
+            let wide = row.injector().prepare(&env, &request).await;
+            assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+            let why = wide.err().map_or_else(String::new, |error| error.to_string());
+            assert!(taken == fault || why.contains("no relay"), "{fault}: {why}");
+        }
     }
-}
-
-#[tokio::test]
-async fn what_a_name_means_later_is_hit_as_well_and_what_it_meant_stays() {
-    let row = ROWS.iter().find(|row| matches!(row.aim, Aim::Named)).unwrap();
-    let (world, env, change) = row.prepared().await;
-    let before = world.look();
-    row.apply(&env, &change).await.unwrap();
-    let renew = async |seconds: u64| {
-        row.injector().renew(&env, &change, Duration::from_secs(seconds)).await.unwrap();
-        world.hit_addresses()
-    };
-    let address = |last: u8| std::net::IpAddr::from([10, 0, 0, last]);
-    assert_eq!(renew(5).await, [address(2)]);
-    world.name_means(&[address(3)]);
-    assert_eq!(renew(6).await, [address(2), address(3)], "connections outlive a name's addresses");
-    world.name_means(&[address(4)]);
-    assert_eq!(renew(8).await, [address(2), address(3)], "a name is not asked for each second");
-    assert_eq!(renew(10).await, [address(2), address(3), address(4)]);
-    let many: Vec<_> = (0..=255).map(address).collect();
-    world.name_means(&many);
-    assert!(renew(15).await.len() <= 128);
-    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
-    world.name_means(&[address(9)]);
-    row.injector().renew(&env, &change, Duration::from_secs(20)).await.unwrap();
-    assert_eq!(world.look(), before, "a renewal revived it");
 }
 
 #[tokio::test]

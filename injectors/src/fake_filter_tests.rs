@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::sys::netlink::Reply;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 use crate::sys::nft::{Edit, Expression};
 
 /// Tables, by name.
@@ -23,6 +24,9 @@ struct Own {
     comment: String,
     elements: BTreeMap<&'static str, Vec<u8>>,
     chains: BTreeMap<String, Vec<Vec<Expression>>>,
+    /// The numbers of the rules that were ever added to a chain, in their order.
+    numbers: BTreeMap<String, Vec<u64>>,
+    born: u64,
 }
 
 fn missing() -> io::Error {
@@ -58,13 +62,31 @@ impl Filters {
         counting.map(|chain| Counted { chain, packets: self.packets, bytes: 60 * self.packets }).collect()
     }
 
-    /// One probe: it meets any table that has a lease.
-    pub(crate) fn reach(&mut self) -> Reply {
+    /// Rules that ask for a single address and go on elsewhere.
+    pub(crate) fn picked(&self, table: &str) -> Vec<Picked> {
+        let Some(own) = self.tables.get(table) else { return Vec::new() };
+        let each = own.chains.iter().flat_map(|(chain, rules)| {
+            let numbered = rules.iter().zip(&own.numbers[chain]);
+            numbered.filter_map(move |(rule, handle)| {
+                let address = rule.iter().find_map(|one| match one {
+                    Expression::Compare(_, value) if value.len() == 4 || value.len() == 16 => Some(value),
+                    _ => None,
+                })?;
+                let four = <[u8; 4]>::try_from(&address[..]).map(IpAddr::from);
+                let six = || <[u8; 16]>::try_from(&address[..]).map(IpAddr::from);
+                Some(Picked { chain: chain.clone(), handle: *handle, address: four.or_else(|_| six()).ok()? })
+            })
+        });
+        each.collect()
+    }
+
+    /// How long one packet takes to be answered; it meets any table that has a lease.
+    pub(crate) fn reach(&mut self) -> Option<Duration> {
         if self.tables.values().any(|own| own.elements.values().any(|set| !set.is_empty())) {
             self.packets += 1;
-            return Reply::Nothing;
+            return None;
         }
-        Reply::Answered(150)
+        Some(Duration::from_micros(150))
     }
 
     pub(crate) fn commit(&mut self, edits: &[Edit]) -> io::Result<()> {
@@ -108,7 +130,9 @@ impl Filters {
                 }
             }
             Edit::AddChain { table, chain, .. } => {
-                self.table(table)?.chains.insert(chain.clone(), Vec::new());
+                let own = self.table(table)?;
+                own.chains.insert(chain.clone(), Vec::new());
+                own.numbers.insert(chain.clone(), Vec::new());
             }
             Edit::AddRule { table, chain, rule } => {
                 let chains = &mut self.table(table)?.chains;
@@ -121,6 +145,16 @@ impl Filters {
                     }
                 }
                 chains.get_mut(chain).ok_or_else(missing)?.push(rule.clone());
+                let own = self.table(table)?;
+                own.born += 1;
+                own.numbers.get_mut(chain).ok_or_else(missing)?.push(own.born);
+            }
+            Edit::DropRule { table, chain, handle } => {
+                let own = self.table(table)?;
+                let numbers = own.numbers.get_mut(chain).ok_or_else(missing)?;
+                let at = numbers.iter().position(|number| number == handle).ok_or_else(missing)?;
+                numbers.remove(at);
+                own.chains.get_mut(chain).ok_or_else(missing)?.remove(at);
             }
         }
         Ok(())

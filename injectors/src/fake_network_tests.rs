@@ -13,11 +13,11 @@ use crate::fake_tests::World;
 use crate::resolver::message::{NO_ERROR, Question, SERVER_FAILURE};
 use crate::sys::aim::{Aim, Instruction, Way};
 use crate::sys::netlink::{
-    Connection, DESTROY, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT,
-    Reply, Session, Space, Step, Stream,
+    Answer, Connection, DESTROY, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT,
+    Session, Space, Step, Stream,
 };
 use crate::sys::nft::Edit;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 
 /// The only interface.
 pub(crate) const INTERFACE: &str = "eth0";
@@ -89,7 +89,9 @@ impl Links {
     }
 
     pub(crate) fn hit_addresses(&self) -> Vec<IpAddr> {
-        self.filters.iter().flat_map(|(_, _, program)| Aim::addresses(program, Way::Out)).collect()
+        let shaped = self.filters.iter().flat_map(|(_, _, program)| Aim::addresses(program, Way::Out));
+        let cut = self.tables.tables().into_iter().flat_map(|table| self.tables.picked(&table.name));
+        shaped.chain(cut.filter(|one| one.chain == "out_peers").map(|one| one.address)).collect()
     }
 
     fn find(&mut self, index: u32) -> io::Result<&mut Link> {
@@ -186,10 +188,16 @@ impl Network for World {
     fn echo<'a>(
         &'a self,
         _space: &'a Space,
-        _peer: &'a Peer,
+        peer: &'a Peer,
         _stream: &'a Stream,
     ) -> Pending<'a, io::Result<Echoed>> {
-        Box::pin(std::future::ready(Ok(Echoed::default())))
+        // Everybody answers handshakes unless he is cut off, and nobody echoes.
+        let echoed = self.net(|net| {
+            let took = peer.port.and_then(|_| net.tables.reach());
+            let answers = took.map(|took| Answer { took, at: took, times: 1 }).into_iter().collect();
+            Ok(Echoed { from: peer.from, sent: 1, answers, ..Echoed::default() })
+        });
+        Box::pin(std::future::ready(echoed))
     }
 
     fn features(&self) -> Pending<'_, io::Result<Vec<Feature>>> {
@@ -210,16 +218,6 @@ impl Network for World {
         Box::pin(std::future::ready(found))
     }
 
-    fn reach<'a>(
-        &'a self,
-        _space: &'a Space,
-        probes: &'a [Probe],
-        _patience: Duration,
-    ) -> Pending<'a, io::Result<Vec<Reply>>> {
-        let replies = self.net(|net| Ok(probes.iter().map(|_| net.tables.reach()).collect()));
-        Box::pin(std::future::ready(replies))
-    }
-
     fn ask<'a>(
         &'a self,
         _space: &'a Space,
@@ -229,7 +227,7 @@ impl Network for World {
     ) -> Pending<'a, io::Result<Option<Vec<u8>>>> {
         let answer = self.net(|net| {
             let question = Question::read(query).unwrap();
-            let hit = net.tables.reach() == Reply::Nothing;
+            let hit = net.tables.reach().is_none();
             net.hit += u64::from(hit);
             Ok(Some(question.empty(query, if hit { SERVER_FAILURE } else { NO_ERROR })))
         });
@@ -242,7 +240,7 @@ impl Session for World {
         Box::pin(std::future::ready(self.net(|net| Ok(net.devices.clone()))))
     }
 
-    fn route(&self, _to: IpAddr) -> Pending<'_, io::Result<u32>> {
+    fn route(&self, _to: IpAddr, _from: Option<IpAddr>) -> Pending<'_, io::Result<u32>> {
         Box::pin(std::future::ready(self.net(|_| Ok(INTERFACE_INDEX))))
     }
 
@@ -287,6 +285,10 @@ impl Session for World {
 
     fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
         Box::pin(std::future::ready(self.net(|net| Ok(net.tables.counted(table)))))
+    }
+
+    fn picked<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Picked>>> {
+        Box::pin(std::future::ready(self.net(|net| Ok(net.tables.picked(table)))))
     }
 
     fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::about::{Args, Param, ParamKind, Presence};
 use crate::sys::aim::{Network, Protocol};
-use crate::traffic::{Direction, Mistake, Traffic, Whose, words};
+use crate::traffic::{Direction, FROM, Mistake, Traffic, Whose, words};
 
 /// Flows that are hit, wherever they are.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,8 +22,16 @@ const fn text(name: &'static str, help: &'static str) -> Param {
     Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
 }
 
-const TO: Param =
-    text("to", "addresses or networks of the other side, parted by commas: 10.0.0.2, 2001:db8::/32");
+const TO: Param = text(
+    "to",
+    "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
+     is asked for from the namespace, by the servers of squall's own resolv.conf, and again every few seconds",
+);
+const CONNECTIONS_TO: Param = text(
+    "to",
+    "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
+     means the addresses that it has at the start",
+);
 const RESOLVERS_TO: Param =
     text("to", "addresses of resolvers, parted by commas; those of its resolv.conf, if left out");
 const PORTS: Param = text("ports", "ports of the other side: 443 or 8000-8100, parted by commas");
@@ -64,6 +72,7 @@ const PROTECT: Param = text(
 /// The parameters that say which flows are meant.
 pub const SELECTORS: &[Param] = &[
     TO,
+    FROM,
     PORTS,
     LOCAL_PORTS,
     PROTOCOL,
@@ -79,7 +88,7 @@ pub const SELECTORS: &[Param] = &[
 ];
 /// Those that say which connections are meant.
 pub const CONNECTIONS: &[Param] =
-    &[TO, PORTS, LOCAL_PORTS, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
+    &[CONNECTIONS_TO, FROM, PORTS, LOCAL_PORTS, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
 /// Those that say which resolvers are meant.
 pub const RESOLVERS: &[Param] = &[RESOLVERS_TO, NETNS, PID, CONTAINER, LABEL, IMAGE, PICK, PROTECT];
 
@@ -92,12 +101,6 @@ impl Flows {
         let mut given = given.clone();
         given.entry("direction").or_insert_with(|| "both".to_owned());
         let traffic = Traffic::parse(&given)?;
-        if let Some(name) = traffic.names.first() {
-            let text = format!(
-                "`{name}` is neither an address nor a network such as 10.0.0.0/8; cuts take no names"
-            );
-            return Err((Some("to"), text));
-        }
         Ok(Self { traffic, among: None })
     }
 
@@ -122,21 +125,23 @@ impl Flows {
 
     /// Whether anything narrows it beyond the namespace.
     pub fn is_aimed(&self) -> bool {
-        let Traffic { interface, to, ports, local_ports, .. } = &self.traffic;
-        interface.is_some() || !to.is_empty() || !ports.is_empty() || !local_ports.is_empty()
+        let Traffic { interface, from, ports, local_ports, .. } = &self.traffic;
+        let listed = !from.is_empty() || !ports.is_empty() || !local_ports.is_empty();
+        listed || interface.is_some() || !self.traffic.is_to_anybody()
     }
 }
 
 impl fmt::Display for Flows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Traffic { space, interface, direction, to, ports, local_ports, protocol, protect, .. } =
+        let Traffic { space, interface, direction, from, ports, local_ports, protocol, protect, .. } =
             &self.traffic;
         match &self.among {
             Some(names) => f.write_str(names)?,
-            None if to.is_empty() => f.write_str("anybody")?,
-            None => words(f, "", to)?,
+            None if self.traffic.is_to_anybody() => f.write_str("anybody")?,
+            None => words(f, "", &self.traffic.others())?,
         }
         words(f, " port ", ports)?;
+        words(f, " from ", from)?;
         words(f, " local port ", local_ports)?;
         match protocol {
             None => {}
@@ -177,6 +182,9 @@ mod tests {
         assert_eq!(both.unwrap().to_string(), "10.0.0.2,10.0.0.3 port 443 tcp in netns a");
         let out = read(&[("interface", "eth0"), ("direction", "out")]).unwrap();
         assert_eq!(out.to_string(), "anybody by eth0, outbound");
+        let from = read(&[("from", "10.0.0.0/24"), ("local-ports", "80")]).unwrap();
+        assert_eq!(from.to_string(), "anybody from 10.0.0.0/24 local port 80");
+        assert!(read(&[("from", "10.0.0.1")]).unwrap().is_aimed());
         assert!(out.is_aimed() && !read(&[("netns", "a"), ("protocol", "tcp")]).unwrap().is_aimed());
     }
 
@@ -193,6 +201,13 @@ mod tests {
     #[test]
     fn a_mistake_names_its_parameter() {
         assert_eq!(read(&[("ports", "1"), ("protocol", "icmp")]).unwrap_err().0, Some("protocol"));
-        assert_eq!(read(&[("to", "example.org")]).unwrap_err().0, Some("to"));
+        assert_eq!(read(&[("to", "10.0.0.256")]).unwrap_err().0, Some("to"));
+    }
+
+    #[test]
+    fn a_name_is_an_other_side_as_well() {
+        let flows = read(&[("to", "api.example.org, 10.0.0.2"), ("ports", "443")]).unwrap();
+        assert_eq!(flows.to_string(), "10.0.0.2,api.example.org port 443");
+        assert!(read(&[("to", "api.example.org")]).unwrap().is_aimed());
     }
 }

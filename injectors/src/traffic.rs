@@ -29,6 +29,9 @@ pub struct Traffic {
     /// Names of the other side, which stand for the addresses that they have at the time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Networks of this side: where what leaves comes from, and where what arrives goes to; any, if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<Network>,
     /// Ports of the other side; any, if empty.
     pub ports: Vec<Ports>,
     /// Ports of this side; any, if empty.
@@ -81,6 +84,12 @@ const fn text(name: &'static str, help: &'static str) -> Param {
     Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
 }
 
+/// Which addresses of this side are meant.
+pub(crate) const FROM: Param = text(
+    "from",
+    "addresses or networks of this side, parted by commas: its own, or of others whose packets it passes on",
+);
+
 /// The parameters that say which packets are meant.
 pub const SELECTORS: &[Param] = &[
     Param { help: "service of the lab whose instances' packets are hit, by address and port", ..SERVICE },
@@ -95,6 +104,7 @@ pub const SELECTORS: &[Param] = &[
         "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
          is asked for from the namespace, by the servers of squall's own resolv.conf, and again every few seconds",
     ),
+    FROM,
     Param {
         name: "direction",
         kind: ParamKind::Choice(&["out", "in", "both"]),
@@ -150,9 +160,11 @@ impl Traffic {
             ));
         }
         let instance = get("instance").or(get("service")).map(str::to_owned);
-        let told = ["to", "ports", "local-ports", "protocol"].into_iter().find(|name| get(name).is_some());
+        let told = ["to", "from", "ports", "local-ports", "protocol"];
+        let told = told.into_iter().find(|name| get(name).is_some());
         if let (Some(name), true) = (told, instance.is_some()) {
-            return Err((Some(name), format!("`{name}` does not go with an instance: its address says it")));
+            let text = format!("`{name}` does not go with an instance, whose address says it: write `to`");
+            return Err((Some(name), text));
         }
         let others = list("to", get("to"), other)?;
         let traffic = Self {
@@ -169,6 +181,7 @@ impl Traffic {
             },
             to: others.iter().filter_map(|one| one.clone().ok()).collect(),
             names: others.into_iter().filter_map(Result::err).collect(),
+            from: list("from", get("from"), str::parse)?,
             ports: list("ports", get("ports"), ports)?,
             local_ports: list("local-ports", get("local-ports"), ports)?,
             protocol: match get("protocol") {
@@ -186,8 +199,19 @@ impl Traffic {
         if ported && traffic.protocol == Some(Protocol::Icmp) {
             return Err((Some("protocol"), "icmp has no ports".to_owned()));
         }
+        if traffic.is_of_two_versions() {
+            let text = "no packet has both sides: one is of IPv4, the other of IPv6".to_owned();
+            return Err((Some("from"), text));
+        }
         traffic.bounded()?;
         Ok(traffic)
+    }
+
+    /// Whether `to` and `from` have no version of IP in common.
+    fn is_of_two_versions(&self) -> bool {
+        let four = |network: &Network| network.address.is_ipv4();
+        let known = self.names.is_empty() && !self.to.is_empty() && !self.from.is_empty();
+        known && self.to.iter().all(|to| self.from.iter().all(|from| four(to) != four(from)))
     }
 
     fn check(self) -> Result<Self, Mistake> {
@@ -246,17 +270,31 @@ impl Traffic {
         })
     }
 
+    /// The same by this interface, once it is found.
+    #[must_use]
+    pub fn by(&self, interface: &str) -> Self {
+        Self { interface: Some(interface.to_owned()), ..self.clone() }
+    }
+
     /// Whether no other side is written.
     pub fn is_to_anybody(&self) -> bool {
         self.to.is_empty() && self.names.is_empty()
     }
 
-    /// The same, with these addresses in place of its names.
+    /// The other side as it was written.
+    pub(crate) fn others(&self) -> Vec<String> {
+        self.to.iter().map(ToString::to_string).chain(self.names.iter().cloned()).collect()
+    }
+
+    /// The same, with these addresses in place of its names, if it has any.
     ///
     /// # Errors
     /// There are too many, or none though there are names.
     pub fn resolved(mut self, addresses: &[IpAddr]) -> Result<Self, String> {
-        if !self.names.is_empty() && addresses.is_empty() {
+        if self.names.is_empty() {
+            return Ok(self);
+        }
+        if addresses.is_empty() {
             return Err(format!("{} has no address that is reached from here", self.names.join(", ")));
         }
         self.names.clear();
@@ -273,7 +311,7 @@ impl Traffic {
         let protected = self.protect.iter().map(|network| Exempt { peer: Some(*network), port: None });
         Aim {
             peers: self.to.clone(),
-            locals: Vec::new(),
+            locals: self.from.clone(),
             protocol: self.protocol,
             peer_ports: self.ports.iter().map(range).collect(),
             local_ports: self.local_ports.iter().map(range).collect(),
@@ -283,7 +321,10 @@ impl Traffic {
 
     /// Whether a TCP connection from this host to an address is among the packets, as far as the aim alone tells.
     pub fn meets(&self, peer: SocketAddr) -> bool {
-        let told = self.space == Whose::Own && !self.to.is_empty() && self.local_ports.is_empty();
+        let told = self.space == Whose::Own
+            && !self.to.is_empty()
+            && self.from.is_empty()
+            && self.local_ports.is_empty();
         let unknown = SocketAddr::new(peer.ip(), 0);
         told && self.aim().hits(Protocol::Tcp, peer, unknown)
     }
@@ -444,9 +485,9 @@ impl fmt::Display for Traffic {
             Direction::In => f.write_str(", inbound")?,
             Direction::Both => f.write_str(", both ways")?,
         }
-        let networks = self.to.iter().map(ToString::to_string);
-        words(f, " to ", &networks.chain(self.names.clone()).collect::<Vec<_>>())?;
+        words(f, " to ", &self.others())?;
         words(f, " port ", &self.ports)?;
+        words(f, " from ", &self.from)?;
         words(f, " local port ", &self.local_ports)?;
         match self.protocol {
             None => {}
@@ -464,131 +505,5 @@ pub(crate) fn words<T: fmt::Display>(f: &mut fmt::Formatter<'_>, first: &str, it
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(given: &[(&'static str, &str)]) -> Result<Traffic, Mistake> {
-        Traffic::read(&given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect())
-    }
-
-    #[test]
-    fn an_aim_reads_as_it_was_written_and_order_does_not_matter() {
-        let given =
-            [("netns", "a"), ("to", "10.0.0.3, 10.0.0.2"), ("ports", "8000-8100,443"), ("protocol", "tcp")];
-        let traffic = read(&given).unwrap();
-        assert_eq!(
-            traffic.to_string(),
-            "the interface in netns a to 10.0.0.2,10.0.0.3 port 443,8000-8100 tcp"
-        );
-        let other = read(&[
-            ("netns", "a"),
-            ("to", "10.0.0.2,10.0.0.3"),
-            ("ports", "443,8000-8100"),
-            ("protocol", "tcp"),
-        ]);
-        assert_eq!(traffic, other.unwrap());
-        assert_eq!(traffic.ways(), [Way::Out]);
-        assert_eq!(traffic.slots().len(), 1);
-        let both = read(&[("interface", "eth0"), ("direction", "both")]).unwrap();
-        assert_eq!((both.to_string().as_str(), both.slots().len()), ("eth0, both ways", 2));
-        let out = read(&[("interface", "eth0")]).unwrap();
-        assert!(both.slots().contains(&out.slots()[0]), "one way is a part of both");
-    }
-
-    #[test]
-    fn ssh_and_what_is_protected_are_exempt_from_every_aim() {
-        let aim = read(&[("interface", "eth0"), ("protect", "10.9.0.0/16")]).unwrap().aim();
-        assert_eq!(aim.exempt[0], Exempt { peer: None, port: Some(22) });
-        assert_eq!(aim.exempt[1], Exempt { peer: Some("10.9.0.0/16".parse().unwrap()), port: None });
-    }
-
-    #[test]
-    fn what_cannot_be_an_aim_is_refused_by_the_name_of_its_parameter() {
-        let wrong = |given: &[(&'static str, &str)]| read(given).unwrap_err().0;
-        assert_eq!(wrong(&[]), None);
-        assert_eq!(wrong(&[("netns", "../x"), ("to", "10.0.0.1")]), Some("netns"));
-        assert_eq!(wrong(&[("netns", "a"), ("pid", "3"), ("to", "10.0.0.1")]), Some("pid"));
-        assert_eq!(wrong(&[("interface", "a-name-far-too-long")]), Some("interface"));
-        assert_eq!(wrong(&[("to", "10.0.0.1/8")]), Some("to"));
-        assert_eq!(wrong(&[("to", "-?")]), Some("to"));
-        assert_eq!(wrong(&[("to", "10.0.0.256")]), Some("to"), "no name ends in a number");
-        assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "9-1")]), Some("ports"));
-        assert_eq!(wrong(&[("to", "10.0.0.1"), ("ports", "1"), ("protocol", "icmp")]), Some("protocol"));
-    }
-
-    #[test]
-    fn an_instance_is_the_other_side_and_says_by_itself_what_is_sent_to_it() {
-        let traffic = read(&[("instance", "auth-1"), ("direction", "both")]).unwrap();
-        assert_eq!(traffic.to_string(), "packets to and from auth-1");
-        let instance = |addr: &str| crate::target::Instance {
-            service: "auth".to_owned(),
-            name: "auth-1".to_owned(),
-            pop: None,
-            addr: addr.to_owned(),
-            process: None,
-            supervisor: PathBuf::new(),
-            relay: None,
-        };
-        let inventory = Inventory { instances: vec![instance("127.0.0.1:7001")], ..Inventory::default() };
-        let aim = traffic.found(&inventory).unwrap().aim();
-        assert_eq!((aim.short().as_str(), aim.exempt.len()), ("tcp;127.0.0.1;7001;;", 1));
-        let unknown = traffic.found(&Inventory::default()).unwrap_err();
-        assert!(unknown.contains("nobody knows where auth-1 listens"), "{unknown}");
-        let given = [("instance", "auth-1"), ("ports", "80")];
-        assert_eq!(read(&given).unwrap_err().0, Some("ports"));
-        let other = read(&[("instance", "auth-2"), ("direction", "both")]).unwrap();
-        assert!(!traffic.crosses(&other) && !traffic.crosses(&traffic));
-        assert!(traffic.crosses(&read(&[("interface", "lo")]).unwrap()));
-    }
-
-    #[test]
-    fn a_name_stands_for_the_addresses_that_it_has() {
-        let traffic = read(&[("to", "API.example.org, 10.0.0.0/8")]).unwrap();
-        assert_eq!(traffic.to_string(), "the interface to 10.0.0.0/8,api.example.org");
-        let resolved = traffic.clone().resolved(&["192.0.2.7".parse().unwrap()]).unwrap();
-        assert_eq!(resolved.aim().short(), ";10.0.0.0/8,192.0.2.7;;;");
-        let nothing = traffic.clone().resolved(&[]).unwrap_err();
-        assert!(nothing.contains("api.example.org has no address"), "{nothing}");
-        assert!(!traffic.crosses(&traffic));
-        assert!(traffic.crosses(&read(&[("to", "192.0.2.9")]).unwrap()), "it may be one of its addresses");
-    }
-
-    #[test]
-    fn the_network_of_containers_is_named_by_one_selector_alone() {
-        let shown = |given: &[(&'static str, &str)]| read(given).unwrap().to_string();
-        assert_eq!(shown(&[("container", "web")]), "the interface of container web");
-        let some = shown(&[("label", "app=web"), ("pick", "50%"), ("to", "10.0.0.1")]);
-        assert_eq!(some, "the interface of 50% of the containers with label app=web to 10.0.0.1");
-        let wrong = |given: &[(&'static str, &str)]| read(given).unwrap_err().0;
-        assert_eq!(wrong(&[("container", "web"), ("netns", "a")]), Some("container"));
-        assert_eq!(wrong(&[("container", "web"), ("label", "a")]), Some("label"));
-        assert_eq!(wrong(&[("container", "web"), ("service", "auth")]), Some("container"));
-        assert_eq!(wrong(&[("image", "a b")]), Some("image"));
-    }
-
-    #[test]
-    fn connections_of_this_host_to_an_address_of_the_aim_meet_it_and_no_others_are_claimed() {
-        let meets =
-            |given: &[(&'static str, &str)]| read(given).unwrap().meets("10.0.0.2:80".parse().unwrap());
-        assert!(meets(&[("to", "10.0.0.0/24")]) && meets(&[("to", "10.0.0.2"), ("ports", "80-90")]));
-        assert!(!meets(&[("to", "10.0.0.2"), ("ports", "443")]));
-        assert!(!meets(&[("to", "10.0.0.2"), ("protocol", "udp")]));
-        assert!(!meets(&[("to", "10.0.0.0/24"), ("protect", "10.0.0.2")]));
-        assert!(!meets(&[("to", "10.0.0.2"), ("netns", "a")]), "another's connections");
-        assert!(!meets(&[("interface", "eth0")]), "routes are not known here");
-    }
-
-    #[test]
-    fn unequal_aims_cross_where_they_share_an_interface_and_a_way() {
-        let a = read(&[("interface", "eth0"), ("to", "10.0.0.1")]).unwrap();
-        let crosses = |given: &[(&'static str, &str)]| a.crosses(&read(given).unwrap());
-        assert!(!a.crosses(&a));
-        assert!(crosses(&[("interface", "eth0")]));
-        assert!(crosses(&[("to", "10.0.0.1")]), "it may be the same interface");
-        assert!(!crosses(&[("to", "10.0.0.2")]), "no packet goes to both");
-        assert!(crosses(&[("interface", "eth0"), ("to", "10.0.0.0/24"), ("ports", "443")]));
-        assert!(!crosses(&[("interface", "eth0"), ("direction", "in")]));
-        assert!(!crosses(&[("interface", "eth1"), ("to", "10.0.0.1")]));
-        assert!(!crosses(&[("interface", "eth0"), ("netns", "a")]));
-    }
-}
+#[path = "traffic_tests.rs"]
+mod tests;

@@ -1,5 +1,7 @@
 //! Flows that are cut, in namespaces of our own: what clients feel, what is left alone, and that all is as before.
 
+mod aims;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -303,3 +303,39 @@ fn a_namespace_whose_loopback_is_down_is_told_so() {
     assert!(down.code != 0 && down.err.contains("ip link set lo up"), "{down:?}");
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_socket_that_is_bound_to_an_interface_gets_true_answers_still() {
+    let Some(net) = Net::new("DNS of bound sockets") else { return };
+    if net.ruleset("DNS of bound sockets").is_none() {
+        return;
+    }
+    let (_server, home) = (Server::new(&net), Home::new());
+    for route in [false, true] {
+        if route {
+            net.near("ip", &["route", "add", "default", "via", "10.77.0.3"]);
+        }
+        let mut going = home.start(&fault(
+            &net,
+            &["--names", "*.com", "--answer", "nxdomain", "--share", "100%", "--for", "60s"],
+        ));
+        going.says("dns-fault at", SLACK);
+        let said = net.act(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+            let socket = {
+                let _inside = runtime.enter();
+                let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+                socket.bind_device(Some(b"near")).unwrap();
+                socket.into_std().unwrap()
+            };
+            socket.set_nonblocking(false).unwrap();
+            ["a.example.com", "other.net"].map(|name| by_udp(&socket, FOUR, name, A))
+        });
+        assert_eq!(said, ["address 7"; 2], "with a default route: {route}");
+        going.signal(rustix::process::Signal::INT);
+        going.end();
+    }
+    home.assert_nothing_left();
+}

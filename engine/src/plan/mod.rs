@@ -149,7 +149,7 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                     );
                     let help = Some(
                         "one packet could be among both: give both the same aim, or aims that no packet fits at once \
-                         (other `to`, `ports` or `protocol`), or move one"
+                         (other `to`, `from`, `ports` or `protocol`), or move one"
                             .to_owned(),
                     );
                     mistakes.push(Mistake { node: Some(used.node), message, help });

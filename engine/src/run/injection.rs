@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::restore::{by_hand, restore};
-use injectors::{Change, Env, Looks, Proof, ProofStatus, Request, Undone};
+use injectors::{Change, Env, Looks, Proof, ProofStatus, Request, Target, Undone};
 use reports::record::{InjectionRecord, ProofRecord};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -135,6 +135,10 @@ pub(super) async fn live(
         }
     };
     record.summary.clone_from(&change.summary);
+    if matches!(planned.target, Target::Traffic(_)) {
+        // By now the interface is found, and has a name.
+        record.target.clone_from(&change.target);
+    }
     record.manual.clone_from(&change.manual);
     let _ = shared.reports.send(Report::Begins);
     record.intended_s = shared.clock.now();
@@ -157,6 +161,10 @@ fn blank(run: &str, planned: &PlannedInjection) -> InjectionRecord {
         fault: planned.fault.clone(),
         target: planned.target.to_string(),
         service: planned.service.clone(),
+        instance: match &planned.target {
+            Target::Traffic(traffic) => traffic.instance.clone(),
+            _ => None,
+        },
         meets: Vec::new(),
         effect: format!("{:?}", planned.effect).to_lowercase(),
         parameters: planned.args.line(),

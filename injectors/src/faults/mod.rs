@@ -55,6 +55,7 @@ mod relayed;
 mod shape;
 mod stressed;
 
+pub use self::shape::interface;
 pub use command::Command;
 pub use connection_reset::ConnectionReset;
 pub use container_disconnect::ContainerDisconnect;

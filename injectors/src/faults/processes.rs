@@ -20,7 +20,7 @@ pub(crate) enum Anchor {
     /// A lab instance: its supervisor knows.
     Instance { instance: String, supervisor: PathBuf },
     /// Whatever the target says.
-    Found(Target),
+    Found(Box<Target>),
 }
 
 /// The living processes of a target, none of them protected.
@@ -37,7 +37,7 @@ pub(crate) fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<ProcessInf
             let found = env.procs.look(id.pid).map_err(system("look at", target))?;
             (anchor, found.into_iter().filter(|info| info.id == id).collect())
         }
-        other => (Anchor::Found(other.clone()), search(&*env.procs, other)?),
+        other => (Anchor::Found(Box::new(other.clone())), search(&*env.procs, other)?),
     };
     let found: Vec<ProcessInfo> = found.into_iter().filter(|info| !info.ended()).collect();
     if found.is_empty() {

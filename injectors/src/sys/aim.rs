@@ -8,6 +8,7 @@
 //! without ports, or a header that is cut short, is hit only by aims that do not ask for ports.
 
 mod network;
+mod own;
 mod words;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

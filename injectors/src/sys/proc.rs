@@ -10,7 +10,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::AsyncReadExt;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, Interest};
 
 use super::inside;
 use crate::Pending;
@@ -121,6 +122,29 @@ pub fn await_end(pid: u32, most: Duration) -> io::Result<()> {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Waits until a process of this host ends; if it has, not at all.
+///
+/// # Errors
+/// The kernel gives no handle to it.
+pub(crate) async fn outlast(id: ProcessId) -> io::Result<()> {
+    let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    // The handle is opened first: from then on, the number is its own.
+    let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if Host.look(id.pid)?.is_none_or(|info| info.id != id) {
+        return Ok(());
+    }
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe code; the fault it warns of cannot happen to an OwnedFd"
+    )]
+    let ends = AsyncFd::with_interest(handle, Interest::READABLE)?;
+    ends.readable().await.map(drop)
 }
 
 /// The signals that an experiment may name.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Whether anything of ours is in the network of a container.
-fn shaped(container: &Container<'_>) -> bool {
+pub(super) fn shaped(container: &Container<'_>) -> bool {
     let network = container.network();
     network.contains("clsact") || network.contains(": sq") || network.contains("squall")
 }
@@ -21,7 +21,7 @@ fn a_network_fault_in_containers_is_there_again_after_a_restart_and_nothing_is_l
     let rate = ["inject", "network-rate", "--label", "sq=slow", "--pick", "all", "--rate", "2mbit"];
     let args = [&rate[..], &["--by", "tbf", "--wait", "1s", "--for", "12s", "--json"]].concat();
     let mut going = docker.begin(&home, &args);
-    going.says("network-rate on the interface of all containers with label sq=slow", START);
+    going.says("network-rate on eth0 of all containers with label sq=slow", START);
     for container in &all {
         let took = docker.large(&container.address());
         assert!(took > slow, "{took:?}");
@@ -52,7 +52,7 @@ fn a_network_fault_in_a_container_that_was_restarted_is_taken_away_when_squall_i
     for both in [false, true] {
         let rate = ["inject", "network-rate", "--container", "cut-off", "--rate", "2mbit", "--by", "tbf"];
         let mut going = docker.begin(&home, &[&rate[..], &["--for", "60s"]].concat());
-        going.says("network-rate on the interface of container cut-off", START);
+        going.says("network-rate on eth0 of container cut-off", START);
         docker.docker(&["restart", "-t", "0", &web.id]);
         until("the fault in the next life", START, || {
             assert!(going.child.try_wait().unwrap().is_none(), "{}", going.story());

@@ -3,6 +3,7 @@
 use super::*;
 use crate::support::Lab;
 use crate::support::client::get;
+use crate::support::net::Cluster;
 
 /// What 40 kB at 2 Mbit/s take at least, but for the burst, and at most without a limit.
 const SLOW: Duration = Duration::from_millis(120);
@@ -58,6 +59,119 @@ fn each_way_is_slowed_alone_or_with_the_other_and_only_for_the_packets_that_are_
         }
         block_on(restore(&env(), &change)).unwrap();
     }
+}
+
+#[test]
+fn packets_of_another_address_of_this_side_are_untouched_on_the_same_interface() {
+    let Some(net) = furnished("addresses of this side") else { return };
+    let _turn = turns(1);
+    net.second_addresses();
+    let took = |source: &'static str| {
+        let to = if source.contains(':') { "fd77::2" } else { "10.77.0.2" };
+        let tries = (0..5).map(|_| net.round_trips_from((source, 0), (to, 9001), 40));
+        let mut best = Duration::MAX;
+        for took in tries {
+            best = best.min(took);
+            if best < FAST {
+                break;
+            }
+        }
+        best
+    };
+    let before = net.picture();
+    for (aim, hit, spared) in [
+        (&[("from", "10.77.0.11")][..], "10.77.0.11", "10.77.0.1"),
+        (&[("from", "10.77.0.0/29"), ("direction", "in")], "10.77.0.1", "10.77.0.11"),
+        (&[("from", "10.77.0.8/29"), ("to", "10.77.0.2")], "10.77.0.11", "10.77.0.1"),
+        (&[("from", "fd77::11"), ("direction", "both")], "fd77::11", "fd77::1"),
+        (&[("from", "10.77.0.11,fd77::1"), ("direction", "both")], "fd77::1", "10.77.0.1"),
+    ] {
+        if hit.contains(':') && !net.has_six() {
+            skipped("IPv6 packets: this kernel has none");
+            continue;
+        }
+        let change = block_on(TBF.made(&net, "run/1", aim));
+        let (slow, fast) = (took(hit), took(spared));
+        assert!(slow > SLOW && fast < FAST, "{aim:?} hits {hit}: {slow:?}, and spares {spared}: {fast:?}");
+        block_on(restore(&env(), &change)).unwrap();
+        assert_eq!(net.picture(), before);
+    }
+}
+
+#[test]
+fn a_fault_of_one_address_of_this_side_is_proven_from_there_and_unproven_if_it_is_of_others() {
+    let Some(net) = furnished("proof from an address of this side") else { return };
+    let _turn = turns(1);
+    net.second_addresses();
+    // By this address alone another interface leads there.
+    net.near("ip", &["link", "add", "aside", "type", "ifb"]);
+    net.near("ip", &["link", "set", "aside", "up"]);
+    net.near("ip", &["rule", "add", "from", "10.77.0.1", "table", "7"]);
+    net.near("ip", &["route", "add", "10.77.0.0/24", "dev", "aside", "table", "7"]);
+    let home = Home::new();
+    for case in cases() {
+        for more in [&["--direction", "out"][..], &["--direction", "both"]] {
+            let aim = ["--to", "10.77.0.2", "--from", "10.77.0.11", "--for", "1200ms"];
+            let done = home.squall(&words(&case.typed(&net, &[&aim, more].concat()))).code(0);
+            assert!(done.out.contains("confirmed (requested"), "{case:?} {more:?}: {}", done.out);
+        }
+    }
+    let base = ["--to", "10.77.0.2", "--for", "300ms", "--from"];
+    let done = home.squall(&words(&TBF.typed(&net, &[&base[..], &["192.0.2.0/24"]].concat()))).code(6);
+    assert!(done.out.contains("from no address of this side in `from` has anybody answered"), "{}", done.out);
+    let mut going =
+        home.start(&words(&TBF.typed(&net, &["--to", "10.77.0.2", "--from", "10.77.0.1", "--for", "5s"])));
+    going.says("by tbf", PATIENCE);
+    assert!(net.near("tc", &["filter", "show", "dev", "aside", "egress"]).contains("Egress Redirect"));
+    going.signal(rustix::process::Signal::INT);
+    going.end();
+    home.assert_nothing_left();
+}
+
+#[test]
+fn what_others_send_through_a_bridge_is_hit_by_their_address_alone() {
+    let Some(cluster) = Cluster::new("packets that are bridged", 3) else { return };
+    let hub = cluster.bridge.as_str();
+    let given = [("netns", hub), ("interface", "port1"), ("from", "10.78.0.2")];
+    let all = given.iter().chain(TBF.args);
+    let given = all.map(|(name, text)| ((*name).to_owned(), vec![(*text).to_owned()])).collect();
+    let (args, Selector::Exactly(target)) = parse_args(TBF.injector(), &given).unwrap() else {
+        panic!("no packets");
+    };
+    let ping = |member: usize| {
+        Cluster::run(&cluster.names[member], &["busybox", "ping", "-q", "-c", "3", "-i", "0.1", "10.78.0.1"])
+    };
+    let hit = || Cluster::run(hub, &["tc", "-s", "filter", "show", "dev", "port1", "egress"]);
+    block_on(async {
+        let request = Request { id: "run/1".to_owned(), args, target, seed: 3 };
+        let change = TBF.injector().prepare(&env(), &request).await.unwrap();
+        TBF.injector().apply(&env(), &change).await.unwrap();
+        ping(2);
+        assert!(hit().contains(" 0 pkt"), "{}", hit());
+        ping(1);
+        assert!(hit().contains(" 3 pkt"), "{}", hit());
+        restore(&env(), &change).await.unwrap();
+    });
+    assert!(!hit().contains("Redirect"), "{}", hit());
+}
+
+#[test]
+fn disjoint_addresses_of_this_side_are_disjoint_aims_and_others_are_refused() {
+    let Some(net) = furnished("disjoint addresses of this side") else { return };
+    let before = net.picture();
+    block_on(async {
+        let one = TBF.made(&net, "run/1", &[("from", "10.77.0.1")]).await;
+        let two = TBF.made(&net, "other/1", &[("from", "10.77.0.11")]).await;
+        assert_eq!(net.picture().matches("Egress Redirect").count(), 2);
+        let request = TBF.request(&net, "third/1", &[("from", "10.77.0.0/24")]);
+        let refused = TBF.injector().prepare(&env(), &request).await.unwrap_err().to_string();
+        assert!(refused.contains("already carries faults of other packets"), "{refused}");
+        assert!(refused.contains("`from`"), "the way out is named: {refused}");
+        restore(&env(), &one).await.unwrap();
+        assert_eq!(net.picture().matches("Egress Redirect").count(), 1);
+        restore(&env(), &two).await.unwrap();
+    });
+    assert_eq!(net.picture(), before);
 }
 
 #[test]
@@ -176,6 +290,40 @@ fn a_namespace_that_is_named_alone_means_its_only_interface() {
     let done =
         home.squall(&["inject", "network-rate", "--rate", "2mbit", "--by", "tbf", "--for", "1s"]).code(2);
     assert!(done.err.contains("aimed at nothing"), "{done:?}");
+}
+
+#[test]
+fn an_interface_that_a_route_has_found_is_named_in_plans_summaries_results_and_refusals() {
+    let Some(net) = furnished("the name of an interface that is found") else { return };
+    let home = Home::new();
+    let name = net.name.as_str();
+    let faults = format!("network-rate: {{netns: {name}, to: 10.77.0.2, rate: 2mbit, by: tbf}}");
+    let text = format!(
+        "squall: v1\nexperiment: found\nquestion: Is it named?\nload:\n  - a: {{open: {{url: \"http://127.0.0.1:1/\", \
+         arrivals: [{{hold: {{rate: 1/s, for: 15s}}}}]}}}}\nobjectives:\n  - a: {{availability: \">= 1%\"}}\n\
+         timeline:\n  - {{at: 6s, for: 1s, faults: [{{{faults}}}]}}\n"
+    );
+    let file = home.file("found.yaml", &text);
+    let named = format!("network-rate on near in netns {name} to 10.77.0.2");
+    let plan = home.squall(&["plan", file.to_str().unwrap()]).code(0);
+    assert!(plan.out.contains(&named) && !plan.out.contains("the interface in"), "{}", plan.out);
+    let rate =
+        ["inject", "network-rate", "--netns", name, "--to", "10.77.0.2", "--rate", "2mbit", "--by", "tbf"];
+    let mut going = home.start(&[&rate[..], &["--for", "4s"]].concat());
+    going.says(&named, PATIENCE);
+    let again = Home::new().squall(&[&rate[..], &["--for", "1s"]].concat()).code(3);
+    assert!(again.err.contains("these packets of near already have the rate of"), "{}", again.err);
+    let listed = home.squall(&["recover", "--list"]);
+    let done = going.end();
+    assert!(done.out.starts_with(&named), "{}", done.out);
+    assert!(
+        !listed.out.contains("the interface in") && !listed.err.contains("the interface in"),
+        "{listed:?}"
+    );
+    // A route that leads nowhere has no name to tell.
+    net.near("ip", &["link", "set", "near", "down"]);
+    let plan = home.squall(&["plan", file.to_str().unwrap()]).code(0);
+    assert!(plan.out.contains(&format!("the interface in netns {name} to 10.77.0.2")), "{}", plan.out);
 }
 
 #[test]

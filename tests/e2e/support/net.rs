@@ -191,9 +191,26 @@ impl Net {
         Flowing { stop, threads: vec![source, sink] }
     }
 
+    /// Gives the near side a second address of each family: 10.77.0.11 and fd77::11.
+    pub(crate) fn second_addresses(&self) {
+        self.near("ip", &["addr", "add", "10.77.0.11/24", "dev", "near"]);
+        let _ = self.try_near("ip", &["addr", "add", "fd77::11/64", "dev", "near", "nodad"]);
+    }
+
     /// How long this many datagrams of a thousand bytes take to an address of the far side and back, sent at once from a
     /// port; any, if it is 0.
     pub(crate) fn round_trips(&self, address: &'static str, port: u16, count: u32, from: u16) -> Duration {
+        let any = if address.contains(':') { "::" } else { "0.0.0.0" };
+        self.round_trips_from((any, from), (address, port), count)
+    }
+
+    /// The same from an address of the near side.
+    pub(crate) fn round_trips_from(
+        &self,
+        (source, from): (&'static str, u16),
+        (address, port): (&'static str, u16),
+        count: u32,
+    ) -> Duration {
         let (ready, begin) = std::sync::mpsc::channel();
         let echo = inside(&self.far, move || {
             let socket = bound(address, port);
@@ -207,8 +224,7 @@ impl Net {
         });
         begin.recv().unwrap();
         let took = inside(&self.name, move || {
-            let any = if address.contains(':') { "::" } else { "0.0.0.0" };
-            let socket = bound(any, from);
+            let socket = bound(source, from);
             socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let began = Instant::now();
             for _ in 0..count {
@@ -312,7 +328,7 @@ pub(crate) fn echoes(to: SocketAddr) -> bool {
 /// Namespaces on one bridge, which is in a namespace as well: member 0 is 10.78.0.1 and fd78::1, and so on.
 pub(crate) struct Cluster {
     pub(crate) names: Vec<String>,
-    bridge: String,
+    pub(crate) bridge: String,
 }
 
 impl Cluster {
@@ -348,6 +364,12 @@ impl Cluster {
                 None
             }
         }
+    }
+
+    /// A program in the namespace of a member or of the bridge.
+    #[track_caller]
+    pub(crate) fn run(space: &str, args: &[&str]) -> String {
+        run("ip", &[&["netns", "exec", space], args].concat()).unwrap()
     }
 
     /// The addresses of a member.

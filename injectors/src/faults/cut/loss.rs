@@ -95,13 +95,13 @@ impl Cutting for Drawn {
         &ABOUT
     }
 
-    fn plan(&self, args: &Args, flows: &Flows, _seed: u64) -> Result<Plan, String> {
+    fn plan(&self, args: &Args, flows: &Flows) -> Result<Plan, String> {
         let plain = ["share", "by"];
         if let Some(stranger) = args.0.keys().find(|name| !plain.contains(&name.as_str())) {
             return Err(format!("`{stranger}` does not go with `by: nft`, which knows a plain share only"));
         }
-        if !flows.traffic.names.is_empty() || flows.traffic.instance.is_some() {
-            return Err("`by: nft` takes addresses and networks only, neither names nor instances".to_owned());
+        if flows.traffic.instance.is_some() {
+            return Err("`by: nft` takes no instances: write its address and port".to_owned());
         }
         if !flows.is_aimed() {
             return Err("it is aimed at nothing: write `interface`, `to` or both".to_owned());
@@ -135,8 +135,8 @@ mod tests {
         };
         assert!(!refused(&[("to", "10.0.0.2")]));
         assert!(!refused(&[("interface", "eth0")]));
-        assert!(refused(&[("interface", "eth0"), ("to", "example.org")]));
-        assert!(refused(&[("to", "10.0.0.2,example.org")]));
+        assert!(!refused(&[("interface", "eth0"), ("to", "example.org")]));
+        assert!(!refused(&[("from", "10.0.0.1"), ("interface", "eth0")]));
         assert!(refused(&[("interface", "eth0"), ("instance", "auth-1")]));
         assert!(refused(&[("netns", "a")]));
     }

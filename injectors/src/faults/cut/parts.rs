@@ -1,21 +1,25 @@
 //! What is cut in which namespace, and what is seen of it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Ours;
-use super::proof::{self, Seen, Watched};
+use super::ours::{Ours, gone};
+use super::proof::{self, Reply, Seen, Watched};
 use super::rules::{By, Rules};
 use super::sides::Sides;
+use crate::Env;
 use crate::change::InjectError;
-use crate::faults::shape::{failed, space};
+use crate::faults::contained::{Now, Place};
+use crate::faults::containers::Hits;
+use crate::faults::shape::failed;
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
-use crate::sys::netlink::{Network as Kernel, Probe, Reply, Session, Space};
-use crate::traffic::Whose;
+use crate::sys::netlink::{Link, Network as Kernel, Peer, Session, Space, Stream};
+use crate::sys::nft::{Edit, Expression};
 
 /// How long the first and the second look at somebody may take before anything is cut.
 const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
@@ -23,21 +27,29 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)
 const PATIENCE: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// What a chain is called that tells for whom a table was made.
+const MARK: &str = "peers_";
 /// The most members whose addresses one other member is tried against.
 const TRIED_MAX: usize = 2;
 
 /// The part of a fault that is in one namespace.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Part {
-    pub(super) space: Space,
-    /// For people.
-    pub(super) name: String,
+    pub(super) place: Place,
     pub(super) rules: Rules,
     pub(super) watched: Vec<Watched>,
-}
-
-pub(super) fn gone(name: &str) -> InjectError {
-    InjectError::Target(format!("the network namespace {name} has gone"))
+    /// By what addresses others reach it, if it is one of several.
+    #[serde(default)]
+    addresses: Vec<Network>,
+    /// The other parts from which it is cut off, if it is one of several.
+    #[serde(default)]
+    severed: Vec<usize>,
+    /// Whether it is where a restart has brought its container.
+    #[serde(skip)]
+    pub(super) moved: bool,
+    /// Whether those from whom it is cut off have other addresses than at first.
+    #[serde(skip)]
+    changed: bool,
 }
 
 /// The one namespace that the flows name.
@@ -45,51 +57,56 @@ pub(super) async fn alone(
     network: &dyn Kernel,
     flows: &Flows,
     by: By,
-    (space, name): (Space, String),
+    place: Place,
 ) -> Result<Part, InjectError> {
     let traffic = &flows.traffic;
     let aim = traffic.aim();
+    let failed = failed(&place.name);
+    let session = network.enter(&place.space).await.map_err(&failed)?.ok_or_else(|| gone(&place.name))?;
+    let link = match &traffic.interface {
+        Some(name) => named(&session.links().await.map_err(&failed)?, name, &place.name)?,
+        None => 0,
+    };
     // A share is counted; one packet of our own would say nothing.
-    let mut probes = if matches!(by, By::Lose(_)) { Vec::new() } else { proof::probes(&aim) };
-    if let Some(name) = &traffic.interface {
-        let failed = failed(&flows.to_string());
-        let session =
-            network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(&flows.to_string()))?;
-        let links = session.links().await.map_err(&failed)?;
-        let Some(link) = links.iter().find(|link| link.name == *name) else {
-            let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
-            return Err(InjectError::Target(format!(
-                "there is no interface {name}; there are {}",
-                known.join(", ")
-            )));
-        };
-        probes = leading(&*session, link.index, probes).await;
+    let mut peers = Vec::new();
+    if !matches!(by, By::Lose(_)) {
+        peers = proof::peers(&aim, &session.addresses().await.map_err(&failed)?, link);
     }
-    let watched = watch(network, &space, &probes).await.map_err(failed(&flows.to_string()))?;
+    if link != 0 {
+        peers = leading(&*session, link, peers).await;
+    }
+    drop(session);
+    let watched = watch(network, &place.space, &peers).await.map_err(&failed)?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part { space, name, rules, watched })
+    Ok(Part {
+        place,
+        rules,
+        watched,
+        addresses: Vec::new(),
+        severed: Vec::new(),
+        moved: false,
+        changed: false,
+    })
 }
 
-/// The namespace as one word.
-pub(super) fn word(whose: &Whose) -> String {
-    match whose {
-        Whose::Own => "of this host".to_owned(),
-        Whose::Named(name) => name.clone(),
-        Whose::Process(pid) => format!("of process {pid}"),
-        Whose::Containers(containers) => format!("of {containers}"),
-    }
+/// The number of the interface with this name.
+fn named(links: &[Link], name: &str, place: &str) -> Result<u32, InjectError> {
+    let found = links.iter().find(|link| link.name == name).map(|link| link.index);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = links.iter().take(16).map(|link| link.name.as_str()).collect();
+        InjectError::Target(format!(
+            "there is no interface {name} in {place}; there are {}",
+            known.join(", ")
+        ))
+    })
 }
 
-/// Those probes that leave by this interface: others would not be hit.
-async fn leading(session: &dyn Session, link: u32, probes: Vec<Probe>) -> Vec<Probe> {
+/// Those who are reached by this interface: what goes to others would not be hit.
+async fn leading(session: &dyn Session, link: u32, peers: Vec<Peer>) -> Vec<Peer> {
     let mut kept = Vec::new();
-    for probe in probes {
-        let to = match probe {
-            Probe::Echo(address) => address,
-            Probe::Connect(to) => to.ip(),
-        };
-        if session.route(to).await.is_ok_and(|leads| leads == link) {
-            kept.push(probe);
+    for peer in peers {
+        if session.route(peer.address, peer.from).await.is_ok_and(|leads| leads == link) {
+            kept.push(peer);
         }
     }
     kept
@@ -100,44 +117,158 @@ pub(super) async fn among(
     network: &dyn Kernel,
     flows: &Flows,
     by: By,
-    sides: &Sides,
+    (members, sides): (&[Place], &Sides),
 ) -> Result<Vec<Part>, InjectError> {
-    let mut homes: Vec<(Space, Vec<Network>)> = Vec::new();
-    for name in &sides.members {
-        let space = space(network, &Whose::Named(name.clone()))?;
-        if let Some(at) = homes.iter().position(|(other, _)| other.inode == space.inode) {
-            let other = &sides.members[at];
-            return Err(InjectError::Target(format!("{name} and {other} are the same network namespace")));
+    let mut homes: Vec<Vec<Network>> = Vec::new();
+    for place in members {
+        let found = addresses(network, place).await?.ok_or_else(|| gone(&place.name))?;
+        if found.is_empty() {
+            let text = format!("{} has no address by which others reach it", place.name);
+            return Err(InjectError::Target(text));
         }
-        let failed = failed(name);
-        let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(|| gone(name))?;
-        let addresses = session.addresses().await.map_err(&failed)?;
-        if addresses.is_empty() {
-            return Err(InjectError::Target(format!("{name} has no address by which others reach it")));
-        }
-        let whole = |address: IpAddr| Network { address, bits: if address.is_ipv4() { 32 } else { 128 } };
-        homes.push((space, addresses.into_iter().map(whole).collect()));
+        homes.push(found);
     }
+    // Being cut off is mutual, so that whoever is named here has a part as well.
+    let has_part = |at: &usize| !sides.severed[*at].is_empty();
+    let number = |member: usize| (0..member).filter(has_part).count();
     let mut parts = Vec::new();
-    for ((space, own), (name, severed)) in homes.iter().zip(sides.members.iter().zip(&sides.severed)) {
-        if severed.is_empty() {
-            continue;
-        }
+    for (member, place) in members.iter().enumerate().filter(|(member, _)| has_part(member)) {
+        let severed = &sides.severed[member];
         let mut traffic = flows.traffic.clone();
-        let others = severed.iter().flat_map(|other| &homes[*other].1);
-        traffic.to = others.filter(|network| !own.contains(network)).copied().collect();
+        traffic.to = peers(&homes[member], severed.iter().map(|other| &homes[*other]));
         traffic.bounded().map_err(|(_, text)| InjectError::Target(text))?;
         let aim = traffic.aim();
-        let probes = tried(&aim, severed.iter().map(|other| &homes[*other].1[..]));
-        let watched = watch(network, space, &probes).await.map_err(failed(name))?;
-        let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: None, by };
-        parts.push(Part { space: space.clone(), name: name.clone(), rules, watched });
+        let asked = tried(&aim, severed.iter().map(|other| &homes[*other][..]));
+        let watched = watch(network, &place.space, &asked).await.map_err(failed(&place.name))?;
+        parts.push(Part {
+            place: place.clone(),
+            rules: Rules { aim, ways: traffic.ways().to_vec(), interface: None, by },
+            watched,
+            addresses: homes[member].clone(),
+            severed: severed.iter().map(|other| number(*other)).collect(),
+            moved: false,
+            changed: false,
+        });
     }
     Ok(parts)
 }
 
-/// Probes of the first address of each family of a few others.
-fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Probe> {
+/// By what addresses others reach a place; none if its namespace has gone.
+async fn addresses(network: &dyn Kernel, place: &Place) -> Result<Option<Vec<Network>>, InjectError> {
+    let failed = failed(&place.name);
+    let Some(session) = network.enter(&place.space).await.map_err(&failed)? else { return Ok(None) };
+    let found = session.addresses().await.map_err(&failed)?;
+    Ok(Some(found.into_iter().map(Network::single).collect()))
+}
+
+/// The addresses of others that are not our own as well.
+fn peers<'a>(own: &[Network], others: impl Iterator<Item = &'a Vec<Network>>) -> Vec<Network> {
+    let mut peers: Vec<Network> =
+        others.flatten().filter(|network| !own.contains(network)).copied().collect();
+    peers.sort();
+    peers.dedup();
+    peers
+}
+
+/// The parts as they are by now: without those whose containers are down, those whose containers have been restarted in
+/// their new namespaces, and each cut off from the addresses that the others have now: after a restart, an address may be
+/// that of a friend.
+pub(super) async fn follow(env: &Env, parts: &[Part], hits: Option<&Hits>) -> Result<Vec<Part>, InjectError> {
+    let (mut now, mut homes) = (Vec::new(), Vec::new());
+    for part in parts {
+        let (place, moved) = match part.place.now(env, hits).await? {
+            Now::Same => (part.place.clone(), false),
+            Now::Moved(place) => (place, true),
+            Now::Gone => {
+                now.push(None);
+                homes.push(None);
+                continue;
+            }
+        };
+        homes.push(if moved && !part.severed.is_empty() {
+            addresses(&*env.network, &place).await?
+        } else {
+            Some(part.addresses.clone())
+        });
+        now.push(Some(Part { place, moved, ..part.clone() }));
+    }
+    let up: Vec<Network> = homes.iter().flatten().flatten().copied().collect();
+    for (at, part) in now.iter_mut().enumerate() {
+        let Some(part) = part.as_mut().filter(|part| !part.severed.is_empty()) else { continue };
+        let mut others: Vec<Network> = Vec::new();
+        for other in &part.severed {
+            match &homes[*other] {
+                Some(home) => others.extend(home),
+                // It comes back by its old address, unless somebody else has got that.
+                None => others.extend(parts[*other].addresses.iter().filter(|own| !up.contains(own))),
+            }
+        }
+        let others = peers(homes[at].as_deref().unwrap_or_default(), [&others].into_iter());
+        // What nobody has any more, nobody needs to ask.
+        part.watched.retain(|watched| others.contains(&Network::single(watched.peer.address)));
+        part.changed = part.rules.aim.peers != others;
+        part.rules.aim.peers = others;
+    }
+    Ok(now.into_iter().flatten().collect())
+}
+
+impl Part {
+    /// All that makes its table.
+    pub(super) fn edits(&self, ours: &Ours) -> Vec<Edit> {
+        let mut edits = self.rules.edits(ours);
+        if self.changed {
+            let (table, chain) = (ours.table().to_owned(), self.mark());
+            let add = Edit::AddChain { table: table.clone(), chain: chain.clone(), hook: None };
+            edits.extend([add, Edit::AddRule { table, chain, rule: vec![Expression::Count] }]);
+        }
+        edits
+    }
+
+    /// The name of a chain that no packet enters: it tells for whom the table was made.
+    fn mark(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.rules.aim.peers.hash(&mut hasher);
+        format!("{MARK}{:016x}", hasher.finish())
+    }
+}
+
+/// Sees to it that the table of a part is there, is the right one, and lives on.
+pub(super) async fn cover(env: &Env, part: &Part, ours: &Ours) -> Result<(), InjectError> {
+    let place = &part.place;
+    if !part.moved && part.severed.is_empty() {
+        return ours.renew(&*env.network, place).await;
+    }
+    let failed = failed(&place.name);
+    let Some(session) = env.network.enter(&place.space).await.map_err(&failed)? else { return Ok(()) };
+    let there = ours.find(session.tables().await.map_err(&failed)?).map_err(InjectError::Target)?;
+    let right = match &there {
+        Some(_) if part.severed.is_empty() => true,
+        Some(_) => {
+            let counted = session.counted(ours.table()).await.map_err(&failed)?;
+            let mark = counted.iter().map(|one| one.chain.as_str()).find(|chain| chain.starts_with(MARK));
+            mark == Some(&part.mark()).filter(|_| part.changed).map(String::as_str)
+        }
+        // Only where it was never made it is made now.
+        None => !part.moved,
+    };
+    let done = match there {
+        _ if right => {
+            drop(session);
+            ours.renew(&*env.network, place).await
+        }
+        // In place of the other, with no packet in between.
+        other => {
+            let drop = other.map(|table| Edit::DropTable { handle: table.handle });
+            let edits: Vec<Edit> = drop.into_iter().chain(part.edits(ours)).collect();
+            session.commit(&edits).await.map_err(&failed)
+        }
+    };
+    // One that has gone on to the next life takes the error along.
+    if done.is_err() && !place.lives(env)? { Ok(()) } else { done }
+}
+
+/// The first address of each family of a few others.
+fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Peer> {
     let mut peers = Vec::new();
     for other in others.take(TRIED_MAX) {
         for ipv4 in [true, false] {
@@ -148,21 +279,20 @@ fn tried<'a>(aim: &Aim, others: impl Iterator<Item = &'a [Network]>) -> Vec<Prob
             peers.extend(other.iter().find(global));
         }
     }
-    if peers.is_empty() { Vec::new() } else { proof::probes(&Aim { peers, ..aim.clone() }) }
+    if peers.is_empty() { Vec::new() } else { proof::peers(&Aim { peers, ..aim.clone() }, &[], 0) }
 }
 
-/// Looks whether the probes are answered while nothing is cut: twice, as the first may get lost.
-async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Result<Vec<Watched>> {
+/// Looks whether they answer while nothing is cut: twice, as the first packet may get lost.
+async fn watch(network: &dyn Kernel, space: &Space, peers: &[Peer]) -> io::Result<Vec<Watched>> {
     let mut watched: Vec<Watched> =
-        probes.iter().map(|probe| Watched { probe: *probe, before: Reply::Nothing }).collect();
+        peers.iter().map(|peer| Watched { peer: *peer, before: Reply::Nothing }).collect();
     for patience in LOOKS {
         let silent: Vec<&mut Watched> =
             watched.iter_mut().filter(|watched| watched.before == Reply::Nothing).collect();
         if silent.is_empty() {
             break;
         }
-        let again: Vec<Probe> = silent.iter().map(|watched| watched.probe).collect();
-        let replies = network.reach(space, &again, patience).await?;
+        let replies = ask(network, space, silent.iter().map(|watched| watched.peer), patience).await?;
         for (watched, reply) in silent.into_iter().zip(replies) {
             watched.before = reply;
         }
@@ -170,23 +300,57 @@ async fn watch(network: &dyn Kernel, space: &Space, probes: &[Probe]) -> io::Res
     Ok(watched)
 }
 
-/// Looks at one part: probes first, since they are counted as well.
+/// Asks each once, all at the same time, and tells what came of it in the same order.
+async fn ask(
+    network: &dyn Kernel,
+    space: &Space,
+    peers: impl Iterator<Item = Peer>,
+    patience: Duration,
+) -> io::Result<Vec<Reply>> {
+    let stream = Stream::once(patience);
+    let all = peers.map(|peer| async move {
+        let echoed = network.echo(space, &peer, &stream).await?;
+        Ok(Reply::of(&echoed))
+    });
+    futures_util::future::join_all(all).await.into_iter().collect()
+}
+
+/// Cuts these addresses as well. Makes nothing anew: what has gone stays gone.
+pub(super) async fn widen(network: &dyn Kernel, part: &Part, ours: &Ours, new: &[IpAddr]) -> io::Result<()> {
+    let Some(session) = network.enter(&part.place.space).await? else { return Ok(()) };
+    if ours.find(session.tables().await?).ok().flatten().is_none() {
+        return Ok(());
+    }
+    let there = session.picked(ours.table()).await?;
+    let edits = part.rules.widened(ours, &there, new);
+    if edits.is_empty() { Ok(()) } else { session.commit(&edits).await }
+}
+
+/// Looks at one part: asks first, since that is counted as well. Whoever has never answered is not asked again: that
+/// would show nothing, and what is counted would be our own.
 pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::Result<Seen> {
-    let probes: Vec<Probe> = part.watched.iter().map(|watched| watched.probe).collect();
     let slowest = part.watched.iter().filter_map(|watched| match watched.before {
         Reply::Answered(micros) => Some(Duration::from_micros(micros)),
         _ => None,
     });
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
-    let name = part.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), counted: None };
-    let replies = match network.reach(&part.space, &probes, patience).await {
+    let name = part.place.name.clone();
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let answering: Vec<Watched> =
+        part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
+    let silent = part.watched.len() - answering.len();
+    let peers = answering.iter().map(|watched| watched.peer);
+    let replies = match ask(network, &part.place.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
     };
-    let Some(session) = network.enter(&part.space).await? else { return Ok(gone(name)) };
+    let Some(session) = network.enter(&part.place.space).await? else { return Ok(gone(name)) };
     let there = ours.find(session.tables().await?).ok().flatten().is_some();
+    if part.moved && !there {
+        // It was restarted a moment ago: what gets through before it is covered refutes nothing.
+        return Ok(gone(name));
+    }
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: part.watched.iter().copied().zip(replies).collect(), counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
 }

@@ -1,6 +1,6 @@
 //! Requested against measured: what our rules have counted, and whether our own probes get through. Pure.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,16 +8,39 @@ use super::rules::{By, cut};
 use crate::change::{Proof, ProofStatus};
 use crate::faults::shape::evidence::judge_share;
 use crate::sys::aim::{Aim, Protocol, Way};
-use crate::sys::netlink::{Probe, Reply};
+use crate::sys::netlink::{Echoed, Peer};
 use crate::sys::nft::read::Counted;
 
 /// The most probes of one namespace.
 const PROBES_MAX: usize = 4;
 
-/// A probe, and what came of it before anything was cut.
+/// What came of one packet of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Reply {
+    /// An answer, after this many microseconds.
+    Answered(u64),
+    /// A refusal.
+    Refused,
+    /// Nothing in time, or no way there.
+    Nothing,
+}
+
+impl Reply {
+    /// What a stream of one packet tells.
+    pub(super) fn of(echoed: &Echoed) -> Self {
+        match echoed.answers.first() {
+            Some(_) if echoed.refused > 0 => Self::Refused,
+            Some(answer) => Self::Answered(u64::try_from(answer.took.as_micros()).unwrap_or(u64::MAX)),
+            None => Self::Nothing,
+        }
+    }
+}
+
+/// Somebody who is asked, and what came of it before anything was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Watched {
-    pub(super) probe: Probe,
+    pub(super) peer: Peer,
     pub(super) before: Reply,
 }
 
@@ -26,36 +49,33 @@ pub(super) struct Watched {
 pub(super) struct Seen {
     /// Whose it is.
     pub(super) name: String,
-    /// What came of each probe, before and now.
+    /// What came of each probe that had an answer before, then and now.
     pub(super) probes: Vec<(Watched, Reply)>,
+    /// Probes that had none, and were not sent again.
+    pub(super) silent: usize,
     /// What each rule that counts has counted; none if the table is not there.
     pub(super) counted: Option<Vec<Counted>>,
 }
 
-/// Probes that an aim should hit: one for each single address of the other side, as far as one can be made.
-pub(super) fn probes(aim: &Aim) -> Vec<Probe> {
-    let single =
-        aim.peers.iter().filter(|network| network.bits == if network.address.is_ipv4() { 32 } else { 128 });
-    let spared = |probe: &Probe| {
-        let (address, port) = match probe {
-            Probe::Echo(address) => (*address, None),
-            Probe::Connect(to) => (to.ip(), Some(to.port())),
-        };
+/// Who is asked by packets that an aim should hit: each single address of the other side, from one of our own that it
+/// asks for, as far as one can be made. `link` leads to those that only one interface knows.
+pub(super) fn peers(aim: &Aim, own: &[IpAddr], link: u32) -> Vec<Peer> {
+    let spared = |peer: &Peer| {
         aim.exempt.iter().any(|exempt| {
-            exempt.peer.is_none_or(|network| network.contains(address))
-                && exempt.port.is_none_or(|exempt| port == Some(exempt))
+            exempt.peer.is_none_or(|network| network.contains(peer.address))
+                && exempt.port.is_none_or(|port| peer.port == Some(port))
         })
     };
     let ported = aim.peer_ports.first().map(|range| *range.start());
-    let probe = |address| match (aim.protocol, ported) {
+    let port = match (aim.protocol, ported) {
         // Nobody can choose our own port, nor answer what he does not know.
-        _ if !aim.local_ports.is_empty() => None,
-        (Some(Protocol::Udp), _) | (Some(Protocol::Tcp), None) => None,
-        (_, Some(port)) => Some(Probe::Connect(SocketAddr::new(address, port))),
-        (_, None) => Some(Probe::Echo(address)),
+        _ if !aim.local_ports.is_empty() => return Vec::new(),
+        (Some(Protocol::Udp), _) | (Some(Protocol::Tcp), None) => return Vec::new(),
+        (_, port) => port,
     };
-    let all = single.filter_map(|network| probe(network.address));
-    all.filter(|probe| !spared(probe)).take(PROBES_MAX).collect()
+    let single = aim.peers.iter().filter(|network| network.is_single());
+    let all = single.filter_map(|network| Peer::of(aim, own, (network.address, port), link));
+    all.filter(|peer| !spared(peer)).take(PROBES_MAX).collect()
 }
 
 impl By {
@@ -79,7 +99,7 @@ pub(super) fn judge(requested: String, by: By, all: &[Seen]) -> Proof {
         .iter()
         .flat_map(|seen| {
             let leaks = seen.probes.iter().filter(|(_, now)| by.lets_through(*now));
-            leaks.map(|(watched, now)| format!("{} {}{}", name(watched.probe), reply(*now), of(all, seen)))
+            leaks.map(|(watched, now)| format!("{} {}{}", watched.peer.name(), reply(*now), of(all, seen)))
         })
         .collect();
     let (out, inward) = (hits(all, Way::Out), hits(all, Way::In));
@@ -96,21 +116,23 @@ pub(super) fn judge(requested: String, by: By, all: &[Seen]) -> Proof {
         Some(seen) => words.push(format!("no packet met it{}", of(all, seen))),
         None => {}
     }
-    let answered = |watched: &Watched| watched.before != Reply::Nothing;
-    let lost = probes().filter(|(watched, now)| answered(watched) && !by.lets_through(*now)).count();
-    let silent = probes().filter(|(watched, _)| !answered(watched)).count();
+    let lost = probes().filter(|(_, now)| !by.lets_through(*now)).count();
+    let silent: usize = all.iter().map(|seen| seen.silent).sum();
     match (lost, probes().next()) {
         (0, _) => {}
         (1, Some((watched, now))) if probes().count() == 1 => words.push(format!(
             "{} {} before, and now {}",
-            name(watched.probe),
+            watched.peer.name(),
             reply(watched.before),
             reply(*now)
         )),
         _ => words.push(format!("{lost} of {} that answered before do not answer now", lost + through.len())),
     }
+    if probes().next().is_none() && silent == 0 {
+        words.push("no packet of our own could be tried".to_owned());
+    }
     if silent > 0 {
-        words.push(format!("{silent} of our own probes had no answer before either"));
+        words.push(format!("{silent} of our own probes had no answer before, and show nothing"));
     }
     words.push(format!("{out} packets out and {inward} in were cut off"));
     Proof {
@@ -148,13 +170,6 @@ fn of(all: &[Seen], seen: &Seen) -> String {
     if all.len() > 1 { format!(" in {}", seen.name) } else { String::new() }
 }
 
-fn name(probe: Probe) -> String {
-    match probe {
-        Probe::Echo(address) => address.to_string(),
-        Probe::Connect(to) => to.to_string(),
-    }
-}
-
 fn reply(reply: Reply) -> String {
     match reply {
         Reply::Answered(micros) => format!("answered in {:.1} ms", micros as f64 / 1e3),
@@ -182,9 +197,11 @@ mod tests {
     }
 
     fn seen(before: Reply, now: Reply, out: u64) -> Seen {
-        let watched = Watched { probe: Probe::Echo("10.0.0.2".parse().unwrap()), before };
+        let peer = Peer { address: "10.0.0.2".parse().unwrap(), link: 2, port: None, from: None };
+        let watched = Watched { peer, before };
         let counted = Counted { chain: "out_cut".to_owned(), packets: out, bytes: 0 };
-        Seen { name: "a".to_owned(), probes: vec![(watched, now)], counted: Some(vec![counted]) }
+        let (probes, silent) = if before == Reply::Nothing { (vec![], 1) } else { (vec![(watched, now)], 0) };
+        Seen { name: "a".to_owned(), probes, silent, counted: Some(vec![counted]) }
     }
 
     const FAST: Reply = Reply::Answered(100);
@@ -193,7 +210,9 @@ mod tests {
     fn a_cut_is_confirmed_only_if_packets_met_it_and_no_probe_gets_through() {
         let status = |by, before, now, out| judge(String::new(), by, &[seen(before, now, out)]).status;
         assert_eq!(status(By::Drop, FAST, Reply::Nothing, 3), ProofStatus::Confirmed);
-        assert_eq!(status(By::Drop, Reply::Nothing, Reply::Nothing, 3), ProofStatus::Confirmed);
+        let others = status(By::Drop, Reply::Nothing, Reply::Nothing, 3);
+        assert_eq!(others, ProofStatus::Confirmed, "they are not ours");
+        assert_eq!(status(By::Drop, Reply::Nothing, Reply::Nothing, 0), ProofStatus::Unproven);
         assert_eq!(status(By::Drop, FAST, FAST, 3), ProofStatus::Mismatch);
         assert_eq!(
             status(By::Drop, FAST, Reply::Refused, 3),
@@ -218,20 +237,30 @@ mod tests {
     }
 
     #[test]
-    fn probes_are_single_addresses_that_the_aim_hits() {
-        let echo = |text: &str| Probe::Echo(text.parse().unwrap());
-        let connect = |text: &str| Probe::Connect(text.parse().unwrap());
-        assert_eq!(
-            probes(&aim(&["10.0.0.2", "10.1.0.0/16", "fd00::1"], None, None)),
-            [echo("10.0.0.2"), echo("fd00::1")]
-        );
-        assert_eq!(probes(&aim(&["10.0.0.2"], Some(Protocol::Tcp), Some(80))), [connect("10.0.0.2:80")]);
-        assert_eq!(probes(&aim(&["10.0.0.2"], None, Some(80))), [connect("10.0.0.2:80")]);
-        assert_eq!(probes(&aim(&["10.0.0.2"], Some(Protocol::Icmp), None)), [echo("10.0.0.2")]);
-        assert!(probes(&aim(&["10.0.0.2"], Some(Protocol::Udp), Some(53))).is_empty());
-        assert!(probes(&aim(&["10.0.0.2"], Some(Protocol::Tcp), None)).is_empty());
-        assert!(probes(&aim(&["10.0.0.9"], None, None)).is_empty(), "it is protected");
-        assert!(probes(&aim(&["10.0.0.2"], None, Some(22))).is_empty(), "SSH is exempt");
+    fn only_single_addresses_that_the_aim_hits_are_asked() {
+        let peers = |aim: &Aim| -> Vec<String> {
+            peers(aim, &["10.0.0.1".parse().unwrap()], 2).iter().map(Peer::name).collect()
+        };
+        assert_eq!(peers(&aim(&["10.0.0.2", "10.1.0.0/16", "fd00::1"], None, None)), ["10.0.0.2", "fd00::1"]);
+        assert_eq!(peers(&aim(&["10.0.0.2"], Some(Protocol::Tcp), Some(80))), ["10.0.0.2:80"]);
+        assert_eq!(peers(&aim(&["10.0.0.2"], None, Some(80))), ["10.0.0.2:80"]);
+        assert_eq!(peers(&aim(&["10.0.0.2"], Some(Protocol::Icmp), None)), ["10.0.0.2"]);
+        assert!(peers(&aim(&["10.0.0.2"], Some(Protocol::Udp), Some(53))).is_empty());
+        assert!(peers(&aim(&["10.0.0.2"], Some(Protocol::Tcp), None)).is_empty());
+        assert!(peers(&aim(&["10.0.0.9"], None, None)).is_empty(), "it is protected");
+        assert!(peers(&aim(&["10.0.0.2"], None, Some(22))).is_empty(), "SSH is exempt");
+    }
+
+    #[test]
+    fn they_are_asked_from_an_own_address_of_the_aim_and_not_at_all_if_it_is_of_others() {
+        let from = |from: &str| {
+            let locals = vec![from.parse().unwrap()];
+            let aim = Aim { locals, ..aim(&["10.0.0.2"], None, Some(80)) };
+            let own = ["10.0.0.1", "10.0.0.7"].map(|text| text.parse().unwrap());
+            peers(&aim, &own, 2).first().and_then(|peer| peer.from).map(|from| from.to_string())
+        };
+        assert_eq!(from("10.0.0.7").as_deref(), Some("10.0.0.7"));
+        assert_eq!(from("192.0.2.0/24"), None);
     }
 
     #[test]

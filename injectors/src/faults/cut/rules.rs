@@ -19,13 +19,17 @@ use serde::{Deserialize, Serialize};
 
 use super::Ours;
 use crate::LEASE;
+use crate::faults::shape::ADDRESSES_MAX;
 use crate::sys::aim::{Aim, Exempt, Network, Protocol, Way};
+use crate::sys::nft::read::Picked;
 use crate::sys::nft::{Base, Edit, Expression, Hook, IPV4, IPV6, Meta, Point, Reject, Relation, Verdict};
 
 /// Behind the translation of addresses (-100), so that they are the real ones, and before the filters of others (0).
 const PRIORITY: i32 = -50;
 /// The set whose elements fade.
 pub(super) const LEASE_SET: &str = "lease";
+/// The chain that asks for the other side.
+const PEERS: &str = "peers";
 /// The chain that ends packets without a word.
 const SINK: &str = "sink";
 /// Of so many packets, a share is hit.
@@ -88,6 +92,40 @@ impl Rules {
         edits
     }
 
+    /// What also cuts these addresses, in one transaction: rules at the end of the chains that ask for the other side, so
+    /// that those that count go on. Of those that were added before, the oldest make room.
+    pub(super) fn widened(&self, ours: &Ours, there: &[Picked], new: &[IpAddr]) -> Vec<Edit> {
+        let table = || ours.table().to_owned();
+        let prepared = |address| self.aim.peers.iter().any(|network| network.contains(address));
+        let mut edits = Vec::new();
+        for way in &self.ways {
+            let name = chain(*way, PEERS);
+            let chains = self.way(*way);
+            let first =
+                chains.iter().find(|(chain, ..)| *chain == name).and_then(|(.., rules)| rules.first());
+            let Some(goto) = first.and_then(|rule| rule.last()) else { continue };
+            let added = there.iter().filter(|one| one.chain == name && !prepared(one.address));
+            let added: Vec<&Picked> = added.collect();
+            let known = |address| added.iter().any(|one| one.address == address) || prepared(address);
+            let fresh = new.iter().copied().filter(|address| !known(*address)).take(ADDRESSES_MAX);
+            let fresh: Vec<IpAddr> = fresh.collect();
+            let over = (added.len() + fresh.len()).saturating_sub(ADDRESSES_MAX);
+            let idle = added.iter().filter(|one| !new.contains(&one.address)).take(over);
+            edits.extend(idle.map(|one| Edit::DropRule {
+                table: table(),
+                chain: name.clone(),
+                handle: one.handle,
+            }));
+            let side = sides(*way).0;
+            edits.extend(fresh.into_iter().map(|address| Edit::AddRule {
+                table: table(),
+                chain: name.clone(),
+                rule: with(within(&Network::single(address), side), goto.clone()),
+            }));
+        }
+        edits
+    }
+
     fn chains(&self) -> Vec<Chain> {
         let mut chains: Vec<Chain> = self.ways.iter().flat_map(|way| self.way(*way)).collect();
         let points = [
@@ -117,12 +155,9 @@ impl Rules {
     /// The chains of one way, each with what leads to the next.
     fn way(&self, way: Way) -> Vec<Chain> {
         let aim = &self.aim;
-        let (peer, local) = match way {
-            Way::Out => (Side::Target, Side::Source),
-            Way::In => (Side::Source, Side::Target),
-        };
+        let (peer, local) = sides(way);
         let mut stages: Vec<(&str, Vec<Rule>)> = vec![("", Vec::new())];
-        for (name, networks, side) in [("peers", &aim.peers, peer), ("locals", &aim.locals, local)] {
+        for (name, networks, side) in [(PEERS, &aim.peers, peer), ("locals", &aim.locals, local)] {
             if !networks.is_empty() {
                 stages.push((name, networks.iter().map(|network| within(network, side)).collect()));
             }
@@ -315,6 +350,14 @@ pub(super) fn cut(way: Way) -> String {
     chain(way, "cut")
 }
 
+/// Where the other side and this side stand in a packet.
+fn sides(way: Way) -> (Side, Side) {
+    match way {
+        Way::Out => (Side::Target, Side::Source),
+        Way::In => (Side::Source, Side::Target),
+    }
+}
+
 fn prefix(way: Way) -> &'static str {
     if way == Way::Out { "out" } else { "in" }
 }
@@ -423,3 +466,7 @@ fn exemptions(exempt: &Exempt, peer: Side) -> Vec<Rule> {
     });
     either.to_vec()
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

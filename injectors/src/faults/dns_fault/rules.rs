@@ -2,6 +2,9 @@
 //!
 //! Addresses and ports are rewritten packet by packet, in both directions, instead of by connection: nothing is
 //! remembered that would lead anybody astray when the table has gone.
+//!
+//! A socket that is bound to an interface keeps its queries from the loopback. Those are written back where they leave,
+//! and get the true answer.
 
 use std::net::IpAddr;
 
@@ -19,7 +22,8 @@ const PRIORITY: i32 = -150;
 /// All that makes the table, for each real resolver and the port of ours that stands for it.
 pub(super) fn edits(ours: &Ours, pairs: &[(IpAddr, u16)]) -> Vec<Edit> {
     let mut edits = ready(ours);
-    let chains = [("output", Point::Output, true), ("input", Point::Input, false)];
+    let chains =
+        [("output", Point::Output, true), ("input", Point::Input, false), ("leave", Point::Leave, false)];
     edits.extend(chains.map(|(chain, point, reroutes)| Edit::AddChain {
         table: ours.table().to_owned(),
         chain: chain.to_owned(),
@@ -57,6 +61,14 @@ pub(super) fn edits(ours: &Ours, pairs: &[(IpAddr, u16)]) -> Vec<Edit> {
                 rewritten(*upstream, PORT, Side::Source, sum),
             ];
             rule("input", answered.concat());
+            let astray = [
+                named(Meta::LeavesBy, "lo", Relation::Unequal),
+                within(&whole(near), Side::Target),
+                protocol(number),
+                ports(&(*port..=*port), Side::Target),
+                rewritten(*upstream, PORT, Side::Target, sum),
+            ];
+            rule("leave", astray.concat());
         }
     }
     edits

@@ -26,6 +26,14 @@ pub(crate) struct Counts {
     pub(crate) waiting: u64,
     /// Bytes that wait in it now.
     pub(crate) backlog: u64,
+    /// Bytes that have left the interface's own queue, which comes behind; none if there is no such queue.
+    #[serde(default)]
+    pub(crate) onward: Option<u64>,
+}
+
+/// Of two counts that may be missing.
+fn both(one: Option<u64>, other: Option<u64>, join: fn(u64, u64) -> u64) -> Option<u64> {
+    one.zip(other).map(|(one, other)| join(one, other))
 }
 
 /// What was seen of one injection.
@@ -41,6 +49,19 @@ pub(crate) struct Evidence {
     pub(crate) rtt: Option<Growth>,
     /// What became of packets of our own, if somebody answers them.
     pub(crate) felt: Option<Felt>,
+    /// Echoes of our own that filled the qdisc, if nobody else did.
+    pub(crate) filled: Option<Filled>,
+}
+
+/// Echoes of our own that filled a qdisc.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Filled {
+    /// To whom.
+    pub(crate) whom: String,
+    /// How many.
+    pub(crate) sent: u64,
+    /// How many were answered.
+    pub(crate) answered: u64,
 }
 
 /// What became of packets of our own.
@@ -118,11 +139,13 @@ pub(crate) struct Flow {
     pub(crate) late: f64,
     /// Whether more waited at each look than left until the next: it was never empty in between.
     pub(crate) full: bool,
+    /// Bytes that left the interface's own queue meanwhile, those of others included; none if there is no such queue.
+    pub(crate) onward: Option<u64>,
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { lanes: 1, bytes: 0, packets: 0, seconds: 0.0, late: 0.0, full: true }
+        Self { lanes: 1, bytes: 0, packets: 0, seconds: 0.0, late: 0.0, full: true, onward: Some(0) }
     }
 }
 
@@ -135,6 +158,7 @@ impl Flow {
         self.seconds += seconds;
         self.late += late;
         self.full &= before.backlog > passed.bytes;
+        self.onward = both(self.onward, passed.onward, |one, other| one + other);
     }
 
     /// Two qdiscs with a rate each.
@@ -146,6 +170,7 @@ impl Flow {
             seconds: self.seconds + other.seconds,
             late: self.late + other.late,
             full: self.full && other.full,
+            onward: both(self.onward, other.onward, |one, other| one + other),
         }
     }
 }
@@ -162,6 +187,7 @@ impl Counts {
             drops: root.map_or(0, |root| root.drops),
             waiting: root.map_or(0, |root| root.waiting),
             backlog: root.map_or(0, |root| root.backlog),
+            onward: seen.onward,
         }
     }
 
@@ -175,6 +201,7 @@ impl Counts {
             drops: self.drops.saturating_sub(before.drops),
             waiting: self.waiting,
             backlog: self.backlog,
+            onward: both(self.onward, before.onward, u64::saturating_sub),
         }
     }
 
@@ -188,6 +215,7 @@ impl Counts {
             drops: self.drops + other.drops,
             waiting: self.waiting + other.waiting,
             backlog: self.backlog + other.backlog,
+            onward: both(self.onward, other.onward, |one, other| one + other),
         }
     }
 }
@@ -244,7 +272,12 @@ pub(crate) fn judge_runs(
     Proof { measured, samples: of, ..proof }
 }
 
-/// Judges a rate: confirmed if bytes left that fast while others waited.
+/// The largest tolerance of a rate, as a part of it: beyond that, a look tells nothing.
+const COARSE: f64 = 0.5;
+/// The least part of the bytes that must also get through what comes behind.
+const ONWARD: f64 = 0.9;
+
+/// Judges a rate: confirmed if bytes left that fast while others waited, and went on.
 pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) -> Proof {
     let Some(flow) = evidence.flow else {
         let why = match evidence.counts.handed {
@@ -257,21 +290,33 @@ pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) ->
     // Where the looks fall between packets is chance: up to one packet at each end.
     let grain = 2.0 * f64::from(flow.lanes) * flow.bytes as f64 / (flow.packets.max(1) as f64) / flow.seconds;
     let tolerance = 0.03 * wanted + grain + wanted * flow.late / flow.seconds;
+    let stuck = flow.onward.filter(|onward| (*onward as f64) < ONWARD * flow.bytes as f64);
+    let unanswered = evidence.filled.as_ref().filter(|filled| filled.answered == 0);
     let status = match measured - wanted {
+        _ if tolerance > COARSE * wanted || unanswered.is_some() => ProofStatus::Unproven,
+        _ if stuck.is_some() => ProofStatus::Mismatch,
         off if off.abs() <= tolerance => ProofStatus::Confirmed,
         // Less may only mean that there was less to send.
         off if off < 0.0 && !flow.full => ProofStatus::Unproven,
         _ => ProofStatus::Mismatch,
     };
     let bits = |bytes: f64| format!("{:.3} Mbit/s", bytes * 8.0 / 1e6);
+    let mut words = format!(
+        "{} while packets waited, over {:.1} s",
+        bits(measured),
+        flow.seconds / f64::from(flow.lanes)
+    );
+    if let Some(onward) = stuck {
+        let onward = bits(onward as f64 / flow.seconds);
+        words += &format!("; only {onward} got through the interface's own queue, which is slower");
+    }
+    if let Some(filled) = unanswered {
+        words += &format!("; none of {} echoes of our own to {} came back", filled.sent, filled.whom);
+    }
     Proof {
         status,
         requested,
-        measured: format!(
-            "{} while packets waited, over {:.1} s",
-            bits(measured),
-            flow.seconds / f64::from(flow.lanes)
-        ),
+        measured: words,
         tolerance: match flow.late {
             late if late > 0.0 => {
                 let late = late / f64::from(flow.lanes) * 1e3;
@@ -342,10 +387,11 @@ mod tests {
     fn a_rate_is_confirmed_only_while_packets_waited() {
         let evidence = |bytes, full| Evidence {
             counts: Counts { handed: 10, ..Counts::default() },
-            flow: Some(Flow { lanes: 1, bytes, packets: 1000, seconds: 1.0, late: 0.0, full }),
+            flow: Some(Flow { lanes: 1, bytes, packets: 1000, seconds: 1.0, late: 0.0, full, onward: None }),
             netem: None,
             rtt: None,
             felt: None,
+            filled: None,
         };
         let status = |bytes, full| judge_rate("1MB/s".to_owned(), 1e6, &evidence(bytes, full)).status;
         assert_eq!(status(1_010_000, false), ProofStatus::Confirmed);
@@ -360,6 +406,22 @@ mod tests {
         let both = Evidence { flow: Some(flow.beside(flow)), ..evidence(0, true) };
         let proof = judge_rate(String::new(), 1e6, &both);
         assert_eq!(proof.status, ProofStatus::Confirmed, "each way has the rate for itself: {proof:?}");
+        let behind = |onward| {
+            let slow = Evidence { flow: Some(Flow { onward, ..flow }), ..evidence(0, true) };
+            judge_rate(String::new(), 1e6, &slow)
+        };
+        assert_eq!(behind(Some(990_000)).status, ProofStatus::Confirmed);
+        assert_eq!(behind(Some(200_000)).status, ProofStatus::Mismatch, "{:?}", behind(Some(200_000)));
+        let filled = |answered| Filled { whom: "10.0.0.2".to_owned(), sent: 40, answered };
+        let own = |answered| Evidence { filled: Some(filled(answered)), ..evidence(1_000_000, true) };
+        assert_eq!(judge_rate(String::new(), 1e6, &own(3)).status, ProofStatus::Confirmed);
+        assert_eq!(judge_rate(String::new(), 1e6, &own(0)).status, ProofStatus::Unproven, "nobody felt it");
+        let few = Evidence { flow: Some(Flow { bytes: 3000, packets: 2, ..flow }), ..evidence(0, true) };
+        assert_eq!(
+            judge_rate(String::new(), 3e3, &few).status,
+            ProofStatus::Unproven,
+            "two packets tell nothing"
+        );
         let idle = Evidence { flow: None, ..evidence(0, true) };
         assert_eq!(judge_rate(String::new(), 1e6, &idle).status, ProofStatus::Unproven);
     }

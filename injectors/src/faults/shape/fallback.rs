@@ -69,9 +69,12 @@ pub(super) async fn take(
         match taken {
             Ok((by, mut change)) => {
                 let own = shaping.about().name;
-                change.target = request.target.to_string();
-                change.summary =
-                    format!("{own} on {}: {}; {by} serves, as {why}", request.target, request.args.line());
+                // What is done to an interface has found its name; who else serves names himself.
+                if !matches!(by, "tbf" | "nft") {
+                    change.target = request.target.to_string();
+                }
+                let target = &change.target;
+                change.summary = format!("{own} on {target}: {}; {by} serves, as {why}", request.args.line());
                 return Ok(change);
             }
             Err(error) => failures.push(error.to_string()),
@@ -118,6 +121,9 @@ async fn with_relay(
 /// The one relay that stands before the target.
 fn before<'e>(env: &'e Env, traffic: &Traffic) -> Result<&'e Relay, String> {
     let found = traffic.found(&env.inventory)?;
+    if !found.from.is_empty() {
+        return Err(format!("no relay knows who comes from {traffic}: it would hit all who come"));
+    }
     if found.to.is_empty() {
         return Err(format!("no relay stands before all of {traffic}: aim it at an instance or an address"));
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Apply;
-use super::evidence::{self, Counts, Evidence, Flow};
+use super::evidence::{self, Counts, Evidence, Filled, Flow};
 use super::part::Part;
 use super::probe::{self, Probe};
 use super::rtt::{self, Growth};
@@ -12,16 +12,19 @@ use super::site::Known;
 use crate::sys::netem::Netem;
 use crate::sys::netlink::Network;
 
-/// How often and how far apart a rate is looked at.
+/// How often a rate is looked at, and how far apart: further for one that lets few packets through.
 const LOOKS: u32 = 6;
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(300);
+/// The bytes that should leave until the last look: some forty of the smallest packets.
+const ENOUGH: f64 = 4000.0;
 /// The share of a rate up to which nobody counts as sending.
 const IDLE: f64 = 0.05;
 /// How long one look may take before the host counts as late.
 const LOOKING: Duration = Duration::from_millis(5);
-/// How long a transfer of our own lasts, and how long it fills the qdisc before the looks begin.
-const TRANSFER: Duration = Duration::from_millis(550);
+/// How long a transfer of our own fills the qdisc before the looks begin, and goes on behind them.
 const FILLING: Duration = Duration::from_millis(200);
+const TRAILING: Duration = Duration::from_millis(100);
 
 /// What can be seen and felt of a fault; the text if what was counted has gone.
 pub(super) async fn observe(
@@ -30,25 +33,31 @@ pub(super) async fn observe(
 ) -> io::Result<Result<Evidence, &'static str>> {
     const GONE: &str = "its device has gone";
     let Some((first, netem)) = look(network, apply).await? else { return Ok(Err(GONE)) };
-    let mut evidence = Evidence { counts: first, flow: None, netem, rtt: None, felt: None };
+    let mut evidence = Evidence { counts: first, flow: None, netem, rtt: None, felt: None, filled: None };
     if let Some(bytes) = apply.part.rate() {
-        let Some((last, flow)) = flow(network, apply).await? else { return Ok(Err(GONE)) };
+        let pause = Duration::from_secs_f64(ENOUGH / bytes.max(1) as f64 / f64::from(LOOKS - 1));
+        let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
+        let Some((last, flow)) = flow(network, apply, pause).await? else { return Ok(Err(GONE)) };
         evidence.flow = flow;
         // Whoever else sends has the way for himself; a neighbour that asks for an address is nobody.
         let others = last.since(first).bytes as f64;
         if flow.is_none()
-            && others < IDLE * bytes as f64 * (PAUSE * LOOKS).as_secs_f64()
+            && others < IDLE * bytes as f64 * (pause * LOOKS).as_secs_f64()
             && let Some((known, probe)) = probe(network, apply).await?
-            && let Some(stream) = probe.transfer(bytes, TRANSFER)
+            && let Some(stream) = probe.transfer(bytes, FILLING + pause * (LOOKS - 1) + TRAILING)
         {
             let sends = network.echo(&known.site.space, &probe.peer, &stream);
             let looks = async {
                 tokio::time::sleep(FILLING).await;
-                self::flow(network, apply).await
+                self::flow(network, apply, pause).await
             };
-            let (_, looked) = tokio::join!(sends, looks);
+            let (echoed, looked) = tokio::join!(sends, looks);
             let Some((_, flow)) = looked? else { return Ok(Err(GONE)) };
             evidence.flow = flow;
+            // Who cannot be asked has not answered.
+            let echoed = echoed.unwrap_or_default();
+            let (whom, answered) = (probe.peer.name(), echoed.answers.len() as u64);
+            evidence.filled = Some(Filled { whom, sent: echoed.sent, answered });
         }
     } else if let Some((known, probe)) = probe(network, apply).await?
         && let Some(stream) = probe.stream(&apply.part, netem.as_ref())
@@ -78,16 +87,20 @@ async fn probe<'a>(network: &dyn Network, apply: &'a Apply) -> io::Result<Option
 
 /// How fast bytes leave while others wait, over some looks, and the last counts; none if what was counted has gone. Each
 /// tree has the rate for itself, so they are put side by side.
-async fn flow(network: &dyn Network, apply: &Apply) -> io::Result<Option<(Counts, Option<Flow>)>> {
+async fn flow(
+    network: &dyn Network,
+    apply: &Apply,
+    pause: Duration,
+) -> io::Result<Option<(Counts, Option<Flow>)>> {
     let Some((mut counts, _)) = look_at_each(network, apply).await? else { return Ok(None) };
     let (mut at, mut flows) = (Instant::now(), vec![Flow::default(); counts.len()]);
     for _ in 1..LOOKS {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
         let Some((more, _)) = look_at_each(network, apply).await? else { return Ok(None) };
         let now = Instant::now();
         for ((flow, before), after) in flows.iter_mut().zip(&counts).zip(&more) {
             if before.waiting > 0 && after.waiting > 0 {
-                let late = (now - at).saturating_sub(PAUSE + LOOKING);
+                let late = (now - at).saturating_sub(pause + LOOKING);
                 flow.pass(*before, *after, ((now - at).as_secs_f64(), late.as_secs_f64()));
             }
         }

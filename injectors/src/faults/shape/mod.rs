@@ -22,18 +22,20 @@ use self::evidence::{Counts, Evidence};
 use self::fallback::Serves;
 use self::inside::Inside;
 use self::part::Part;
-pub(super) use self::site::space;
+pub use self::site::interface;
 use self::site::{Known, Owner, Site};
+pub(super) use self::site::{addresses, space};
+pub(super) use self::tree::ADDRESSES_MAX;
 use self::tree::Raised;
 use super::{contained, recall, record};
 use crate::about::{About, Args, Param, ParamKind, Presence};
-use crate::change::{Change, InjectError, Proof, Undone};
+use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
 use crate::sys::aim::Aim;
 use crate::sys::netem::Chance;
 use crate::sys::netem::correlated::CORRELATION_MAX;
 use crate::sys::netlink::{Network, Space};
 use crate::target::Target;
-use crate::traffic::Whose;
+use crate::traffic::{Traffic, Whose};
 use crate::{Env, Injector, Pending, Request};
 
 /// How often names are asked for again, and for how much of that time the engine's visits count.
@@ -221,6 +223,10 @@ impl<S: Shaping> Injector for Shaped<S> {
             match look::observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
                 Ok(evidence) => {
                     let mut proof = self.0.judge(&apply.part, &evidence);
+                    let asked = apply.sites.iter().any(|known| known.probe.is_some());
+                    if proof.status == ProofStatus::Unproven && !apply.aim.locals.is_empty() && !asked {
+                        proof.measured += "; from no address of this side in `from` has anybody answered us";
+                    }
                     if again > 0 {
                         proof.measured += &format!("; covered again after a restart: {again}");
                     }
@@ -245,17 +251,13 @@ impl<S: Shaping> Injector for Shaped<S> {
             if let Some(inside) = &apply.inside {
                 inside.cover(env, &apply.raised()).await?;
             }
-            // The engine comes by about every second; a name's addresses are asked for once in a while.
-            if age < ASKED_AGAIN || age.as_millis() % ASKED_AGAIN.as_millis() >= ASKED_FOR.as_millis() {
-                return Ok(());
-            }
-            if apply.names.is_empty() {
+            if apply.names.is_empty() || !is_asked_again(age) {
                 return Ok(());
             }
             apply.extend(env).await?;
             let spaces: Vec<&Space> = apply.sites.iter().map(|known| &known.site.space).collect();
             // A name server that is silent for a while changes nothing.
-            let Ok(new) = site::addresses(&*env.network, &spaces, &apply.names).await else { return Ok(()) };
+            let Ok(new) = addresses(&*env.network, &spaces, &apply.names).await else { return Ok(()) };
             for known in &apply.sites {
                 let widened = known.site.widen(&*env.network, &apply.raised(), &new).await;
                 widened.map_err(failed(&change.target))?;
@@ -306,11 +308,11 @@ async fn require(network: &dyn Network, part: &Part, instead: &str) -> Result<()
 }
 
 async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result<Change, InjectError> {
-    let Target::Traffic(traffic) = &request.target else {
+    let Target::Traffic(meant) = &request.target else {
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
-    let written = traffic.found(&env.inventory).map_err(InjectError::Target)?;
-    let (spaces, hits) = match &traffic.space {
+    let written = meant.found(&env.inventory).map_err(InjectError::Target)?;
+    let (spaces, hits) = match &meant.space {
         Whose::Containers(wanted) => {
             let (spaces, hits) = contained::spaces(env, request, wanted).await?;
             (spaces, Some(hits))
@@ -318,10 +320,7 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         whose => (vec![space(&*env.network, whose)?], None),
     };
     let all: Vec<&Space> = spaces.iter().collect();
-    let addresses = site::addresses(&*env.network, &all, &written.names).await;
-    let addresses =
-        addresses.map_err(|error| InjectError::Target(format!("no address is found for {error}")))?;
-    let traffic = &written.clone().resolved(&addresses).map_err(InjectError::Target)?;
+    let traffic = &resolved(&*env.network, &all, &written).await?;
     let aim = traffic.aim();
     let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
     let (mut sites, mut pictures) = (Vec::new(), Vec::new());
@@ -333,19 +332,25 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         pictures.push(picture);
     }
     let family = part.family();
+    let mut links: Vec<&str> = sites.iter().map(|known| known.site.name()).collect();
+    links.sort_unstable();
+    links.dedup();
+    let target = meant.by(&links.join(", ")).to_string();
     let names = written.names.clone();
     let processes = hits.as_ref().map_or_else(String::new, |hits| format!(" ({})", hits.names()));
     let inside = hits.map(|hits| Inside { hits, traffic: traffic.clone(), written });
-    let way = |site: &Site| inside.as_ref().and_then(|inside| contained::entrance(&inside.hits, &site.space));
+    let way =
+        |site: &Site| inside.as_ref().and_then(|inside| contained::entrance_to(&inside.hits, &site.space));
     let manual: Vec<String> =
         sites.iter().map(|known| known.site.manual(&traffic.space, way(&known.site))).collect();
+    let titles = inside.as_ref().map_or_else(String::new, |inside| format!(" # {}", inside.hits.line()));
     Ok(Change {
         id: request.id.clone(),
         fault: name.to_owned(),
-        target: request.target.to_string(),
-        summary: format!("{name} on {}{processes}: {}", request.target, request.args.line()),
+        summary: format!("{name} on {target}{processes}: {}", request.args.line()),
+        target,
         claims: sites.iter().flat_map(|known| known.site.claims(family)).collect(),
-        manual: manual.join("; "),
+        manual: manual.join("; ") + &titles,
         undo: record(&Undo {
             sites: sites.iter().map(|known| known.site.clone()).collect(),
             inside: inside.clone(),
@@ -355,6 +360,22 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         apply: record(&Apply { sites, part, aim, names, inside, id: request.id.clone(), seed: request.seed }),
         picture: Value::Array(pictures),
     })
+}
+
+/// Whether names are asked for again at this age: the engine comes by about every second, they are once in a while.
+pub(super) fn is_asked_again(age: Duration) -> bool {
+    age >= ASKED_AGAIN && age.as_millis() % ASKED_AGAIN.as_millis() < ASKED_FOR.as_millis()
+}
+
+/// The same packets, with the addresses that their names have now, asked for from these namespaces.
+pub(super) async fn resolved(
+    network: &dyn Network,
+    spaces: &[&Space],
+    traffic: &Traffic,
+) -> Result<Traffic, InjectError> {
+    let found = addresses(network, spaces, &traffic.names).await;
+    let found = found.map_err(|error| InjectError::Target(format!("no address is found for {error}")))?;
+    traffic.clone().resolved(&found).map_err(InjectError::Target)
 }
 
 fn gone() -> InjectError {

@@ -56,9 +56,12 @@ pub(super) async fn candidates(session: &dyn Session, aim: &Aim, trees: &[Tree])
         (None | Some(Protocol::Icmp), None, true) => None,
         _ => return Ok(Vec::new()),
     };
+    let own = if aim.locals.is_empty() { Vec::new() } else { session.addresses().await? };
     let mut addresses = Vec::new();
     for network in aim.peers.iter().filter(|network| network.is_single()).take(CANDIDATES_MAX) {
-        if session.route(network.address).await.unwrap_or_default() == tree.link {
+        if session.route(network.address, aim.source(&own, network.address)).await.unwrap_or_default()
+            == tree.link
+        {
             addresses.push(network.address);
         }
     }
@@ -68,8 +71,8 @@ pub(super) async fn candidates(session: &dyn Session, aim: &Aim, trees: &[Tree])
     addresses.extend(session.neighbours(tree.link).await?);
     let mut peers: Vec<Peer> = Vec::new();
     for address in addresses {
-        let peer = Peer { address, link: tree.link, port };
-        if hits(aim, &peer, unspecified(address)) && !peers.contains(&peer) {
+        let Some(peer) = Peer::of(aim, &own, (address, port), tree.link) else { continue };
+        if hits(aim, &peer, peer.from.unwrap_or(unspecified(address))) && !peers.contains(&peer) {
             peers.push(peer);
         }
     }

@@ -11,7 +11,7 @@ use super::tree::Tree;
 use crate::sys::aim::{Aim, Protocol};
 use crate::sys::netlink::{Connection, Session};
 
-/// The most connections that are remembered from before, and the most other sides whose route is asked.
+/// The most connections that are remembered from before, and the most pairs of addresses whose route is asked.
 const REMEMBERED_MAX: usize = 256;
 const ROUTES_MAX: usize = 64;
 /// A connection that has sent fewer segments of data since has not measured enough.
@@ -90,21 +90,22 @@ fn grown(hit: &[(Connection, u32)], usual: &Usual) -> Option<Growth> {
 async fn hit(session: &dyn Session, aim: &Aim, trees: &[Tree]) -> io::Result<Vec<(Connection, u32)>> {
     let Some(tree) = trees.first() else { return Ok(Vec::new()) };
     let loopback = tree.interface == "lo";
-    let mut leads: BTreeMap<IpAddr, bool> = BTreeMap::new();
+    let mut leads: BTreeMap<(IpAddr, IpAddr), bool> = BTreeMap::new();
     let mut found = Vec::new();
     for one in session.connections().await? {
         let times = trees.iter().map(|_| times(aim, loopback, one.peer, one.local)).sum();
         if times == 0 {
             continue;
         }
-        if !leads.contains_key(&one.peer.ip()) {
+        let ends = (one.peer.ip(), one.local.ip());
+        if !leads.contains_key(&ends) {
             if leads.len() == ROUTES_MAX {
                 continue;
             }
-            let link = session.route(one.peer.ip()).await.unwrap_or_default();
-            leads.insert(one.peer.ip(), link == tree.link);
+            let link = session.route(ends.0, Some(ends.1)).await.unwrap_or_default();
+            leads.insert(ends, link == tree.link);
         }
-        if leads[&one.peer.ip()] {
+        if leads[&ends] {
             found.push((one, times));
         }
     }

@@ -60,6 +60,7 @@ impl Known {
         let failed = failed(&traffic.to_string());
         let session = network.enter(&space).await.map_err(&failed)?.ok_or_else(gone)?;
         let link = link(&*session, traffic).await?;
+        let failed = self::failed(&traffic.by(&link.name).to_string());
         let owner = raised.owner();
         let (mut trees, mut before, mut pictures) = (Vec::new(), Vec::new(), Vec::new());
         for way in traffic.ways() {
@@ -96,6 +97,7 @@ impl Site {
         let failed = failed(&traffic.to_string());
         let Some(session) = network.enter(&space).await.map_err(&failed)? else { return Ok(None) };
         let link = link(&*session, traffic).await?;
+        let failed = self::failed(&traffic.by(&link.name).to_string());
         let mut trees = Vec::new();
         for way in traffic.ways() {
             let mut tree = Tree::new(&link, *way, written);
@@ -164,7 +166,10 @@ impl Site {
 
     /// What a fault of this family claims here.
     pub(super) fn claims(&self, family: &str) -> impl Iterator<Item = String> {
-        self.trees.iter().map(move |tree| format!("network:{}:{}:{family}", self.space.inode, tree.device))
+        self.trees.iter().map(move |tree| {
+            let Tree { interface, device, .. } = tree;
+            format!("network:{}:{family} of {interface} ({device})", self.space.inode)
+        })
     }
 
     /// What a person types to take it all away.
@@ -185,7 +190,7 @@ impl Site {
 }
 
 /// The addresses of names, asked for from these namespaces, that are reached from there.
-pub(super) async fn addresses(
+pub(in crate::faults) async fn addresses(
     network: &dyn Network,
     spaces: &[&Space],
     names: &[String],
@@ -199,7 +204,7 @@ pub(super) async fn addresses(
         }
         let Some(session) = network.enter(space).await?.filter(|_| !here.is_empty()) else { continue };
         for address in here {
-            if !found.contains(&address) && session.route(address).await.is_ok() {
+            if !found.contains(&address) && session.route(address, None).await.is_ok() {
                 found.push(address);
             }
         }
@@ -224,6 +229,17 @@ pub(in crate::faults) fn space(network: &dyn Network, whose: &Whose) -> Result<S
         Whose::Process(pid) => format!("process {pid} has no network namespace{why}"),
         Whose::Containers(containers) => format!("{containers}: no namespace{why}"),
     }))
+}
+
+/// The name of the interface that packets mean now, where a route or the namespace tells it: none where it is written
+/// already, where somebody else would have to be asked, or where this user may not look. Only reads.
+pub async fn interface(network: &dyn Network, traffic: &Traffic) -> Option<String> {
+    let told = traffic.interface.is_some() || traffic.instance.is_some() || !traffic.names.is_empty();
+    if told || matches!(traffic.space, Whose::Containers(_)) {
+        return None;
+    }
+    let session = network.enter(&space(network, &traffic.space).ok()?).await.ok()??;
+    link(&*session, traffic).await.ok().map(|link| link.name)
 }
 
 /// The interface that is meant.
@@ -254,9 +270,10 @@ async fn link(session: &dyn Session, traffic: &Traffic) -> Result<Link, InjectEr
             ))),
         };
     }
-    let mut index = None;
+    let (mut index, aim) = (None, traffic.aim());
+    let own = session.addresses().await.map_err(failed(&target))?;
     for network in &traffic.to {
-        let leads = session.route(network.address).await;
+        let leads = session.route(network.address, aim.source(&own, network.address)).await;
         let leads =
             leads.map_err(|error| InjectError::Target(format!("no route leads to {network}: {error}")))?;
         if *index.get_or_insert(leads) != leads {

@@ -21,8 +21,11 @@ use crate::traffic::Traffic;
 /// Our place in the order of filters: behind those of others, which see their packets first.
 pub(super) const PREF: u16 = 65_000;
 
+/// The kind of a queue that an interface does without.
+const NONE: &str = "noqueue";
+
 /// The most addresses and networks of an aim whose names are asked for again and again.
-const ADDRESSES_MAX: usize = 128;
+pub(in crate::faults) const ADDRESSES_MAX: usize = 128;
 
 /// One aim on one way of one interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,8 +40,6 @@ pub(super) struct Tree {
     pub(super) device: String,
     /// The number of our filter.
     pub(super) handle: u32,
-    /// What others have there, which must still be there afterwards.
-    pub(super) others: Vec<String>,
     /// Whether others have brought the hooks.
     pub(super) foreign_hooks: bool,
 }
@@ -50,14 +51,14 @@ pub(super) struct Seen {
     pub(super) label: Label,
     pub(super) root: Option<Qdisc>,
     pub(super) filter: Option<Filter>,
+    /// Bytes that have left the interface's own queue, behind ours; none where it has none, or ours comes behind it.
+    pub(super) onward: Option<u64>,
     hooked: bool,
     filters: usize,
     /// Whether the interface is there.
     link: bool,
     /// Other devices of ours on the interface.
     ours: Vec<(Link, Label)>,
-    /// What others have on the interface.
-    foreign: Vec<String>,
 }
 
 impl Tree {
@@ -72,7 +73,6 @@ impl Tree {
             way,
             device: format!("sq{number:08x}"),
             handle: number.max(1),
-            others: Vec::new(),
             foreign_hooks: false,
         }
     }
@@ -85,21 +85,15 @@ impl Tree {
     pub(super) async fn see(&self, session: &dyn Session) -> io::Result<Seen> {
         let links = session.links().await?;
         let qdiscs = session.qdiscs(self.link).await?;
-        let (mut filters, mut foreign, mut filter) = (0, Vec::new(), None);
+        let (mut filters, mut filter) = (0, None);
         for way in [Way::Out, Way::In] {
             for found in session.filters(self.link, way).await? {
                 filters += 1;
-                if found.pref != PREF {
-                    foreign.push(format!("{way:?} filter {} {} {:#x}", found.pref, found.kind, found.handle));
-                } else if way == self.way && found.handle == self.handle {
+                if found.pref == PREF && way == self.way && found.handle == self.handle {
                     filter = Some(found);
                 }
             }
         }
-        let own = qdiscs.iter().filter(|qdisc| qdisc.kind != HOOKS);
-        foreign.extend(
-            own.map(|qdisc| format!("qdisc {} {:#x} at {:#x}", qdisc.kind, qdisc.handle, qdisc.parent)),
-        );
         let device = links.iter().find(|link| link.name == self.device).cloned();
         let root = match &device {
             Some(device) => session
@@ -112,7 +106,9 @@ impl Tree {
         let label = device.as_ref().and_then(|device| Label::read(&device.alias));
         let ours = links.iter().filter(|link| link.name != self.device);
         let ours = ours.filter_map(|link| Some((link.clone(), Label::read(&link.alias)?)));
+        let own = qdiscs.iter().find(|qdisc| qdisc.parent == ROOT && qdisc.kind != NONE);
         Ok(Seen {
+            onward: own.filter(|_| self.way == Way::Out).map(|own| own.bytes),
             label: label.unwrap_or_else(|| Label::new(self.link, self.way)),
             root,
             filter,
@@ -120,14 +116,12 @@ impl Tree {
             filters,
             link: links.iter().any(|link| link.index == self.link),
             ours: ours.filter(|(_, label)| label.link == self.link).collect(),
-            foreign,
             device,
         })
     }
 
-    /// Notes what others have, so that it can be seen later whether it is still there.
+    /// Notes whether others have brought the hooks: then they are theirs to take away.
     pub(super) fn remember(&mut self, seen: &Seen) {
-        self.others.clone_from(&seen.foreign);
         self.foreign_hooks =
             seen.hooked && !seen.label.hooked && !seen.ours.iter().any(|(_, label)| label.hooked);
     }
@@ -151,7 +145,7 @@ impl Tree {
             let whose: Vec<&str> = label.held.values().map(String::as_str).collect();
             return Some(format!(
                 "{at} already carries faults of other packets the same way ({} by {}), and one packet could be among \
-                 both: give both the same aim, or aims that no packet fits at once (other `to`, `ports` or `protocol`), \
+                 both: give both the same aim, or aims that no packet fits at once (other `to`, `from`, `ports` or `protocol`), \
                  or move one in time",
                 link.name,
                 whose.join(", ")
@@ -304,19 +298,17 @@ impl Tree {
         Ok(true)
     }
 
-    /// The state that this part of the tree changes.
+    /// The state that this part of the tree changes. What others have there is theirs to change meanwhile.
     pub(super) fn picture(&self, seen: &Seen, family: &str, id: &str) -> Value {
         if !seen.link && seen.device.is_none() {
             return json!({"gone": true});
         }
-        let lost: Vec<&String> = self.others.iter().filter(|other| !seen.foreign.contains(other)).collect();
         let ownerless = seen.device.is_some() && seen.label.held.is_empty();
         json!({
             "held": seen.label.held.get(family).is_some_and(|holder| holder == id),
             "device_without_owner": ownerless,
             "filter_without_device": seen.filter.is_some() && seen.device.is_none(),
             "hooks_without_filter": seen.hooked && seen.filters == 0 && !self.foreign_hooks,
-            "lost_of_others": lost,
         })
     }
 

@@ -50,6 +50,12 @@ impl std::str::FromStr for Network {
 }
 
 impl Network {
+    /// The same with all bits beyond the length zero.
+    #[cfg(test)]
+    pub(crate) fn whole(self) -> Self {
+        Self { address: self.first(), bits: self.bits }
+    }
+
     /// The address with all bits beyond the length zero.
     pub(super) fn first(&self) -> IpAddr {
         match self.address {

@@ -1,8 +1,9 @@
-//! Packets of our own, counted: ICMP echoes, or TCP handshakes where only TCP is hit. Blocks: it belongs on a thread in
-//! the namespace that is meant.
+//! Packets of our own, one or many, counted: ICMP echoes, or TCP handshakes where only TCP is hit. Blocks: it belongs on a
+//! thread in the namespace that is meant.
 //!
 //! Formats: RFC 792, RFC 4443. Invariants: never more packets than [`COUNT_MAX`], never longer than the stream says; an
-//! answer counts only if it carries what was sent, byte by byte.
+//! answer counts only if it carries what was sent, byte by byte; what this side lacks is an error, and says nothing of
+//! the other.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -11,8 +12,11 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 use serde::{Deserialize, Serialize};
+
+use crate::sys::aim::Aim;
 
 /// The most packets of one stream.
 pub const COUNT_MAX: u16 = 400;
@@ -31,6 +35,9 @@ pub struct Peer {
     pub link: u32,
     /// The TCP port whose handshake is measured; an ICMP echo, if absent.
     pub port: Option<u16>,
+    /// The address of this side from which it is asked; as the kernel chooses, if absent.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
 }
 
 /// A stream of packets.
@@ -46,6 +53,13 @@ pub struct Stream {
     pub linger: Duration,
     /// Bytes of each; a handshake carries none.
     pub payload: u16,
+}
+
+impl Stream {
+    /// One packet.
+    pub const fn once(wait: Duration) -> Self {
+        Self { count: 1, pace: Duration::ZERO, wait, linger: Duration::ZERO, payload: 8 }
+    }
 }
 
 /// One packet that was answered.
@@ -68,11 +82,20 @@ pub struct Echoed {
     pub sent: u64,
     /// Those that were answered, in the order of sending.
     pub answers: Vec<Answer>,
+    /// How many of them were refusals: nobody listens there, or somebody in between says so.
+    pub refused: u64,
     /// Answers that were not what was sent.
     pub damaged: u64,
 }
 
 impl Peer {
+    /// Somebody at an address, asked so that the packets are of an aim; none if this side has no address that the aim
+    /// asks for.
+    pub fn of(aim: &Aim, own: &[IpAddr], (address, port): (IpAddr, Option<u16>), link: u32) -> Option<Self> {
+        let from = aim.source(own, address);
+        (from.is_some() || aim.locals.is_empty()).then_some(Self { address, link, port, from })
+    }
+
     /// As people name it.
     pub fn name(&self) -> String {
         match self.port {
@@ -81,15 +104,34 @@ impl Peer {
         }
     }
 
-    fn socket(&self) -> SocketAddr {
-        let port = self.port.unwrap_or(0);
-        match self.address {
+    fn place(&self, address: IpAddr, port: u16) -> SocketAddr {
+        match address {
             IpAddr::V6(address) if address.is_unicast_link_local() => {
                 SocketAddrV6::new(address, port, 0, self.link).into()
             }
             address => (address, port).into(),
         }
     }
+
+    /// A socket that sends from where it should.
+    fn open(&self, kind: SocketType, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+        let family = if self.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(family, kind, flags, protocol)?;
+        if let Some(from) = self.from {
+            rustix::net::bind(&socket, &self.place(from, 0))?;
+        }
+        Ok(socket)
+    }
+
+    fn connect(&self, socket: &OwnedFd) -> Result<(), Errno> {
+        rustix::net::connect(socket, &self.place(self.address, self.port.unwrap_or(0)))
+    }
+}
+
+/// Whether this process may not, or has not got what it takes: that says nothing of the other side.
+fn is_lack(error: Errno) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::ADDRNOTAVAIL].contains(&error)
 }
 
 /// Sends the stream and gathers the answers.
@@ -105,12 +147,13 @@ struct Tally {
     began: Instant,
     sent: Vec<Instant>,
     answers: Vec<Option<Answer>>,
+    refused: u64,
     damaged: u64,
 }
 
 impl Tally {
     fn new() -> Self {
-        Self { began: Instant::now(), sent: Vec::new(), answers: Vec::new(), damaged: 0 }
+        Self { began: Instant::now(), sent: Vec::new(), answers: Vec::new(), refused: 0, damaged: 0 }
     }
 
     fn hear(&mut self, number: usize) {
@@ -126,12 +169,18 @@ impl Tally {
         }
     }
 
+    fn refuse(&mut self, number: usize) {
+        self.refused += 1;
+        self.hear(number);
+    }
+
     fn end(self, from: IpAddr) -> Echoed {
         let sent = self.sent.len() as u64;
         Echoed {
             from: Some(from),
             sent,
             answers: self.answers.into_iter().flatten().collect(),
+            refused: self.refused,
             damaged: self.damaged,
         }
     }
@@ -139,12 +188,15 @@ impl Tally {
 
 fn echoes(peer: &Peer, stream: &Stream) -> io::Result<Echoed> {
     let four = peer.address.is_ipv4();
-    let (family, protocol) =
-        if four { (AddressFamily::INET, ipproto::ICMP) } else { (AddressFamily::INET6, ipproto::ICMPV6) };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::RAW, flags, Some(protocol))?;
+    let protocol = if four { ipproto::ICMP } else { ipproto::ICMPV6 };
+    let socket = peer.open(SocketType::RAW, Some(protocol))?;
     // So that only answers of that address are heard.
-    rustix::net::connect(&socket, &peer.socket())?;
+    match peer.connect(&socket) {
+        Ok(()) => {}
+        Err(error) if is_lack(error) => return Err(error.into()),
+        // No way leads there.
+        Err(_) => return Ok(Echoed::default()),
+    }
     let from = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?.ip();
     let mark = RandomState::new().build_hasher().finish();
     let payload = usize::from(stream.payload.min(PAYLOAD_MAX));
@@ -248,32 +300,34 @@ fn wait(asked: &mut [PollFd<'_>], patience: Duration) -> io::Result<bool> {
     let time = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: patience.subsec_nanos().into() };
     match rustix::event::poll(asked, Some(&time)) {
         Ok(happened) => Ok(happened > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Any answer to the first packet of a connection tells of its way there and back, be it a refusal.
 fn handshakes(peer: &Peer, stream: &Stream) -> io::Result<Echoed> {
-    let family = if peer.address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let count = usize::from(stream.count.min(HANDSHAKES_MAX));
     let (mut tally, mut open, mut from) = (Tally::new(), Vec::<(usize, OwnedFd)>::new(), peer.address);
     loop {
         let due = tally.began + stream.pace * tally.sent.len() as u32;
         if tally.sent.len() < count && due <= Instant::now() {
-            let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-            // Ends at once, and leaves nothing that waits.
-            sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+            let socket = peer.open(SocketType::STREAM, None)?;
+            if count > 1 {
+                // Each ends at once, and leaves nothing that waits; one alone ends politely.
+                sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+            }
             tally.sent.push(Instant::now());
             tally.answers.push(None);
             let number = tally.sent.len() - 1;
-            match rustix::net::connect(&socket, &peer.socket()) {
-                Ok(()) | Err(rustix::io::Errno::CONNREFUSED) => tally.hear(number),
-                Err(rustix::io::Errno::INPROGRESS) => {
+            match peer.connect(&socket) {
+                Ok(()) => tally.hear(number),
+                Err(Errno::CONNREFUSED) => tally.refuse(number),
+                Err(Errno::INPROGRESS) => {
                     from = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?.ip();
                     open.push((number, socket));
                 }
+                Err(error) if is_lack(error) => return Err(error.into()),
                 Err(_) => {}
             }
         }
@@ -300,9 +354,10 @@ fn settle(open: &mut Vec<(usize, OwnedFd)>, tally: &mut Tally, patience: Duratio
         if !done.next().unwrap_or_default() {
             return true;
         }
-        let outcome = sockopt::socket_error(socket).and_then(|outcome| outcome);
-        if matches!(outcome, Ok(()) | Err(rustix::io::Errno::CONNREFUSED | rustix::io::Errno::CONNRESET)) {
-            tally.hear(*number);
+        match sockopt::socket_error(socket).and_then(|outcome| outcome) {
+            Ok(()) => tally.hear(*number),
+            Err(Errno::CONNREFUSED | Errno::CONNRESET) => tally.refuse(*number),
+            Err(_) => {}
         }
         false
     });
@@ -324,7 +379,7 @@ mod tests {
     #[test]
     fn every_echo_on_the_loopback_is_answered_once() {
         for address in ["127.0.0.1", "::1"] {
-            let peer = Peer { address: address.parse().unwrap(), link: 1, port: None };
+            let peer = Peer { address: address.parse().unwrap(), link: 1, port: None, from: None };
             let echoed = match send(&peer, &STREAM) {
                 Ok(echoed) => echoed,
                 // Without root, or without IPv6.
@@ -341,12 +396,35 @@ mod tests {
     fn a_handshake_is_answered_by_a_listener_and_by_a_refusal() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
+        let mut listener = Some(listener);
         for gone in [false, true] {
-            let peer = Peer { address: [127, 0, 0, 1].into(), link: 1, port: Some(port) };
-            let listening = (!gone).then(|| listener.try_clone().unwrap());
-            let echoed = send(&peer, &STREAM).unwrap();
-            assert_eq!((echoed.sent, echoed.answers.len()), (20, 20), "gone: {gone}");
-            drop(listening);
+            let peer = Peer { address: [127, 0, 0, 1].into(), link: 1, port: Some(port), from: None };
+            let listener = (!gone).then(|| listener.take().unwrap());
+            for (stream, count) in [(STREAM, 20), (Stream::once(Duration::from_secs(1)), 1)] {
+                let echoed = send(&peer, &stream).unwrap();
+                assert_eq!((echoed.sent, echoed.answers.len()), (count, count as usize), "gone: {gone}");
+                assert_eq!(echoed.refused, if gone { count } else { 0 });
+            }
+            drop(listener);
+        }
+    }
+
+    #[test]
+    fn a_packet_leaves_from_the_address_that_it_should_and_from_none_that_is_not_ours() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let ask = |from: &str, port: Option<u16>| {
+            let from = Some(from.parse().unwrap());
+            let peer = Peer { address: [127, 0, 0, 1].into(), link: 1, port, from };
+            send(&peer, &Stream::once(Duration::from_secs(1)))
+        };
+        ask("127.0.0.9", Some(port)).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.0.0.9");
+        let lack = ask("192.0.2.1", Some(port)).unwrap_err();
+        assert_eq!(lack.kind(), io::ErrorKind::AddrNotAvailable);
+        // Only root may send echoes.
+        if let Ok(echoed) = ask("127.0.0.9", None) {
+            assert_eq!((echoed.from, echoed.answers.len()), (Some([127, 0, 0, 9].into()), 1));
         }
     }
 

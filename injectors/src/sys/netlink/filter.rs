@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, sockopt};
 
-use crate::sys::nft::read::{Counted, Part, Table, parts};
+use crate::sys::nft::read::{Counted, Part, Picked, Table, parts};
 use crate::sys::nft::{self, Edit};
 
 /// How long the kernel may take to answer.
@@ -54,6 +54,14 @@ pub(super) fn counted(table: &str) -> io::Result<Vec<Counted>> {
     ask(&nft::ask_rules(table), |part| match part {
         // Some kernels tell the rules of every table, whatever was asked.
         Part::Rule(of, counted) if of == table => Some(counted),
+        _ => None,
+    })
+}
+
+/// The rules of a table that ask for a single address and count nothing, in their order.
+pub(super) fn picked(table: &str) -> io::Result<Vec<Picked>> {
+    ask(&nft::ask_rules(table), |part| match part {
+        Part::Pick(of, picked) if of == table => Some(picked),
         _ => None,
     })
 }

@@ -22,13 +22,13 @@ use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::answer::{OPTIONS, filter_of, gateway, has_answered, link, neighbour, qdisc};
 use super::{
-    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Probe, Qdisc, ROOT, Reply,
-    Session, Space, Step, Stream, echo, filter, probe, reach, removal, sockets, space, wire,
+    Connection, Echoed, Feature, Filter, HOOKS, Link, Network, Peer, Place, Qdisc, ROOT, Session, Space,
+    Step, Stream, ask, echo, filter, probe, removal, sockets, space, wire,
 };
 use crate::Pending;
 use crate::sys::aim::Way;
 use crate::sys::nft::Edit;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 
 /// How long the kernel may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -107,24 +107,6 @@ impl Network for Kernel {
         Box::pin(async { space::inside(None, || Ok(probe::cuts())).await })
     }
 
-    fn reach<'a>(
-        &'a self,
-        space: &'a Space,
-        probes: &'a [Probe],
-        patience: Duration,
-    ) -> Pending<'a, io::Result<Vec<Reply>>> {
-        Box::pin(async move {
-            let gone = || io::Error::new(io::ErrorKind::NotFound, "the network namespace has gone");
-            let file = space::open(space)?.ok_or_else(gone)?;
-            let mut all = Vec::new();
-            for probe in probes {
-                let (file, probe) = (file.try_clone()?, *probe);
-                all.push(space::inside(Some(file), move || reach::reach(probe, patience)));
-            }
-            futures_util::future::join_all(all).await.into_iter().collect()
-        })
-    }
-
     fn ask<'a>(
         &'a self,
         space: &'a Space,
@@ -135,7 +117,7 @@ impl Network for Kernel {
         let query = query.to_vec();
         Box::pin(async move {
             let Some(file) = space::open(space)? else { return Ok(None) };
-            space::inside(Some(file), move || reach::ask(to, &query, patience)).await
+            space::inside(Some(file), move || ask::ask(to, &query, patience)).await
         })
     }
 }
@@ -190,16 +172,21 @@ impl Opened {
         }
     }
 
-    /// The route to an address.
-    async fn lead(&self, to: IpAddr) -> io::Result<Vec<RouteAttribute>> {
+    /// The route to an address, from one of our own if it is named.
+    async fn lead(&self, to: IpAddr, from: Option<IpAddr>) -> io::Result<Vec<RouteAttribute>> {
         let mut message = RouteMessage::default();
-        let (family, bits, address) = match to {
+        let whole = |address: IpAddr| match address {
             IpAddr::V4(address) => (AddressFamily::Inet, 32, RouteAddress::Inet(address)),
             IpAddr::V6(address) => (AddressFamily::Inet6, 128, RouteAddress::Inet6(address)),
         };
+        let (family, bits, address) = whole(to);
         message.header.address_family = family;
         message.header.destination_prefix_length = bits;
         message.attributes.push(RouteAttribute::Destination(address));
+        if let Some((_, bits, address)) = from.map(whole) {
+            message.header.source_prefix_length = bits;
+            message.attributes.push(RouteAttribute::Source(address));
+        }
         let answers = self.ask(Message::GetRoute(message), 0).await?;
         let route = answers.into_iter().find_map(|answer| match answer {
             Message::NewRoute(route) => Some(route.attributes),
@@ -327,9 +314,9 @@ impl Session for Opened {
         })
     }
 
-    fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>> {
+    fn route(&self, to: IpAddr, from: Option<IpAddr>) -> Pending<'_, io::Result<u32>> {
         Box::pin(async move {
-            let leaves = self.lead(to).await?.into_iter().find_map(|attribute| match attribute {
+            let leaves = self.lead(to, from).await?.into_iter().find_map(|attribute| match attribute {
                 RouteAttribute::Oif(index) => Some(index),
                 _ => None,
             });
@@ -351,7 +338,7 @@ impl Session for Opened {
             }
             // Documentation's addresses are nobody's: they lead by the default route, and nothing is sent.
             for to in [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])] {
-                let Ok(route) = self.lead(to).await else { continue };
+                let Ok(route) = self.lead(to, None).await else { continue };
                 let leads = |one: &RouteAttribute| matches!(one, RouteAttribute::Oif(link) if *link == index);
                 if route.iter().any(leads) {
                     found.extend(route.iter().find_map(gateway));
@@ -419,6 +406,11 @@ impl Session for Opened {
     fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>> {
         let table = table.to_owned();
         Box::pin(self.beside(move || filter::counted(&table)))
+    }
+
+    fn picked<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Picked>>> {
+        let table = table.to_owned();
+        Box::pin(self.beside(move || filter::picked(&table)))
     }
 
     fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>> {

@@ -5,12 +5,12 @@
 //! holds when it is changed. Every request has a deadline, every answer a bound.
 
 mod answer;
+mod ask;
 pub mod echo;
 mod filter;
 pub mod host;
 mod label;
 mod probe;
-mod reach;
 mod removal;
 mod sockets;
 mod space;
@@ -26,12 +26,11 @@ use serde::{Deserialize, Serialize};
 use crate::Pending;
 use crate::sys::aim::{Instruction, Way};
 use crate::sys::nft::Edit;
-use crate::sys::nft::read::{Counted, Table};
+use crate::sys::nft::read::{Counted, Picked, Table};
 
 pub use echo::{Answer, Echoed, Peer, Stream};
 pub use label::Label;
 pub use probe::{DESTROY, Feature, TABLES};
-pub use reach::{Probe, Reply};
 pub use sockets::Connection;
 pub(crate) use space::settle;
 
@@ -208,15 +207,6 @@ pub trait Network: std::fmt::Debug + Send + Sync {
     /// What the kernel can do to cut flows, tried the same way.
     fn cuts(&self) -> Pending<'_, io::Result<Vec<Feature>>>;
 
-    /// Whether others are reached from a namespace: one packet or connection for each probe, all at once, in the same
-    /// order. The namespace is not locked.
-    fn reach<'a>(
-        &'a self,
-        space: &'a Space,
-        probes: &'a [Probe],
-        patience: Duration,
-    ) -> Pending<'a, io::Result<Vec<Reply>>>;
-
     /// Sends one datagram from a namespace and waits for one back; none if none comes. The namespace is not locked.
     fn ask<'a>(
         &'a self,
@@ -232,8 +222,8 @@ pub trait Session: std::fmt::Debug + Send + Sync {
     /// Every interface.
     fn links(&self) -> Pending<'_, io::Result<Vec<Link>>>;
 
-    /// The number of the interface by which packets to this address leave.
-    fn route(&self, to: IpAddr) -> Pending<'_, io::Result<u32>>;
+    /// The number of the interface by which packets to this address leave: those from this own address, if one is named.
+    fn route(&self, to: IpAddr, from: Option<IpAddr>) -> Pending<'_, io::Result<u32>>;
 
     /// Who is known to be there, on an interface: neighbours that have answered, and gateways. At most 16.
     fn neighbours(&self, index: u32) -> Pending<'_, io::Result<Vec<IpAddr>>>;
@@ -258,6 +248,9 @@ pub trait Session: std::fmt::Debug + Send + Sync {
 
     /// What the rules of a table have counted, in their order; rules that do not count are left out.
     fn counted<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Counted>>>;
+
+    /// The rules of a table that ask for a single address and count nothing, in their order.
+    fn picked<'a>(&'a self, table: &'a str) -> Pending<'a, io::Result<Vec<Picked>>>;
 
     /// Makes all edits of the packet filters, or none.
     fn commit<'a>(&'a self, edits: &'a [Edit]) -> Pending<'a, io::Result<()>>;

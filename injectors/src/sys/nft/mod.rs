@@ -93,6 +93,15 @@ pub enum Edit {
         /// What it does, in order.
         rule: Vec<Expression>,
     },
+    /// Removes a rule.
+    DropRule {
+        /// Its table.
+        table: String,
+        /// Its chain.
+        chain: String,
+        /// As the kernel numbers it in its table.
+        handle: u64,
+    },
 }
 
 /// Where packets enter a chain.
@@ -247,6 +256,7 @@ impl Edit {
             Self::DropTable { .. } => (2, 0),
             Self::AddChain { .. } => (3, CREATE),
             Self::AddRule { .. } => (6, CREATE | APPEND),
+            Self::DropRule { .. } => (8, 0),
             Self::AddSet { .. } => (9, CREATE),
             Self::AddElements { .. } => (12, CREATE),
             Self::DropElements { .. } => (14, 0),
@@ -309,6 +319,11 @@ impl Edit {
                 text(&mut out, 1, table);
                 text(&mut out, 2, chain);
                 nested(&mut out, 4, |list| rule.iter().for_each(|one| nested(list, 1, |out| one.put(out))));
+            }
+            Self::DropRule { table, chain, handle } => {
+                text(&mut out, 1, table);
+                text(&mut out, 2, chain);
+                attribute(&mut out, 3, &handle.to_be_bytes());
             }
         }
         out

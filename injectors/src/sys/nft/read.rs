@@ -1,6 +1,7 @@
 //! What nftables tells: its tables, and what the rules of one have counted. Pure.
 
 use std::io;
+use std::net::IpAddr;
 
 use super::{HEAD, SUBSYSTEM};
 use crate::sys::netem::attributes;
@@ -27,6 +28,17 @@ pub struct Counted {
     pub bytes: u64,
 }
 
+/// One rule that asks for a single address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picked {
+    /// Its chain.
+    pub chain: String,
+    /// Its number in its table.
+    pub handle: u64,
+    /// The address.
+    pub address: IpAddr,
+}
+
 /// One part of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
@@ -34,6 +46,8 @@ pub enum Part {
     Table(Table),
     /// A rule that counts, of the table with this name.
     Rule(String, Counted),
+    /// A rule that asks for a single address and counts nothing.
+    Pick(String, Picked),
     /// Something else.
     Other,
     /// The request with this number was done.
@@ -76,7 +90,7 @@ fn part(kind: u16, sequence: u32, body: &[u8]) -> io::Result<Part> {
         ERROR => Ok(Part::Done(sequence)),
         DONE => Ok(Part::End),
         TABLE => Ok(table(body).map_or(Part::Other, Part::Table)),
-        RULE => Ok(rule(body).map_or(Part::Other, |(table, counted)| Part::Rule(table, counted))),
+        RULE => Ok(rule(body).unwrap_or(Part::Other)),
         _ => Ok(Part::Other),
     }
 }
@@ -111,17 +125,31 @@ fn table(body: &[u8]) -> Option<Table> {
     })
 }
 
-/// What the first counter of a rule has counted; none if it has no counter.
-fn rule(body: &[u8]) -> Option<(String, Counted)> {
+/// What the first counter of a rule has counted, or the address that it asks for; none if it does neither.
+fn rule(body: &[u8]) -> Option<Part> {
     let own = body.get(4..)?;
-    let list = attributes(find(own, 4)?).flatten();
-    let counter =
-        list.map(|(_, one)| one).find(|one| find(one, 1).map(text).as_deref() == Some("counter"))?;
-    let data = find(counter, 2)?;
-    let counted = Counted {
-        chain: text(find(own, 2)?),
-        packets: number(find(data, 2)?)?,
-        bytes: number(find(data, 1)?)?,
-    };
-    Some((text(find(own, 1)?), counted))
+    let list: Vec<&[u8]> = attributes(find(own, 4)?).flatten().map(|(_, one)| one).collect();
+    let named = |one: &[u8], name: &str| find(one, 1).map(text).as_deref() == Some(name);
+    let (table, chain) = (text(find(own, 1)?), text(find(own, 2)?));
+    if let Some(counter) = list.iter().find(|one| named(one, "counter")) {
+        let data = find(counter, 2)?;
+        let (packets, bytes) = (number(find(data, 2)?)?, number(find(data, 1)?)?);
+        return Some(Part::Rule(table, Counted { chain, packets, bytes }));
+    }
+    let loads = |pair: &&[&[u8]]| named(pair[0], "payload") && named(pair[1], "cmp");
+    let pair = list.windows(2).find(loads)?;
+    let address = address(find(pair[0], 2)?, find(pair[1], 2)?)?;
+    Some(Part::Pick(table, Picked { chain, handle: number(find(own, 3)?)?, address }))
+}
+
+/// The address that is compared with one of a header; none if it is something else.
+fn address(payload: &[u8], compare: &[u8]) -> Option<IpAddr> {
+    const NETWORK: [u8; 4] = [0, 0, 0, 1];
+    const EQUAL: [u8; 4] = [0; 4];
+    if find(payload, 2)? != NETWORK || find(compare, 2)? != EQUAL {
+        return None;
+    }
+    let value = find(find(compare, 3)?, 1)?;
+    let four = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }

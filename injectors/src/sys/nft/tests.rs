@@ -10,7 +10,7 @@ use super::Meta::{Family, LeavesBy, Origin, Protocol};
 use super::Relation::{AtLeast, AtMost, Below, Equal, Unequal};
 use super::Verdict::{Drop, Goto, Jump, Return};
 use super::*;
-use crate::sys::nft::read::{Counted, Part, Table, parts};
+use crate::sys::nft::read::{Counted, Part, Picked, Table, parts};
 
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
@@ -39,6 +39,11 @@ fn tables_sets_and_chains_are_what_nft_sends() {
     golden(
         &Edit::AddTable { table: table(), comment: "squall X/1".to_owned() },
         "010000000f000100737175616c6c5f585f310000080002000000000011000600000b737175616c6c20582f3100000000",
+    );
+    // delete rule inet squall_X_1 out handle 6
+    golden(
+        &Edit::DropRule { table: table(), chain: "out".to_owned(), handle: 6 },
+        "010000000f000100737175616c6c5f585f310000080002006f7574000c0003000000000000000006",
     );
     // delete table inet handle 2
     golden(&Edit::DropTable { handle: 2 }, "010000000c0004000000000000000002");
@@ -148,6 +153,50 @@ fn rules_that_pick_networks_are_what_nft_sends() {
              000000000000000000000000000000003800018008000100636d70002c00028008000100000000010800020000000000\
              1800038014000100fd7700000000000000000000000000003c0001800e000100696d6d65646961746500000028000280\
              08000100000000001c0002801800028008000100fffffffc0c0002006f75745f63757400",
+    );
+}
+
+#[test]
+fn rules_that_pick_networks_of_this_side_are_what_nft_sends() {
+    // ip saddr 10.76.0.0/15 goto out_cut
+    golden(
+        &rule(
+            "out",
+            vec![
+                Meta(Family),
+                Compare(Equal, vec![IPV4]),
+                Payload { base: Network, offset: 12, length: 4 },
+                Mask(vec![255, 254, 0, 0]),
+                Compare(Equal, vec![10, 76, 0, 0]),
+                Decide(Goto("out_cut".to_owned())),
+            ],
+        ),
+        "010000000f000100737175616c6c5f585f310000080002006f7574003401048024000180090001006d65746100000000\
+             14000280080002000000000f08000100000000012c00018008000100636d700020000280080001000000000108000200\
+             000000000c0003800500010002000000340001800c0001007061796c6f61640024000280080001000000000108000200\
+             00000001080003000000000c0800040000000004440001800c0001006269747769736500340002800800010000000001\
+             080002000000000108000300000000040c00048008000100fffe00000c00058008000100000000002c00018008000100\
+             636d700020000280080001000000000108000200000000000c000380080001000a4c00003c0001800e000100696d6d65\
+             64696174650000002800028008000100000000001c0002801800028008000100fffffffc0c0002006f75745f63757400",
+    );
+    // ip6 daddr fd77::9 goto out_cut, in the chain of what arrives
+    golden(
+        &rule(
+            "in",
+            vec![
+                Meta(Family),
+                Compare(Equal, vec![IPV6]),
+                Payload { base: Network, offset: 24, length: 16 },
+                Compare(Equal, bytes("fd770000000000000000000000000009")),
+                Decide(Goto("out_cut".to_owned())),
+            ],
+        ),
+        "010000000f000100737175616c6c5f585f31000007000200696e0000fc00048024000180090001006d65746100000000\
+             14000280080002000000000f08000100000000012c00018008000100636d700020000280080001000000000108000200\
+             000000000c000380050001000a000000340001800c0001007061796c6f61640024000280080001000000000108000200\
+             00000001080003000000001808000400000000103800018008000100636d70002c000280080001000000000108000200\
+             000000001800038014000100fd7700000000000000000000000000093c0001800e000100696d6d656469617465000000\
+             2800028008000100000000001c0002801800028008000100fffffffc0c0002006f75745f63757400",
     );
 }
 
@@ -364,6 +413,26 @@ fn tables_and_counters_are_read_as_they_were_written() {
     let expected =
         [Part::Table(told_table), Part::Table(foreign), Part::Rule(table(), counted), Part::Other, Part::End];
     assert_eq!(read, expected);
+}
+
+#[test]
+fn a_rule_that_asks_for_one_address_is_read_and_no_other_is_taken_for_one() {
+    let asks = |offset, length, between: Vec<Expression>, value: Vec<u8>| {
+        let load = Payload { base: Network, offset, length };
+        let list = [vec![load], between, vec![Compare(Equal, value), Decide(Goto("out_cut".to_owned()))]];
+        let mut body = rule("out_peers", list.concat()).body();
+        attribute(&mut body, 3, &9_u64.to_be_bytes());
+        parts(&told(SUBSYSTEM | 6, 0, &body)).next().unwrap().unwrap()
+    };
+    let picked = |address: &str| {
+        let picked = Picked { chain: "out_peers".to_owned(), handle: 9, address: address.parse().unwrap() };
+        Part::Pick(table(), picked)
+    };
+    assert_eq!(asks(16, 4, vec![], vec![10, 0, 0, 2]), picked("10.0.0.2"));
+    let six = bytes("fd770000000000000000000000000009");
+    assert_eq!(asks(24, 16, vec![], six), picked("fd77::9"));
+    assert_eq!(asks(16, 2, vec![], vec![10, 0]), Part::Other, "a network");
+    assert_eq!(asks(16, 4, vec![Mask(vec![255, 254, 0, 0])], vec![10, 0, 0, 0]), Part::Other, "a network");
 }
 
 #[test]
