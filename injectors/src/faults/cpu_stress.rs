@@ -21,7 +21,8 @@ static ABOUT: About = About {
                   time, in slices of 2 ms: what a noisy neighbour, a runaway batch job or a busy loop takes away. Without \
                   `cgroup` or `pid` it runs in squall's own group, as one more process of this host. With one, it becomes a \
                   member of that group (controllers cpu, cpuacct and cpuset), and shares its limits and its weight: the way \
-                  to starve one container and nobody else. It ends with squall, or 3 s after the last renewal.",
+                  to starve one container and nobody else. When all others of the group have ended, it leaves; after a restart of \
+                  the container it goes on in its next life. It ends with squall, or 3 s after the last renewal.",
     target: TargetKind::Group,
     params: &[
         Param {

@@ -21,7 +21,8 @@ static ABOUT: About = About {
                   page, and touches them again and again so that they are not swapped out. Refused if less than `reserve` \
                   would stay available on the host, or if the group, or one above it, would meet its limit and lose a process; while it \
                   lives it gives memory back when others need the reserve. It is the first that the kernel ends when \
-                  memory is short all the same (oom_score_adj 1000). It ends with squall, or 3 s after the last renewal.",
+                  memory is short all the same (oom_score_adj 1000). When all others of the group have ended, it leaves; after a restart of the \
+                  container it goes on in its next life. It ends with squall, or 3 s after the last renewal.",
     target: TargetKind::Group,
     params: &[
         Param {
