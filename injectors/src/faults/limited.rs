@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub(crate) use self::seen::{Seen, before};
+pub(crate) use self::seen::{STATE, Seen, before};
 use self::seen::{line, write};
 use super::grouped::{self, Inside};
 use super::{processes, quoted, recall, record};
@@ -169,7 +169,10 @@ impl<L: Limiting> Injector for Limited<L> {
         let mut mistakes: Vec<String> = self.0.check(args).err().into_iter().collect();
         if *target == Target::Group(Group::Host) {
             mistakes
-                .push("name a control group: `cgroup` or `pid`; it is not made on the whole host".to_owned());
+                .push(
+                    "name a control group: `cgroup`, `pid`, or a container (`container`, `label`, `image`); it is not made on the \
+                     whole host".to_owned(),
+                );
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
@@ -257,7 +260,7 @@ impl<L: Limiting> Injector for Limited<L> {
             let Some((one, value)) = foreign else { return Ok(outcome) };
             Err(InjectError::Target(format!(
                 "somebody else has written {value} into {}, which squall had set from {} to {}: it is left alone; set it \
-                 to what you want, then `squall recover --forget`, or back to {}, then `squall recover`",
+                 to what you want and forget it (`squall recover` names the command), or back to {}, then `squall recover`",
                 place.folder.path.join(&one.file).display(),
                 one.before,
                 one.ours,
