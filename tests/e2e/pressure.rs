@@ -16,11 +16,8 @@ use injectors::{Args, Change, Env, Inventory, Request, Target, Undone, registry}
 use rustix::process::Signal;
 
 use crate::support::home::Going;
-use crate::support::{Home, process, skipped, turns, until};
+use crate::support::{Home, points, process, skipped, turns, until};
 
-const STEPS: [&str; 8] =
-    ["prepared", "intended", "held", "applied", "journalled", "undoing", "undone", "settled"];
-const HOWS: [&str; 4] = ["error", "kill", "kill-guardian", "kill-both"];
 const ALONE: Duration = Duration::from_secs(1);
 
 /// The faults that are tried here.
@@ -221,11 +218,11 @@ fn whatever_ends_an_injection_at_whatever_step_the_group_is_as_before_within_a_s
         let _turn = turns(1);
         let home = Home::new();
         let before = cage.says(case.files);
-        for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+        for (step, how) in points() {
             let point = format!("{step}:{how}");
             let done = home.squall(&case.inject(&cage, &["--for", "100ms", "--crash-at", &point]));
-            assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
-            if *how == "kill-both" {
+            assert_eq!(done.code == 137, matches!(how, "kill" | "kill-both"), "{point}: {done:?}");
+            if how == "kill-both" {
                 until("the end of engines and guardians", ALONE, || {
                     (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
                 });
@@ -408,11 +405,11 @@ fn whatever_ends_a_full_disk_at_whatever_step_all_of_its_room_is_back_within_a_s
     let _turn = turns(1);
     let home = Home::new();
     let before = volume.available();
-    for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+    for (step, how) in points() {
         let point = format!("{step}:{how}");
         let asked = ["inject", "disk-fill", "--path", volume.path(), "--fill", "90%", "--reserve", "1MiB"];
         let done = home.squall(&[&asked[..], &["--for", "100ms", "--crash-at", &point]].concat());
-        assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
+        assert_eq!(done.code == 137, matches!(how, "kill" | "kill-both"), "{point}: {done:?}");
         // Even of both that were killed nothing is left, without any help: the kernel takes it back.
         until(&format!("{point}: the room as before"), ALONE, || {
             (volume.available() == before).then_some(())
