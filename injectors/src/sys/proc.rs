@@ -1,19 +1,20 @@
 //! Processes: found, identified, signalled by pidfd, started. The only file that sends signals.
 
+mod end;
+
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
+use rustix::process::{Pid, Signal};
+use tokio::io::AsyncReadExt;
 
+pub use self::end::await_end;
+pub(crate) use self::end::outlast;
 use super::inside;
 use crate::Pending;
 use crate::target::{ProcessId, Scope};
@@ -107,47 +108,6 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn enclosing(&self) -> BTreeSet<String>;
 }
 
-/// Waits until a process has ended, or a time has passed; returns at once if there is none.
-///
-/// # Errors
-/// The kernel gives no handle to it.
-pub fn await_end(pid: u32, most: Duration) -> io::Result<()> {
-    let Some(handle) = handle(pid)? else { return Ok(()) };
-    let time = Timespec { tv_sec: most.as_secs().cast_signed(), tv_nsec: most.subsec_nanos().into() };
-    match rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&time)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The same for this very process, however long it takes, beside other work.
-///
-/// # Errors
-/// The kernel gives no handle to it.
-pub(crate) async fn outlast(id: ProcessId) -> io::Result<()> {
-    // The handle is opened first: from then on, the number is its own.
-    let Some(handle) = handle(id.pid)? else { return Ok(()) };
-    if Host.look(id.pid)?.is_none_or(|info| info.id != id) {
-        return Ok(());
-    }
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe code; the fault it warns of cannot happen to an OwnedFd"
-    )]
-    let ends = AsyncFd::with_interest(handle, Interest::READABLE)?;
-    ends.readable().await.map(drop)
-}
-
-/// The handle of a process; none if there is none with this number.
-fn handle(pid: u32) -> io::Result<Option<OwnedFd>> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
-    match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) => Ok(Some(handle)),
-        Err(rustix::io::Errno::SRCH) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The signals that an experiment may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalName {
@@ -228,14 +188,9 @@ impl Procs for Host {
     }
 
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {
-        let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
         // The pidfd is opened first and the start time compared afterwards: from then on the number cannot be reused
         // under our hands.
-        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => fd,
-            Err(rustix::io::Errno::SRCH) => return Ok(false),
-            Err(e) => return Err(e.into()),
-        };
+        let Some(fd) = end::handle(id.pid)? else { return Ok(false) };
         match look(id.pid)? {
             Some(info) if info.id == id && !info.ended() => {}
             _ => return Ok(false),
