@@ -76,7 +76,7 @@ const ROWS: &[Row] = &[
     state("container-disconnect", &[("network", "all")], Aim::AllContainers),
     state("container-kill", &[], Aim::Container),
     state("container-kill", &[("signal", "TERM")], Aim::AllContainers),
-    state("container-kill", &[("comes-back", "20ms")], Aim::AllContainers),
+    Row { undone: Undone::Overdue, ..state("container-kill", &[("comes-back", "20ms")], Aim::AllContainers) },
     Row {
         undone: Undone::Permanent,
         ..state("container-kill", &[("permanent", "true")], Aim::AllContainers)

@@ -5,6 +5,7 @@ pub mod aim;
 pub mod cgroup;
 pub mod control;
 pub mod docker;
+pub mod ends;
 pub mod host;
 pub(crate) mod inside;
 pub mod netem;

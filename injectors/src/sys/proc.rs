@@ -1,7 +1,5 @@
 //! Processes: found, identified, signalled by pidfd, started. The only file that sends signals.
 
-mod end;
-
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::net::IpAddr;
@@ -13,9 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 
-pub use self::end::await_end;
-pub(crate) use self::end::outlast;
-use super::inside;
+use super::{ends, inside};
 use crate::Pending;
 use crate::target::{ProcessId, Scope};
 
@@ -190,7 +186,7 @@ impl Procs for Host {
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {
         // The pidfd is opened first and the start time compared afterwards: from then on the number cannot be reused
         // under our hands.
-        let Some(fd) = end::handle(id.pid)? else { return Ok(false) };
+        let Some(fd) = ends::handle(id.pid)? else { return Ok(false) };
         match look(id.pid)? {
             Some(info) if info.id == id && !info.ended() => {}
             _ => return Ok(false),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ours::{Ours, gone};
-use super::proof::{self, Reply, Seen, Watched};
+use super::proof::{self, Reply, Seen, Streamed, Watched};
 use super::rules::{By, Rules};
 use super::sides::Sides;
 use crate::Env;
@@ -26,6 +26,9 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)
 const PATIENCE: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+/// How many packets of our own go through a loss at each look, and how far apart.
+const LOST_OF: u16 = 200;
+const PACE: Duration = Duration::from_millis(2);
 /// The most members whose addresses one other member is tried against.
 const TRIED_MAX: usize = 2;
 
@@ -60,10 +63,17 @@ pub(super) async fn alone(
         Some(name) => named(&session.links().await.map_err(&failed)?, name, &place.name)?,
         None => 0,
     };
-    // A share is counted; one packet of our own would say nothing.
-    let mut peers = Vec::new();
-    if !matches!(by, By::Lose(_)) {
-        peers = proof::peers(&aim, &session.addresses().await.map_err(&failed)?, link);
+    let own = session.addresses().await.map_err(&failed)?;
+    let mut peers = proof::peers(&aim, &own, link);
+    if matches!(by, By::Lose(_)) {
+        if peers.is_empty() && link != 0 {
+            let mut known = session.neighbours(link).await.map_err(&failed)?;
+            known.retain(|one| aim.peers.is_empty() || aim.peers.iter().any(|net| net.contains(*one)));
+            let known = known.into_iter().map(Network::single).collect();
+            peers = proof::peers(&Aim { peers: known, ..aim.clone() }, &own, link);
+        }
+        // There, one packet is met more than once.
+        peers.retain(|peer| !peer.address.is_loopback() && !own.contains(&peer.address));
     }
     if link != 0 {
         peers = leading(&*session, link, peers).await;
@@ -294,11 +304,13 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
     let name = part.place.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None, felt: None };
     let answering: Vec<Watched> =
         part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
     let silent = part.watched.len() - answering.len();
-    let peers = answering.iter().map(|watched| watched.peer);
+    let lossy = matches!(part.rules.by, By::Lose(_));
+    let felt = if lossy { lose(network, part, patience, answering.first()).await } else { None };
+    let peers = answering.iter().filter(|_| !lossy).map(|watched| watched.peer);
     let replies = match ask(network, &part.place.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
@@ -310,5 +322,25 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
         return Ok(gone(name));
     }
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted, felt })
+}
+
+/// Sends a stream of our own through a loss, to somebody who answered before; none if nobody could be asked.
+async fn lose(
+    network: &dyn Kernel,
+    part: &Part,
+    patience: Duration,
+    answering: Option<&Watched>,
+) -> Option<Streamed> {
+    let peer = answering?.peer;
+    let stream =
+        Stream { count: LOST_OF, pace: PACE, wait: patience.max(PATIENCE_MIN * 2), ..Stream::once(patience) };
+    // Who cannot be asked has not answered.
+    let echoed = network.echo(&part.place.space, &peer, &stream).await.ok()?;
+    Some(Streamed {
+        peer,
+        passes: part.rules.ways.len(),
+        sent: echoed.sent,
+        answered: echoed.answers.len() as u64,
+    })
 }

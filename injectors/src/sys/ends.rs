@@ -1,4 +1,4 @@
-//! Handles to processes, and waiting for their end.
+//! Waiting for the end of a process that is not ours, by a handle that the kernel gives to it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,7 +9,7 @@ use rustix::process::{Pid, PidfdFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Host, Procs};
+use super::proc::{Host, Procs as _};
 use crate::target::ProcessId;
 
 /// Waits until a process has ended, or a time has passed; returns at once if there is none.
@@ -25,7 +25,7 @@ pub fn await_end(pid: u32, most: Duration) -> io::Result<()> {
     }
 }
 
-/// The same for this very process and no later one with its number, however long it takes, beside other work.
+/// The same for this very process, however long it takes, beside other work.
 ///
 /// # Errors
 /// The kernel gives no handle to it.
