@@ -44,7 +44,7 @@ pub(crate) async fn outlast(id: ProcessId) -> io::Result<()> {
 }
 
 /// The handle of a process; none if there is none with this number.
-fn handle(pid: u32) -> io::Result<Option<OwnedFd>> {
+pub(super) fn handle(pid: u32) -> io::Result<Option<OwnedFd>> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(None) };
     match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
         Ok(handle) => Ok(Some(handle)),

@@ -8,10 +8,10 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 
-use super::inside;
+use super::{ends, inside};
 use crate::Pending;
 use crate::target::{ProcessId, Scope};
 
@@ -184,14 +184,9 @@ impl Procs for Host {
     }
 
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {
-        let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
         // The pidfd is opened first and the start time compared afterwards: from then on the number cannot be reused
         // under our hands.
-        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => fd,
-            Err(rustix::io::Errno::SRCH) => return Ok(false),
-            Err(e) => return Err(e.into()),
-        };
+        let Some(fd) = ends::handle(id.pid)? else { return Ok(false) };
         match look(id.pid)? {
             Some(info) if info.id == id && !info.ended() => {}
             _ => return Ok(false),
