@@ -99,6 +99,8 @@ impl State {
     /// The same, and its network namespace is a new one.
     pub(crate) fn restart_with_network(&mut self, name: &str) {
         self.restart_by_hand(name);
+        // Our resolvers end with the process whose network they serve.
+        self.processes.retain(|process| process.info.comm != "squall");
         *self.network() = crate::fake_network_tests::Links::new();
     }
 

@@ -97,7 +97,7 @@ fn same(before: &Value, after: &Value) -> bool {
 /// The most differences that are told.
 const TOLD_MAX: usize = 4;
 
-/// What is not as before, for people: `freezer.state is "FROZEN" instead of "THAWED"`.
+/// What is not as before, for people: `freezer.state is FROZEN instead of THAWED`.
 fn differences(before: &Value, after: &Value) -> String {
     let mut found = Vec::new();
     differ("", before, after, &mut found);
@@ -131,8 +131,25 @@ fn differ(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
         }
         _ => {
             let at = if at.is_empty() { "it" } else { at };
-            found.push(format!("{} is {after} instead of {before}", at.replace('_', " ")));
+            let at = at.replace('_', " ");
+            found.push(format!("{at} is {} instead of {}", plain(after), plain(before)));
         }
+    }
+}
+
+/// A value without the signs of a language.
+fn plain(value: &Value) -> String {
+    let joined = |parts: Vec<String>| {
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") }
+    };
+    match value {
+        Value::Null => "not there".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => joined(items.iter().map(plain).collect()),
+        Value::Object(fields) => {
+            joined(fields.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect())
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }
 
@@ -160,7 +177,11 @@ mod tests {
             told(json!([{"a_b": 1}, {"a_b": 1}]), json!([{"a_b": 1}, {"a_b": 2}])),
             "undone, but not as before: part 2 a b is 2 instead of 1"
         );
-        assert_eq!(told(json!(["a"]), json!([])), r#"undone, but not as before: it is [] instead of ["a"]"#);
+        assert_eq!(told(json!(["a"]), json!([])), "undone, but not as before: it is nothing instead of a");
+        assert_eq!(
+            told(json!({"changed": [], "s": "THAWED"}), json!({"changed": ["web in net"], "s": "FROZEN"})),
+            "undone, but not as before: changed is web in net instead of nothing, s is FROZEN instead of THAWED"
+        );
         let (before, after) = ((0..9).map(|_| json!(1)).collect(), (0..9).map(|_| json!(2)).collect());
         assert!(told(Value::Array(before), Value::Array(after)).ends_with("instead of 1, and 5 more"));
     }

@@ -289,6 +289,9 @@ pub struct InjectionRecord {
     pub target: String,
     /// The service that the target belongs to, if it is known.
     pub service: Option<String>,
+    /// The instance before which it is, as answers name it, if the target is not the instance itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
     /// Journeys whose requests go to addresses at which it is aimed.
     #[serde(default)]
     pub meets: Vec<String>,

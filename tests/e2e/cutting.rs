@@ -13,11 +13,8 @@ use injectors::target::Target;
 use injectors::{Args, Change, Env, Inventory, LEASE, Request, Undone, registry};
 
 use crate::support::net::{Cluster, Net, connects, echoes, inside, serve, uninterrupted};
-use crate::support::{Home, turns, until};
+use crate::support::{Home, points, turns, until};
 
-const STEPS: [&str; 8] =
-    ["prepared", "intended", "held", "applied", "journalled", "undoing", "undone", "settled"];
-const HOWS: [&str; 4] = ["error", "kill", "kill-guardian", "kill-both"];
 const ALONE: Duration = Duration::from_secs(1);
 /// A busy host may be late to look.
 const SLACK: Duration = Duration::from_secs(2);
@@ -175,12 +172,12 @@ fn whatever_ends_a_partition_at_whatever_step_the_ruleset_is_as_before_within_a_
     let _turn = turns(1);
     let home = Home::new();
     let before = (ruleset(&net), net.picture());
-    for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+    for (step, how) in points() {
         let point = format!("{step}:{how}");
         let args = ["--to", "10.77.0.2", "--for", "100ms", "--crash-at", &point];
         let done = home.squall(&partition(&net, &args));
-        assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
-        if *how == "kill-both" {
+        assert_eq!(done.code == 137, matches!(how, "kill" | "kill-both"), "{point}: {done:?}");
+        if how == "kill-both" {
             until("the end of engines and guardians", ALONE, || {
                 (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
             });
@@ -425,12 +422,12 @@ fn whatever_ends_a_reset_at_whatever_step_nothing_is_left_to_recover() {
     let Some(net) = net("the kill matrix of resets") else { return };
     let _turn = turns(1);
     let (_server, home) = (net.serve(PORT), Home::new());
-    for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+    for (step, how) in points() {
         let _open = net.act(|| TcpStream::connect("10.77.0.2:7000").unwrap());
         let point = format!("{step}:{how}");
         let args = ["inject", "connection-reset", "--netns", &net.name, "--ports", "7000", "--share", "100%"];
         let done = home.squall(&[&args[..], &["--for", "100ms", "--crash-at", &point]].concat());
-        assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
+        assert_eq!(done.code == 137, matches!(how, "kill" | "kill-both"), "{point}: {done:?}");
         until(&format!("{point}: nothing to recover"), ALONE, || {
             (home.squall(&["recover"]).code == 0).then_some(())
         });

@@ -1,5 +1,6 @@
 //! Container faults on a real Docker engine, felt by callers of the containers.
 
+mod flows;
 mod inside;
 
 use std::time::Duration;
@@ -348,7 +349,8 @@ fn a_container_that_a_run_holds_is_refused_to_another_and_so_is_its_process() {
     going.says("detach held", START);
     let pause = ["inject", "container-pause", "--container", "held"];
     let refused = docker.squall(&home, &[&pause[..], &elsewhere].concat()).code(3);
-    assert!(refused.err.contains(&format!("another run holds container {}", web.id)), "{}", refused.err);
+    let claim = format!("another run holds container held ({})", &web.id[..12]);
+    assert!(refused.err.contains(&claim), "{}", refused.err);
     going.signal(rustix::process::Signal::INT);
     going.end();
     home.assert_nothing_left();
@@ -456,7 +458,17 @@ fn the_doctor_says_which_engine_answers() {
     assert!(done.out.contains(&format!("Docker {version}, API ")), "{}", done.out);
 }
 
-/// The scenarios of the catalogue, on two containers behind HAProxy.
+/// Scenarios of the catalogue. Their containers have addresses of their own from here on, two each.
+const SCENARIOS: [&str; 5] = [
+    "container-crash.yaml",
+    "container-detached.yaml",
+    "container-hung.yaml",
+    "container-rolling-restart.yaml",
+    "container-stopped.yaml",
+];
+const ADDRESSES: usize = 60;
+
+/// One of them, on two containers behind HAProxy.
 fn scenario(file: &str, code: i32) -> Option<Value> {
     use std::process::{Command, Stdio};
     if quick(file) {
@@ -466,8 +478,12 @@ fn scenario(file: &str, code: i32) -> Option<Value> {
     let haproxy = crate::support::server::program("haproxy")?;
     let (_turn, home) = (turns(1), Home::new());
     let label = format!("app={}", file.trim_end_matches(".yaml"));
-    let options = ["--label", &label, "--restart", "always"];
-    let pages = ["a", "b"].map(|name| docker.serving(&format!("{}-{name}", &label[4..]), &options));
+    let first = ADDRESSES + 2 * SCENARIOS.iter().position(|one| *one == file).unwrap();
+    // A front that finds them by address needs the same ones after a restart.
+    let pages = [("a", first), ("b", first + 1)].map(|(name, last)| {
+        let options = ["--label", &label, "--restart", "always", "--ip", &format!("10.88.0.{last}")];
+        docker.serving(&format!("{}-{name}", &label[4..]), &options)
+    });
     let port = crate::support::server::free_port().to_string();
     let config = std::fs::read_to_string(root().join("scenarios/real/containers/haproxy.cfg")).unwrap();
     let config = config.replace("18091", &port).replace(" resolvers docker init-addr last,libc,none", "");
@@ -508,4 +524,23 @@ fn a_hang_of_one_of_two_containers_behind_haproxy_shows_in_the_tail() {
     let Some(record) = scenario("container-hung.yaml", 1) else { return };
     let reasons = record["judgement"]["reasons"].to_string();
     assert!(reasons.contains("p95") && !reasons.contains("availability"), "{reasons}");
+}
+
+#[test]
+fn a_rolling_restart_of_all_containers_behind_haproxy_is_hidden() {
+    let Some(record) = scenario("container-rolling-restart.yaml", 0) else { return };
+    let proof = &record["injections"][0]["proof"];
+    assert!(proof["measured"].as_str().unwrap().contains("2 of 2 lives are over"), "{proof}");
+}
+
+#[test]
+fn a_stop_of_one_of_two_containers_behind_haproxy_is_hidden_and_its_restart_policy_does_not_undo_it() {
+    let Some(record) = scenario("container-stopped.yaml", 0) else { return };
+    let proof = &record["injections"][0]["proof"];
+    assert!(proof["measured"].as_str().unwrap().starts_with("1 of 1 gone (exit code"), "{proof}");
+}
+
+#[test]
+fn a_container_without_its_network_is_hidden_by_haproxy_and_is_found_again_afterwards() {
+    scenario("container-detached.yaml", 0);
 }

@@ -7,6 +7,8 @@
 
 /// What people do by hand: recovering, forgetting, injecting before a server of their own; and keeping secrets.
 mod byhand;
+/// Scenarios of the catalogue on real servers.
+mod catalogue;
 /// Verbs, options and exit codes.
 mod cli;
 /// Every fault, broken off at every step: the world is as before.

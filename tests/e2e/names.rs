@@ -9,11 +9,8 @@ use std::time::{Duration, Instant};
 use injectors::LEASE;
 
 use crate::support::net::{Net, inside, uninterrupted};
-use crate::support::{Home, turns, until};
+use crate::support::{Home, points, turns, until};
 
-const STEPS: [&str; 8] =
-    ["prepared", "intended", "held", "applied", "journalled", "undoing", "undone", "settled"];
-const HOWS: [&str; 4] = ["error", "kill", "kill-guardian", "kill-both"];
 const ALONE: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(2);
 const FOUR: &str = "10.77.0.2";
@@ -256,12 +253,12 @@ fn whatever_ends_a_dns_fault_at_whatever_step_names_are_as_before_within_a_secon
     let Some(before) = net.ruleset("the kill matrix of DNS") else { return };
     let _turn = turns(1);
     let (_server, home) = (Server::new(&net), Home::new());
-    for (step, how) in STEPS.iter().flat_map(|step| HOWS.iter().map(move |how| (step, how))) {
+    for (step, how) in points() {
         let point = format!("{step}:{how}");
         let args = ["--answer", "nxdomain", "--share", "100%", "--for", "100ms", "--crash-at", &point];
         let done = home.squall(&fault(&net, &args));
-        assert_eq!(done.code == 137, matches!(*how, "kill" | "kill-both"), "{point}: {done:?}");
-        if *how == "kill-both" {
+        assert_eq!(done.code == 137, matches!(how, "kill" | "kill-both"), "{point}: {done:?}");
+        if how == "kill-both" {
             until("the end of engines and guardians", ALONE, || {
                 (!home.run_folders().iter().any(|folder| engine::run::store::alive(folder))).then_some(())
             });

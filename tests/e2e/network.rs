@@ -5,6 +5,7 @@
 
 mod aims;
 mod conformance;
+mod spaces;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 """A machine of our own: Debian's cloud kernel in QEMU, with what it runs in its initramfs.
 
 Its time is counted in instructions (`-icount`, with `sleep=off`): while it idles, its clock jumps to the next timer. So
-nothing in it is late because this host is busy, and seconds of waiting cost nothing.
+nothing in it is late because this host is busy, and seconds of waiting cost nothing. For the same reason an instruction
+always takes the same time: by `shift=auto`, a busy host would make a slow machine of it.
 """
 
 import os
@@ -11,7 +12,10 @@ import subprocess
 
 BOOT_DEADLINE = 600
 DOWNLOAD_DEADLINE = 180
-MODULES = """tcp_diag sch_netem sch_ingress cls_bpf act_mirred ifb veth bridge sch_prio sch_tbf sch_htb sch_fq sch_fq_codel
+DISK = 256 << 20
+# An instruction takes 2 to the power of this, in nanoseconds.
+SHIFT = 2
+MODULES = """virtio_pci virtio_blk tcp_diag sch_netem sch_ingress cls_bpf act_mirred ifb veth bridge sch_prio sch_tbf sch_htb sch_fq sch_fq_codel
     nf_tables nft_ct nft_reject_inet nft_numgen nft_redir nft_nat nft_chain_nat nft_limit""".split()
 TOOLS = ("dash", "ip", "tc", "nft", "nginx")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -111,8 +115,8 @@ def initramfs(folder, parts, repository, programs, modules):
     inside = root / str(repository)[1:]
     inside.parent.mkdir(parents=True, exist_ok=True)
     inside.symlink_to("/")
-    for part in parts:
-        shutil.copy(repository / "tests" / "vm.d" / part, root / "parts" / part)
+    for script in {"cable", *parts}:
+        shutil.copy(repository / "tests" / "vm.d" / script, root / "parts" / script)
     shutil.copy(repository / "tests" / "vm.d" / "init", root / "init")
     (root / "init").chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in root.rglob("*"))
@@ -123,11 +127,23 @@ def initramfs(folder, parts, repository, programs, modules):
     return packed
 
 
-def boot(image, packed, part):
-    """Runs one part in a machine; returns what it said, whole."""
-    command = ["qemu-system-x86_64", "-accel", "tcg", "-icount", "shift=auto,sleep=off", "-m", "1536", "-smp", "1"]
+def disk(folder, part):
+    """An empty disk: a file that takes no room until something is written."""
+    path = folder / f"{part}.disk"
+    with path.open("wb") as file:
+        file.truncate(DISK)
+    make = [tool("mkfs.ext4"), "-q", "-F", "-m", "0", "-O", "^has_journal", path]
+    subprocess.run(make, capture_output=True, timeout=60, check=True)
+    return path
+
+
+def boot(image, packed, script, only, drive):
+    """Runs one script in a machine, which may be given words and a disk; returns what it said, whole."""
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-icount", f"shift={SHIFT},sleep=off", "-m", "1536", "-smp", "1"]
     command += ["-nographic", "-no-reboot", "-nic", "none", "-kernel", image, "-initrd", packed]
-    command += ["-append", f"console=ttyS0 quiet panic=-1 part={part}"]
+    if drive is not None:
+        command += ["-drive", f"file={drive},if=virtio,format=raw,cache=unsafe"]
+    command += ["-append", f"console=ttyS0 quiet panic=-1 part={script} only={only}"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_DEADLINE, check=False)
         return done.stdout.decode(errors="replace")

@@ -21,7 +21,7 @@ pub(super) struct Group<'r> {
 impl<'r> Group<'r> {
     /// What was hit, by name: instances, `PoP NAME`, `relay NAME`.
     pub(super) fn names(&self) -> impl Iterator<Item = &'r str> {
-        self.injections.iter().map(|injection| injection.target.as_str())
+        self.injections.iter().map(|hit| hit.instance.as_deref().unwrap_or(&hit.target))
     }
 
     /// The same, each once.

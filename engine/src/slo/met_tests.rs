@@ -45,6 +45,17 @@ fn a_refuted_finding_says_how_much_was_served_before() {
 }
 
 #[test]
+fn what_hits_packets_to_an_instance_is_met_by_whoever_the_instance_serves() {
+    let mut run = good();
+    "packets to auth-1".clone_into(&mut run.injections[0].target);
+    name_instances(&mut run.loads[0], &[("auth-1", 1960)]);
+    assert_eq!(judge(&run).findings[0].status, "untested", "answers name instances, not packets");
+    run.injections[0].instance = Some("auth-1".to_owned());
+    let judged = judge(&run);
+    assert_eq!((judged.findings[0].status.as_str(), judged.exit), ("refuted", exit::HELD));
+}
+
+#[test]
 fn requests_that_go_to_addresses_of_an_aim_meet_it() {
     let mut run = good();
     run.topology = None;

@@ -67,6 +67,7 @@ pub(super) fn injection(target: &str, service: Option<&str>, from: f64, to: f64)
         fault: "process-kill".to_owned(),
         target: target.to_owned(),
         service: service.map(str::to_owned),
+        instance: None,
         meets: Vec::new(),
         effect: "outage".to_owned(),
         parameters: String::new(),

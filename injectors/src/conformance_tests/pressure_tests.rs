@@ -32,7 +32,11 @@ async fn what_somebody_else_has_written_into_a_group_meanwhile_is_theirs() {
         world.state().pressure.set(file, text);
         let before = world.look();
         let error = restore(&env, &change).await.unwrap_err().to_string();
-        assert!(error.contains("somebody else has written") && error.contains("recover --forget"), "{error}");
+        assert!(
+            error.contains("somebody else has written")
+                && error.contains("`squall recover` names the command"),
+            "{error}"
+        );
         assert_eq!(world.look(), before, "{fault}: it is left alone");
         let proof = row.injector().observe(&env, &change).await.unwrap();
         assert_eq!(proof.status, ProofStatus::Mismatch, "{fault}: {proof:?}");
@@ -68,6 +72,10 @@ async fn pressure_beyond_what_there_is_or_below_what_is_in_use_is_refused_with_t
         ("memory-limit", &[("size", "64MiB")], Aim::Group, "`below-use: true`"),
         ("memory-stress", &[("size", "4GiB")], Aim::Host, "less than the reserve of 512.0 MiB"),
         ("memory-stress", &[("fill", "20%")], Aim::Host, "4.0 GiB of 8.0 GiB are in use already"),
+        ("memory-stress", &[("fill", "80%")], Aim::Group, "write `size`"),
+        ("memory-stress", &[("size", "1MiB")], Aim::Host, "size must be at least 16.0 MiB"),
+        ("disk-fill", &[("size", "1B")], Aim::Volume, "size must be at least 1.0 MiB"),
+        ("io-stress", &[("workers", "1"), ("rate", "10KB/s")], Aim::Volume, "write a smaller `block`"),
     ] {
         let row = row(fault, args, aim);
         let (world, request) = (World::new(), row.request());
@@ -78,4 +86,16 @@ async fn pressure_beyond_what_there_is_or_below_what_is_in_use_is_refused_with_t
         };
         assert!(text.contains(words), "{fault}: {text}");
     }
+}
+
+#[tokio::test]
+async fn a_file_system_in_memory_is_filled_no_further_than_there_is_memory() {
+    let row = row("disk-fill", &[("size", "10GiB")], Aim::Volume);
+    let world = World::new();
+    let env = world.env(world.inventory());
+    row.injector().prepare(&env, &row.request()).await.unwrap();
+    let target = Target::Volume("/dev/shm/x".into());
+    let request = Request { target, ..row.request() };
+    let refused = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
+    assert!(refused.contains("4.0 GiB are available in the memory"), "{refused}");
 }

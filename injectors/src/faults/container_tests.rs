@@ -5,8 +5,8 @@ use crate::containers::Containers;
 use crate::fake_docker_tests::LABEL;
 use crate::fake_tests::World;
 use crate::restore::{by_hand, restore};
-use crate::sys::docker::Status;
-use crate::{Change, Env, InjectError, Inventory, Request, Target, Undone, registry};
+use crate::sys::docker::{Act, Endpoint, Status};
+use crate::{Change, Env, InjectError, Inventory, ProofStatus, Request, Target, Undone, registry};
 
 const ALL: [(&str, &str); 2] = [("label", LABEL), ("pick", "all")];
 
@@ -166,7 +166,11 @@ async fn without_the_engine_nothing_is_called_undone_and_the_command_is_told() {
             "unpause 000000000000 || docker -H unix:///docker.sock start 000000000000 # web-1",
         ),
         ("container-stop", "start 000000000000 # web-1"),
-        ("container-disconnect", "network connect --ip 10.88.0.1 --alias front backend 000000000000"),
+        (
+            "container-disconnect",
+            "network disconnect backend 000000000000 2>/dev/null; docker -H unix:///docker.sock network connect --ip 10.88.0.1 \
+             --alias front backend 000000000000",
+        ),
     ] {
         let world = World::new();
         let before = world.look();
@@ -216,36 +220,111 @@ async fn restarts_one_by_one_go_on_with_the_age_of_the_fault_and_each_comes_once
     }
 }
 
+/// A network fault of the first container, aimed as this kind of fault is.
+fn inside(fault: &str) -> Request {
+    let share = |text: &str| ("share".to_owned(), Arg::Share(text.parse().unwrap()));
+    let given = |more: [(&'static str, &str); 2]| more.map(|(name, text)| (name, text.to_owned())).into();
+    let (target, args) = match fault {
+        "network-loss" => {
+            let given = given([("container", "web-1"), ("interface", "eth0")]);
+            (Target::Traffic(crate::traffic::Traffic::read(&given).unwrap()), vec![share("5%")])
+        }
+        _ => {
+            let given = given([("container", "web-1"), ("to", "10.0.0.2")]);
+            let answer = ("answer".to_owned(), Arg::Text("servfail".to_owned()));
+            (Target::Flows(crate::flows::Flows::read(&given).unwrap()), vec![share("100%"), answer])
+        }
+    };
+    Request { id: "run/1".to_owned(), args: Args(args.into_iter().collect()), target, seed: 1 }
+}
+
 #[tokio::test]
 async fn a_network_fault_follows_a_container_into_its_next_life_and_is_taken_away_there() {
-    let world = World::new();
-    let before = world.look();
-    let given = [("container", "web-1"), ("interface", "eth0")].map(|(name, text)| (name, text.to_owned()));
-    let target = Target::Traffic(crate::traffic::Traffic::read(&given.into()).unwrap());
-    let args = Args([("share".to_owned(), Arg::Share("5%".parse().unwrap()))].into());
-    let request = Request { id: "run/1".to_owned(), args, target, seed: 1 };
-    let change = prepare(&world, "network-loss", &request).await.unwrap();
-    assert!(change.manual.contains("docker -H unix:///docker.sock inspect"), "{}", change.manual);
-    let (env, injector) = (world.env(Inventory::default()), registry::find("network-loss").unwrap());
-    injector.apply(&env, &change).await.unwrap();
-    let raised = world.look()["network"].clone();
-    for life in 1..=2 {
-        world.state().restart_with_network("web-1");
-        assert_eq!(world.look(), before, "life {life} begins without it");
-        for _ in 0..2 {
-            injector.renew(&env, &change, std::time::Duration::from_secs(life)).await.unwrap();
+    for fault in ["network-loss", "network-partition", "dns-fault"] {
+        let world = World::new();
+        let before = world.look();
+        let change = prepare(&world, fault, &inside(fault)).await.unwrap();
+        assert!(change.manual.contains("docker -H unix:///docker.sock inspect"), "{}", change.manual);
+        assert!(change.manual.ends_with(" # web-1"), "{}", change.manual);
+        assert!(
+            change.summary.contains("(web-1 (000000000000") || fault == "dns-fault",
+            "{}",
+            change.summary
+        );
+        let (env, injector) = (world.env(Inventory::default()), registry::find(fault).unwrap());
+        injector.apply(&env, &change).await.unwrap();
+        let raised = world.look()["network"].clone();
+        for life in 1..=2 {
+            world.state().restart_with_network("web-1");
+            assert_eq!(world.look(), before, "{fault}: life {life} begins without it");
+            let early = injector.observe(&env, &change).await.unwrap();
+            assert_ne!(early.status, ProofStatus::Mismatch, "{fault}: before it is covered, {early:?}");
+            for _ in 0..2 {
+                injector.renew(&env, &change, std::time::Duration::from_secs(life)).await.unwrap();
+            }
+            assert_eq!(world.look()["network"], raised, "{fault}: life {life}");
+            let proof = injector.observe(&env, &change).await.unwrap();
+            assert!(proof.measured.ends_with("; covered again after a restart: 1"), "{fault}: {proof:?}");
         }
-        assert_eq!(world.look()["network"], raised, "life {life}");
-        let proof = injector.observe(&env, &change).await.unwrap();
-        assert!(proof.measured.ends_with("; covered again after a restart: 1"), "{proof:?}");
+        world.state().fleet.silent = true;
+        let error = restore(&env, &change).await.unwrap_err().to_string();
+        assert!(error.contains("no container engine answers"), "{fault}: {error}");
+        world.state().fleet.silent = false;
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
+        assert_eq!(world.look(), before, "{fault}");
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo, "{fault}");
     }
-    world.state().fleet.silent = true;
-    let error = restore(&env, &change).await.unwrap_err().to_string();
-    assert!(error.contains("no container engine answers"), "{error}");
-    world.state().fleet.silent = false;
-    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted);
-    assert_eq!(world.look(), before);
-    assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
+}
+
+#[tokio::test]
+async fn without_the_engine_a_network_fault_is_taken_away_where_it_is_known_to_be() {
+    for fault in ["network-loss", "network-partition", "dns-fault"] {
+        let world = World::new();
+        let before = world.look();
+        let change = prepare(&world, fault, &inside(fault)).await.unwrap();
+        let (env, injector) = (world.env(Inventory::default()), registry::find(fault).unwrap());
+        injector.apply(&env, &change).await.unwrap();
+        world.state().fleet.silent = true;
+        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
+        assert_eq!(world.look(), before, "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_in_a_container_and_the_container_are_one_claim_and_the_next_life_is_the_same() {
+    let world = World::new();
+    let pid = world.state().container_mut("web-1").pid.unwrap().to_string();
+    let by = |name: &'static str, text: &str| {
+        let given = [(name, text.to_owned()), ("to", "10.0.0.2".to_owned())].into();
+        Request { target: Target::Flows(crate::flows::Flows::read(&given).unwrap()), ..inside("dns-fault") }
+    };
+    let one = prepare(&world, "dns-fault", &by("container", "web-1")).await.unwrap();
+    assert_eq!(one.claims, ["resolver:10.0.0.2 in container web-1 (000000000000)"]);
+    assert_eq!(one.claims, prepare(&world, "dns-fault", &by("pid", &pid)).await.unwrap().claims);
+    world.state().restart_with_network("web-1");
+    assert_eq!(one.claims, prepare(&world, "dns-fault", &by("container", "web-1")).await.unwrap().claims);
+    let own = prepare(&world, "dns-fault", &by("protect", "10.9.9.9")).await.unwrap();
+    assert_eq!(own.claims, ["resolver:10.0.0.2 in network namespace 1"]);
+}
+
+#[tokio::test]
+async fn new_connections_are_reset_in_the_next_life_of_a_container_only_if_that_is_asked_for() {
+    for repeat in [false, true] {
+        let world = World::new();
+        let mut request = inside("connection-reset");
+        request.args.0.insert("repeat".to_owned(), Arg::Flag(repeat));
+        let change = prepare(&world, "connection-reset", &request).await.unwrap();
+        let (env, injector) = (world.env(Inventory::default()), registry::find("connection-reset").unwrap());
+        injector.apply(&env, &change).await.unwrap();
+        world.state().restart_with_network("web-1");
+        injector.renew(&env, &change, std::time::Duration::from_secs(1)).await.unwrap();
+        let open = world.look()["network"]["connections"].as_array().unwrap().len();
+        assert_eq!(open, if repeat { 0 } else { 4 });
+        let told = injector.observe(&env, &change).await.unwrap().measured;
+        let what =
+            if repeat { "; covered again after a restart: 1" } else { "; left alone after a restart: 1" };
+        assert!(told.ends_with(what), "{told}");
+    }
 }
 
 #[tokio::test]
@@ -305,4 +384,27 @@ async fn a_stressor_goes_on_in_the_next_life_of_its_container_and_proves_nothing
     assert_eq!(world.state().starts, 2, "it is gone for good");
     let proof = injector.observe(&env, &change).await.unwrap();
     assert_eq!(proof.status, crate::ProofStatus::Mismatch, "{proof:?}");
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_attached_meanwhile_is_left_alone_with_the_way_out() {
+    let world = World::new();
+    let before = world.look();
+    let (env, change) = hit(&world, "container-disconnect", &[("container", "web-1")]).await;
+    let undo = &change.undo;
+    let ours: Endpoint = serde_json::from_value(undo["cuts"][0]["endpoint"].clone()).unwrap();
+    let socket: std::path::PathBuf = serde_json::from_value(undo["hits"]["socket"].clone()).unwrap();
+    let id = undo["cuts"][0]["id"].as_str().unwrap();
+    let theirs = Endpoint { aliases: vec!["other".to_owned()], ..ours.clone() };
+    env.docker.act(&socket, id, &Act::Connect(Box::new(theirs))).await.unwrap();
+    let attached = world.look();
+    let error = restore(&env, &change).await.unwrap_err().to_string();
+    assert!(error.contains("somebody else has attached web-1") && error.contains("forget it"), "{error}");
+    assert_eq!(world.look(), attached, "it is left alone");
+    let hand = by_hand(&env, &change);
+    assert!(hand.contains("network disconnect") && hand.contains("network connect"), "{hand}");
+    env.docker.act(&socket, id, &Act::Disconnect(ours.network.clone())).await.unwrap();
+    env.docker.act(&socket, id, &Act::Connect(Box::new(ours))).await.unwrap();
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
+    assert_eq!(world.look(), before);
 }

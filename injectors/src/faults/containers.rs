@@ -13,6 +13,9 @@ use crate::sys::docker::{Act, Container, Listed, Status, api};
 use crate::target::{ProcessId, Target};
 use crate::{Change, Env, InjectError, Injector, Request, Undone, pick};
 
+/// What a fault of containers needs.
+pub(crate) const NEEDS: &[&str] =
+    &["a container engine (Docker or podman) on this host, and the right to use its socket"];
 /// More containers than this in one injection are refused: something else was meant.
 const HITS_MAX: usize = 64;
 /// Containers with this label, whatever its value, are never hit.
@@ -64,6 +67,11 @@ impl Hit {
 
     pub(crate) fn short(&self) -> &str {
         self.id.get(..api::SHORT).unwrap_or(&self.id)
+    }
+
+    /// `web-1 (3f9ac1b2d3e4)`.
+    pub(crate) fn title(&self) -> String {
+        format!("{} ({})", self.name, self.short())
     }
 }
 
@@ -267,7 +275,7 @@ impl Hits {
 
     /// Each container, and its process: a fault of processes must not meet it.
     pub(crate) fn claims(&self) -> Vec<String> {
-        let containers = self.each.iter().map(|hit| format!("container:{}", hit.id));
+        let containers = self.each.iter().map(|hit| format!("container:{}", hit.title()));
         let processes = self.each.iter().filter_map(|hit| Some(format!("process:{}", hit.process?.pid)));
         containers.chain(processes).collect()
     }
@@ -276,13 +284,17 @@ impl Hits {
         self.each.iter().filter_map(|hit| hit.process).collect()
     }
 
+    /// `web-1, web-2`.
+    pub(crate) fn line(&self) -> String {
+        self.each.iter().map(|hit| hit.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
     /// What a person types to have all of them as they were: the first that works.
     pub(crate) fn by_hand(&self, verbs: &[&str]) -> String {
         let ids: Vec<&str> = self.each.iter().map(Hit::short).collect();
-        let names: Vec<&str> = self.each.iter().map(|hit| hit.name.as_str()).collect();
         let (client, ids) = (client(&self.socket), ids.join(" "));
         let tries: Vec<String> = verbs.iter().map(|verb| format!("{client} {verb} {ids}")).collect();
-        format!("{} # {}", tries.join(" || "), names.join(", "))
+        format!("{} # {}", tries.join(" || "), self.line())
     }
 
     pub(crate) async fn look(&self, env: &Env, hit: &Hit) -> Result<Option<Container>, InjectError> {

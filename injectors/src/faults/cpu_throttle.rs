@@ -14,7 +14,7 @@ static ABOUT: About = About {
     name: "cpu-throttle",
     summary: "Limits the processor time of a control group",
     description: "The quota of the group (cpu.max of cgroup v2, cpu.cfs_quota_us of v1) is set to `cores` for each period, which \
-                  stays as it is. What would use more is stopped until the next period begins: the tail latency of a pod \
+                  stays as it is; the kernel gives no less than a millisecond of it. What would use more is stopped until the next period begins: the tail latency of a pod \
                   whose CPU limit is too small. A limit that is lower already is refused. Groups that hold squall, its \
                   guardian or its ancestors are refused, as is the root group. The limit lives in the kernel and has no \
                   lease of its own: if both squall and its guardian are killed, `squall recover` puts it back.",
@@ -65,7 +65,18 @@ impl Limiting for CpuThrottle {
             }
         };
         let period: u64 = period.parse().unwrap_or(100_000);
-        let quota = ((args.cores("cores").unwrap_or_default() * period as f64) as u64).max(QUOTA_MIN);
+        let cores = args.cores("cores").unwrap_or_default();
+        let quota = (cores * period as f64).round() as u64;
+        if quota < QUOTA_MIN {
+            return Err(InjectError::Target(format!(
+                "{group} has a period of {} ms, of which the kernel gives {} ms at least: ask for {} cores or more, or make \
+                 its period longer",
+                period as f64 / 1e3,
+                QUOTA_MIN / 1000,
+                // Rounded up, so that it is enough.
+                (QUOTA_MIN as f64 / period.max(1) as f64 * 1e3).ceil() / 1e3
+            )));
+        }
         let limited: Option<u64> = now.split(' ').next().and_then(|word| word.parse().ok());
         if let Some(has) = limited.filter(|has| *has <= quota) {
             let cores = has as f64 / period as f64;
@@ -76,7 +87,7 @@ impl Limiting for CpuThrottle {
             Version::Two => format!("{quota} {period}"),
         };
         let setting = Setting { file: file.to_owned(), device: None, before: now, ours };
-        let asked = [("quota".to_owned(), quota), ("period".to_owned(), period)].into();
+        let asked = [("micro".to_owned(), (cores * 1e6).round() as u64), ("quota".to_owned(), quota)].into();
         Ok(Limit { place: group.place.clone(), settings: vec![setting], asked })
     }
 
@@ -86,11 +97,12 @@ impl Limiting for CpuThrottle {
     }
 
     fn judge(&self, limit: &Limit, evidence: &Evidence) -> Proof {
-        let (quota, period) = (get(&limit.asked, "quota") as f64, get(&limit.asked, "period") as f64);
-        let (cores, used) = (quota / period, evidence.rate("cpu_us") / 1e6);
+        // As it was written, not as it was rounded.
+        let (cores, quota) = (get(&limit.asked, "micro") as f64 / 1e6, get(&limit.asked, "quota") as f64);
+        let used = evidence.rate("cpu_us") / 1e6;
         let throttled = evidence.grown("throttled");
         let most = cores * 1.1 + quota / 1e6 / evidence.seconds.max(1e-9);
-        let requested = format!("at most {cores:.2} cores");
+        let requested = format!("at most {cores} cores");
         let measured = format!("{used:.2} cores, throttled {throttled} times");
         if throttled == 0 {
             return Proof::unproven(requested, format!("{measured}: it never wanted more"));
@@ -113,7 +125,7 @@ mod tests {
     #[test]
     fn a_group_that_never_wanted_more_has_felt_nothing() {
         let folder = Folder { path: "/g".into(), inode: 1 };
-        let asked = [("quota".to_owned(), 50_000), ("period".to_owned(), 100_000)].into();
+        let asked = [("micro".to_owned(), 500_000), ("quota".to_owned(), 50_000)].into();
         let limit = Limit { place: Place { folder, version: Version::Two }, settings: Vec::new(), asked };
         let judge = |throttled: u64, used: u64| {
             let counts = |throttled: u64, cpu: u64| {
@@ -126,6 +138,7 @@ mod tests {
         assert_eq!(judge(0, 30_000).status, ProofStatus::Unproven);
         assert_eq!(judge(9, 510_000).status, ProofStatus::Confirmed);
         assert_eq!(judge(9, 510_000).measured, "0.51 cores, throttled 9 times");
+        assert_eq!(judge(9, 510_000).requested, "at most 0.5 cores");
         assert_eq!(judge(9, 900_000).status, ProofStatus::Mismatch);
     }
 }

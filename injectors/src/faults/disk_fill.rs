@@ -1,5 +1,6 @@
 //! `disk-fill`: a file system runs full.
 
+use super::memory_stress::at_hand;
 use super::stressed::{Stressing, bytes, writable};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::change::{InjectError, Proof, ProofStatus};
@@ -18,7 +19,7 @@ static ABOUT: About = About {
     summary: "Takes room on a file system, down to a reserve",
     description: "A process of squall's own makes one file without a name in the folder `path` and lets it grow by `size`, or \
                   until the file system is so full as `fill` says, as `df` counts it. Refused if less than `reserve` would \
-                  stay available; while it lives, it looks again and again, and gives room back when others have taken the \
+                  stay available, of the memory as well where that holds the file system; while it lives, it looks again and again, and gives room back when others have taken the \
                   reserve. For a file system that is full to the last byte write `reserve: 0B`: on the one that holds the \
                   root folder this is refused, and at least 256 MiB stay; squall's own runs (`--runs`) need room elsewhere \
                   then. The kernel takes the file back when the stressor \
@@ -52,6 +53,8 @@ static ABOUT: About = About {
     example: "- disk-fill: {path: /var/log/app, fill: 95%, reserve: 512MiB}",
 };
 
+/// The least that it takes.
+const SIZE_MIN: u64 = 1 << 20;
 /// What stays available on the file system of the root folder, whatever is written.
 const ROOT_RESERVE: u64 = 256 << 20;
 
@@ -62,7 +65,9 @@ impl Stressing for DiskFill {
 
     fn check(&self, args: &Args, _target: &Target) -> Result<(), String> {
         match (args.size("size"), args.share("fill")) {
-            (Some(0), None) => Err("size must be more than nothing".to_owned()),
+            (Some(size), None) if size < SIZE_MIN => {
+                Err(format!("size must be at least {}: less is no file system running full", bytes(SIZE_MIN)))
+            }
             (Some(_), None) | (None, Some(_)) => Ok(()),
             _ => Err("say how much: either `size: 1GiB` or `fill: 95%`".to_owned()),
         }
@@ -88,14 +93,14 @@ impl Stressing for DiskFill {
                 })?
             }
         };
-        if wanted.saturating_add(reserve) > volume.available {
+        let (available, whose) = room(env, request, &volume)?;
+        if wanted.saturating_add(reserve) > available {
             return Err(InjectError::Target(format!(
-                "{} more would leave less than the reserve of {}: {} are available on the {}; ask for less, or write a \
+                "{} more would leave less than the reserve of {}: {} are available {whose}; ask for less, or write a \
                  smaller `reserve`",
                 bytes(wanted),
                 bytes(reserve),
-                bytes(volume.available),
-                request.target
+                bytes(available)
             )));
         }
         Ok(Task::Fill { path, bytes: wanted, reserve })
@@ -129,6 +134,18 @@ impl Stressing for DiskFill {
             samples: 1,
         }
     }
+}
+
+/// What may be taken, and of what: a file system in memory may be larger than the memory.
+fn room(env: &Env, request: &Request, volume: &Volume) -> Result<(u64, String), InjectError> {
+    let target = &request.target;
+    if volume.in_memory {
+        let memory = at_hand(env)?;
+        if memory.available < volume.available {
+            return Ok((memory.available, format!("in the memory, which holds the {target}")));
+        }
+    }
+    Ok((volume.available, format!("on the {target}")))
 }
 
 #[cfg(test)]

@@ -1,24 +1,24 @@
 //! `dns-fault`: names are not found, late, or wrong.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::contained;
-use super::cut::{Ours, clear, features, tables};
-use super::shape::{failed, space};
+use super::contained::{Now, Place, places};
+use super::containers::Hits;
+use super::cut::{Ours, clear, features, gone, manual, refuse_taken, tables};
+use super::shape::failed;
 use super::{recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
-use crate::resolver::message::{self, NO_NAME, Question, REFUSED, SERVER_FAILURE};
-use crate::resolver::{Answer, Order, PORT, Seen, address};
-use crate::sys::control::ControlError;
-use crate::sys::netlink::{Network, Space};
+use crate::resolver::{Asked, Order};
+use crate::sys::netlink::{Network, TABLES};
 use crate::target::{Target, TargetKind};
-use crate::{Change, Env, InjectError, Injector, Pending, Proof, ProofStatus, Request, Undone};
+use crate::{Change, Env, InjectError, Injector, Pending, Proof, Request, Undone};
 
 mod carrier;
+mod proof;
 mod reading;
 mod rules;
 
@@ -26,19 +26,17 @@ mod rules;
 #[derive(Debug)]
 pub struct DnsFault;
 
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
-
 static ABOUT: About = About {
     name: "dns-fault",
     summary: "Answers DNS queries of a network namespace wrongly, late or not at all, by name and type",
-    description: "Queries of the namespace's own processes to the resolvers in `to`, or to those in its resolv.conf, come \
-                  to a resolver of ours on its loopback, over UDP and TCP. Those that fit `names` and `types` get the \
+    description: "Queries of the own processes of a namespace, or of each container, to the resolvers in `to`, or to \
+                  those in its resolv.conf (the one of the container engine included), come to a resolver of ours on its \
+                  loopback, over UDP and TCP. Those that fit `names` and `types` get the \
                   `answer`: `nxdomain`, `servfail`, `refused`, `timeout` (nothing comes), `delay` (the true answer, \
                   later), `wrong` (the `addresses`, kept for 1 s; no record for other types) or `stale` (what the first \
                   one was answered, whatever has changed since). All others are passed on. Nothing is tracked, so \
-                  nothing lasts when it ends, but for what clients keep of themselves. DNS over TLS or HTTPS, and other \
+                  nothing lasts when it ends, but for what clients keep of themselves. A container that is restarted \
+                  meanwhile is covered again within a second. DNS over TLS or HTTPS, and other \
                   namespaces whose queries only pass through, are not hit. If squall is killed, names fail for up to \
                   3 s.",
     target: TargetKind::Resolvers,
@@ -51,53 +49,97 @@ static ABOUT: About = About {
             presence: Presence::Required,
             help: "nxdomain, servfail, refused, timeout, delay, wrong or stale",
         },
-        Param {
-            name: "share",
-            kind: ParamKind::Share,
-            presence: Presence::Required,
-            help: "how many of the queries that fit are hit",
-        },
-        text(
+        Param::share("how many of the queries that fit are hit"),
+        Param::text(
             "names",
             "names that are hit, parted by commas: api.example.com, *.example.com; all, if left out",
         ),
-        text("types", "types that are hit, parted by commas: a, aaaa, srv; all, if left out"),
-        Param {
-            name: "delay",
-            kind: ParamKind::Span,
-            presence: Presence::Optional,
-            help: "how much later, with `answer: delay`",
-        },
-        text("addresses", "what is answered, with `answer: wrong`, parted by commas: 192.0.2.1, 2001:db8::1"),
+        Param::text("types", "types that are hit, parted by commas: a, aaaa, srv; all, if left out"),
+        Param::optional("delay", ParamKind::Span, "how much later, with `answer: delay`"),
+        Param::text(
+            "addresses",
+            "what is answered, with `answer: wrong`, parted by commas: 192.0.2.1, 2001:db8::1",
+        ),
     ],
     needs: &["root", "Linux with nf_tables", "the loopback of the namespace is up"],
     effect: Effect::Errors,
     proof: "A query of our own to each resolver, by the way that clients take, and the count of all queries that were \
-            hit. Confirmed if ours was answered as requested; a mismatch if it was not; unproven if no query was hit.",
-    undo: "Our table is removed as a whole, by its handle, then our resolver ends. If squall dies, the kernel ends the \
-           resolver, and the rules match nothing any more after 3 s.",
+            hit. Confirmed if ours was answered as requested; a mismatch if it was not; unproven if no query was hit, in any \
+            one of the containers.",
+    undo: "Our table is removed as a whole, by its handle, in every namespace, then our resolvers end. If squall dies, the \
+           kernel ends them, and the rules match nothing any more after 3 s.",
     example: "- dns-fault: {names: \"*.example.com\", answer: servfail, share: 50%}",
 };
 
-/// How long our own query waits, beside the delay that was asked for, and for how much of that it waits at most.
-const PATIENCE: Duration = Duration::from_millis(500);
-const DELAY_WAITED: Duration = Duration::from_secs(5);
 /// Asked for where no name is written: it exists nowhere.
 const NOBODY: &str = "squall.invalid";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Apply {
-    order: Order,
+    id: String,
+    parts: Vec<Part>,
+    /// Containers that may be restarted meanwhile.
+    hits: Option<Hits>,
     ours: Ours,
-    /// What is asked by ourselves, and what each resolver answered before.
+    asked: Asked,
+    /// What is asked by ourselves.
     name: String,
     kind: u16,
-    before: Vec<Option<(u8, Vec<IpAddr>)>>,
+}
+
+/// What of it is in one namespace.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Part {
+    place: Place,
+    /// The resolvers whose queries are hit.
+    upstreams: Vec<IpAddr>,
+}
+
+impl Apply {
+    /// What the resolver of a part is told. It holds its namespace, so that no other gets the number meanwhile.
+    fn order(&self, part: &Part) -> Order {
+        Order {
+            id: format!("{}.{}", self.id, part.place.space.inode),
+            space: part.place.space.clone(),
+            lives: part.place.of.map(|of| of.process),
+            upstreams: part.upstreams.clone(),
+            asked: self.asked.clone(),
+        }
+    }
+
+    /// Starts the resolver of a part, and leads queries to it. False if the namespace has gone.
+    async fn make(&self, env: &Env, part: &Part) -> Result<bool, InjectError> {
+        let ports = carrier::start(env, &self.id, &self.order(part)).await?;
+        let failed = failed(&part.place.name);
+        let Some(session) = env.network.enter(&part.place.space).await.map_err(&failed)? else {
+            return Ok(false);
+        };
+        let pairs: Vec<(IpAddr, u16)> = part.upstreams.iter().copied().zip(ports).collect();
+        session.commit(&rules::edits(&self.ours, &pairs)).await.map_err(&failed)?;
+        Ok(true)
+    }
+
+    /// Sees to it that it is where a container has been restarted.
+    async fn cover(&self, env: &Env, part: &Part) -> Result<(), InjectError> {
+        let place = &part.place;
+        let failed = failed(&place.name);
+        let Some(session) = env.network.enter(&place.space).await.map_err(&failed)? else { return Ok(()) };
+        let there = self.ours.find(session.tables().await.map_err(&failed)?);
+        drop(session);
+        let done = match there.map_err(InjectError::Target)? {
+            Some(_) => self.ours.renew(&*env.network, place).await,
+            None => self.make(env, part).await.map(drop),
+        };
+        // One that has gone on to the next life takes the error along.
+        if done.is_err() && !place.lives(env)? { Ok(()) } else { done }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Undo {
-    space: Space,
+    places: Vec<Place>,
+    /// Containers that may have been restarted since.
+    hits: Option<Hits>,
     ours: Ours,
     id: String,
 }
@@ -118,50 +160,39 @@ impl Injector for DnsFault {
 
     fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { order, ours, .. } = recall(&change.fault, &change.apply)?;
-            let ports = carrier::start(env, &order).await?;
-            let failed = failed(&change.target);
-            let session = env.network.enter(&order.space).await.map_err(&failed)?.ok_or_else(gone)?;
-            let pairs: Vec<(IpAddr, u16)> = order.upstreams.iter().copied().zip(ports).collect();
-            session.commit(&rules::edits(&ours, &pairs)).await.map_err(&failed)
+            let apply: Apply = recall(&change.fault, &change.apply)?;
+            let made = apply.parts.iter().map(|part| apply.make(env, part));
+            let made: Result<Vec<bool>, InjectError> =
+                futures_util::future::join_all(made).await.into_iter().collect();
+            if made?.contains(&true) { Ok(()) } else { Err(gone(&change.target)) }
         })
     }
 
     fn undo<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Undone, InjectError>> {
         Box::pin(async move {
-            let Undo { space, ours, id } = recall(ABOUT.name, undo)?;
+            let Undo { places, hits, ours, id } = recall(ABOUT.name, undo)?;
             // In this order: rules that lead to nobody would leave names unanswered.
-            let cleared = clear(&*env.network, &space, &ours).await.map_err(failed("its queries"))?;
+            let cleared = clear(env, &places, hits.as_ref(), &ours).await;
             let ended = carrier::end(env, &id).await?;
-            Ok(if cleared || ended { Undone::Reverted } else { Undone::NothingToDo })
+            Ok(if cleared? || ended { Undone::Reverted } else { Undone::NothingToDo })
         })
     }
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
             let apply: Apply = recall(&change.fault, &change.apply)?;
-            let mut told = Vec::new();
-            for upstream in &apply.order.upstreams {
-                told.push(ask(&*env.network, &apply, *upstream).await.map_err(failed(&change.target))?);
-            }
-            match env.control.call(&address(&apply.order.id), &json!({"op": "observe"})).await {
-                Ok(answer) => {
-                    let seen = serde_json::from_value(answer["seen"].clone()).unwrap_or_default();
-                    Ok(judge(&apply, &told, &seen))
-                }
-                Err(ControlError::Gone(_)) => {
-                    Ok(Proof::unproven(requested(&apply.order), "our resolver has ended"))
-                }
-                Err(source) => Err(carrier::control(source)),
-            }
+            let looks = apply.parts.iter().map(|part| proof::look(env, &apply, part));
+            let looks: Result<Vec<_>, InjectError> =
+                futures_util::future::join_all(looks).await.into_iter().collect();
+            let looks: Vec<proof::Look> = looks?.into_iter().flatten().collect();
+            Ok(proof::judge(&apply, &looks))
         })
     }
 
     fn picture<'a>(&'a self, env: &'a Env, undo: &'a Value) -> Pending<'a, Result<Value, InjectError>> {
         Box::pin(async move {
-            let Undo { space, ours, id } = recall(ABOUT.name, undo)?;
-            let place = [(space, "its namespace".to_owned())];
-            let tables = tables(&*env.network, &place, &ours).await?;
+            let Undo { places, hits, ours, id } = recall(ABOUT.name, undo)?;
+            let tables = tables(env, &places, hits.as_ref(), &ours).await?;
             let resolvers = env.procs.marked(&id).map_err(carrier::lost)?.len();
             Ok(json!({"tables": tables, "resolvers": resolvers}))
         })
@@ -174,147 +205,76 @@ impl Injector for DnsFault {
         _age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { order, ours, .. } = recall(&change.fault, &change.apply)?;
-            ours.renew(&*env.network, &order.space, "its namespace").await
+            let apply: Apply = recall(&change.fault, &change.apply)?;
+            for part in &apply.parts {
+                match part.place.now(env, apply.hits.as_ref()).await? {
+                    Now::Same => apply.ours.renew(&*env.network, &part.place).await?,
+                    Now::Moved(place) => apply.cover(env, &Part { place, ..part.clone() }).await?,
+                    Now::Gone => {}
+                }
+            }
+            Ok(())
         })
     }
 }
 
-fn gone() -> InjectError {
-    InjectError::Target("the network namespace has gone".to_owned())
+/// Refuses a kernel that cannot rewrite packets, and says what would serve.
+async fn require(network: &dyn Network) -> Result<(), InjectError> {
+    let instead = "break the names of the service in its own configuration";
+    let features = features(network, instead).await?;
+    match features.into_iter().find(|feature| feature.name == TABLES).and_then(|feature| feature.lack) {
+        Some(why) => Err(InjectError::Lack(format!(
+            "this kernel has no nf_tables ({why}): load it (modprobe nf_tables), or {instead}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
-    let request = &contained::narrowed(env, request).await?;
     let Target::Flows(flows) = &request.target else {
         return Err(InjectError::Target(format!("{} is no flow", request.target)));
     };
     let (names, types, answer) = reading::asked(&request.args).map_err(InjectError::Target)?;
-    let instead = "break the names of the service in its own configuration";
-    for feature in features(&*env.network, instead).await? {
-        if let (crate::sys::netlink::TABLES, Some(why)) = (feature.name, feature.lack) {
-            return Err(InjectError::Lack(format!(
-                "this kernel has no nf_tables ({why}): load it (modprobe nf_tables), or {instead}"
-            )));
-        }
-    }
-    let space = space(&*env.network, &flows.traffic.space)?;
+    require(&*env.network).await?;
+    let (places, hits) = places(env, request, &flows.traffic.space).await?;
     let ours = Ours::new(&request.id);
-    let place = [(space.clone(), request.target.to_string())];
-    if !tables(&*env.network, &place, &ours).await?.is_empty() {
-        return Err(InjectError::Target(format!("{ours} is there already")));
+    let mut parts = Vec::new();
+    for place in places.clone() {
+        refuse_taken(&*env.network, &place, &ours).await?;
+        parts.push(Part { upstreams: reading::upstreams(flows, &place)?, place });
     }
     let name = names.first().map_or(NOBODY.to_owned(), |name| name.replacen("*.", "squall.", 1));
     let kind = types.first().copied().unwrap_or(1);
     let share = request.args.share("share").unwrap_or_default();
-    let order = Order {
-        id: request.id.clone(),
-        space: space.clone(),
-        upstreams: reading::upstreams(flows)?,
-        names,
-        types,
-        share,
-        answer,
-        seed: request.seed,
+    let mut at: Vec<String> =
+        parts.iter().flat_map(|part| &part.upstreams).map(ToString::to_string).collect();
+    at.sort();
+    at.dedup();
+    let titles = hits.as_ref().map_or_else(String::new, |hits| format!(" in {}", hits.names()));
+    let claims = |part: &Part| {
+        let key = part.place.key.clone();
+        part.upstreams.iter().map(move |to| format!("resolver:{to} in {key}")).collect::<Vec<_>>()
     };
-    let mut apply = Apply { order, ours: ours.clone(), name, kind, before: Vec::new() };
-    for upstream in apply.order.upstreams.clone() {
-        let told = ask(&*env.network, &apply, upstream).await.map_err(failed(&request.target.to_string()))?;
-        apply.before.push(told.map(|told| (told.code, told.addresses)));
-    }
-    let undo = record(&Undo { space: space.clone(), ours: ours.clone(), id: request.id.clone() });
-    let resolvers: Vec<String> = apply.order.upstreams.iter().map(ToString::to_string).collect();
+    let undo = Undo { places, hits: hits.clone(), ours: ours.clone(), id: request.id.clone() };
+    let manual = manual(&undo.places, hits.as_ref(), &ours);
+    let undo = record(&undo);
     Ok(Change {
         id: request.id.clone(),
         fault: ABOUT.name.to_owned(),
         target: request.target.to_string(),
-        summary: format!("dns-fault at {}: {}", resolvers.join(", "), request.args.line()),
-        claims: resolvers.iter().map(|to| format!("resolver:{}:{to}", space.inode)).collect(),
-        manual: super::cut::manual(&place, &ours),
+        summary: format!("dns-fault at {}{titles}: {}", at.join(", "), request.args.line()),
+        claims: parts.iter().flat_map(claims).collect(),
+        manual,
         picture: DnsFault.picture(env, &undo).await?,
-        apply: record(&apply),
+        apply: record(&Apply {
+            id: request.id.clone(),
+            parts,
+            hits,
+            ours,
+            asked: Asked { names, types, share, answer, seed: request.seed },
+            name,
+            kind,
+        }),
         undo,
     })
-}
-
-/// What came of our own query.
-#[derive(Debug)]
-struct Told {
-    code: u8,
-    addresses: Vec<IpAddr>,
-    took: Duration,
-}
-
-/// Asks a resolver by the way that clients take; none if nothing comes.
-async fn ask(network: &dyn Network, apply: &Apply, upstream: IpAddr) -> std::io::Result<Option<Told>> {
-    const NUMBER: u16 = 0x5351;
-    let Some(query) = Question::ask(&apply.name, apply.kind, NUMBER) else { return Ok(None) };
-    let later = match &apply.order.answer {
-        Answer::Delay(seconds) if !apply.before.is_empty() => Duration::from_secs_f64(*seconds),
-        _ => Duration::ZERO,
-    };
-    let to = SocketAddr::new(upstream, PORT);
-    let began = Instant::now();
-    let answer = network.ask(&apply.order.space, to, &query, PATIENCE + later.min(DELAY_WAITED)).await?;
-    let told = answer.and_then(|answer| message::answer(&answer, NUMBER));
-    Ok(told.map(|(code, addresses)| Told { code, addresses, took: began.elapsed() }))
-}
-
-fn requested(order: &Order) -> String {
-    let what = match &order.answer {
-        Answer::Nxdomain => "NXDOMAIN".to_owned(),
-        Answer::Servfail => "SERVFAIL".to_owned(),
-        Answer::Refused => "REFUSED".to_owned(),
-        Answer::Timeout => "no answer".to_owned(),
-        Answer::Delay(seconds) => format!("answers {seconds} s later"),
-        Answer::Wrong(addresses) => {
-            format!(
-                "{} as the address",
-                addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            )
-        }
-        Answer::Stale => "the answer of the beginning".to_owned(),
-    };
-    format!("{what} for {:.0}% of such queries", order.share * 100.0)
-}
-
-/// Whether an answer is as it was requested.
-fn fits(apply: &Apply, told: Option<&Told>) -> bool {
-    let coded = |code| told.is_some_and(|told| told.code == code);
-    match &apply.order.answer {
-        Answer::Nxdomain => coded(NO_NAME),
-        Answer::Servfail => coded(SERVER_FAILURE),
-        Answer::Refused => coded(REFUSED),
-        Answer::Timeout => told.is_none(),
-        // Whoever waits for longer than we do is late enough.
-        Answer::Delay(seconds) => told.is_none_or(|told| told.took.as_secs_f64() >= *seconds),
-        Answer::Wrong(all) => {
-            told.is_some_and(|told| told.code == 0 && told.addresses.iter().all(|one| all.contains(one)))
-        }
-        Answer::Stale => told.is_some(),
-    }
-}
-
-fn judge(apply: &Apply, told: &[Option<Told>], seen: &Seen) -> Proof {
-    let requested = requested(&apply.order);
-    let good = told.iter().filter(|told| fits(apply, told.as_ref())).count();
-    // Of a share, our own few queries say nothing; of all, every one does.
-    let whole = apply.order.share >= 1.0;
-    let status = match (seen.hit, whole) {
-        (_, true) if good < told.len() => ProofStatus::Mismatch,
-        (0, _) => ProofStatus::Unproven,
-        _ => ProofStatus::Confirmed,
-    };
-    let own = if whole {
-        format!("{good} of {} resolvers answered our own query for {} so; ", told.len(), apply.name)
-    } else {
-        String::new()
-    };
-    Proof {
-        status,
-        requested,
-        measured: format!("{own}{} of {} queries were hit", seen.hit, seen.queries),
-        tolerance: "each query of our own, if all are to be hit".to_owned(),
-        samples: seen.hit,
-    }
 }

@@ -84,6 +84,17 @@ impl Limiting for IoLimit {
         if wanted.contains(&0) {
             return Err("a limit must be at least one byte or operation per second".to_owned());
         }
+        // "requested" is what was asked for: a half of an operation per second is not one.
+        let inexact = |way: &&Way| {
+            let value = args.bandwidth(way.param).or_else(|| args.rate(way.param)).unwrap_or_default();
+            (value - value.round()).abs() > value * 0.01
+        };
+        if let Some(way) = WAYS.iter().find(inexact) {
+            return Err(format!(
+                "{}: the kernel takes whole bytes or operations per second only; write a whole number",
+                way.param
+            ));
+        }
         Ok(())
     }
 
@@ -224,6 +235,18 @@ mod tests {
         assert_eq!(judge(980_000, 10).status, ProofStatus::Confirmed);
         assert_eq!(judge(100_000, 990).status, ProofStatus::Confirmed);
         assert_eq!(judge(980_000, 5000).status, ProofStatus::Mismatch);
+    }
+
+    #[test]
+    fn a_limit_that_the_kernel_would_round_is_refused() {
+        let check =
+            |name: &str, value: crate::about::Value| IoLimit.check(&Args([(name.to_owned(), value)].into()));
+        let rate = |text: &str| crate::about::ParamKind::Rate.parse(text).unwrap();
+        let bandwidth = |text: &str| crate::about::ParamKind::Bandwidth.parse(text).unwrap();
+        assert!(check("read-ops", rate("0.6/s")).unwrap_err().contains("whole"));
+        assert_eq!(check("read-ops", rate("3/s")), Ok(()));
+        assert!(check("write", bandwidth("12bit")).unwrap_err().contains("whole"));
+        assert_eq!(check("write", bandwidth("1kbit")), Ok(()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub(crate) use self::seen::{Seen, before};
+pub(crate) use self::seen::{STATE, Seen, before};
 use self::seen::{line, write};
 use super::grouped::{self, Inside};
 use super::{processes, quoted, recall, record};
@@ -169,7 +169,10 @@ impl<L: Limiting> Injector for Limited<L> {
         let mut mistakes: Vec<String> = self.0.check(args).err().into_iter().collect();
         if *target == Target::Group(Group::Host) {
             mistakes
-                .push("name a control group: `cgroup` or `pid`; it is not made on the whole host".to_owned());
+                .push(
+                    "name a control group: `cgroup`, `pid`, or a container (`container`, `label`, `image`); it is not made on the \
+                     whole host".to_owned(),
+                );
         }
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
@@ -183,6 +186,7 @@ impl<L: Limiting> Injector for Limited<L> {
             let place = cgroup::find(&*env.cgroups, group, self.0.controller())?;
             let seen = Seen { env, place: &place };
             refuse_own(&seen)?;
+            grouped::refuse_protected(env, &place.folder).await?;
             let limit = self.0.limit(&seen, &request.args)?;
             refuse_settings(&seen, &limit.settings)?;
             let before = self.0.counts(&seen, &limit)?;
@@ -257,7 +261,7 @@ impl<L: Limiting> Injector for Limited<L> {
             let Some((one, value)) = foreign else { return Ok(outcome) };
             Err(InjectError::Target(format!(
                 "somebody else has written {value} into {}, which squall had set from {} to {}: it is left alone; set it \
-                 to what you want, then `squall recover --forget`, or back to {}, then `squall recover`",
+                 to what you want and forget it (`squall recover` names the command), or back to {}, then `squall recover`",
                 place.folder.path.join(&one.file).display(),
                 one.before,
                 one.ours,
@@ -285,11 +289,17 @@ impl<L: Limiting> Injector for Limited<L> {
                     ));
                 }
                 if value.as_ref() != Some(&one.ours) {
-                    let value = value.unwrap_or_else(|| "no longer there: the group has gone".to_owned());
+                    let measured = match value {
+                        None => "it is no longer there: the group has gone".to_owned(),
+                        Some(value) if value == one.before => {
+                            format!("it is {value} again: the guardian or somebody else has put it back")
+                        }
+                        Some(value) => format!("it is {value}: somebody else has changed it"),
+                    };
                     return Ok(Proof {
                         status: ProofStatus::Mismatch,
                         requested: format!("{} = {}", one.file, one.ours),
-                        measured: format!("it is {value}: somebody else has changed it"),
+                        measured,
                         tolerance: "none".to_owned(),
                         samples: 1,
                     });

@@ -79,7 +79,8 @@ impl Limiting for MemoryLimit {
     }
 
     fn limit(&self, group: &Seen<'_>, args: &Args) -> Result<Limit, InjectError> {
-        let size = args.size("size").unwrap_or_default() / PAGE_MAX * PAGE_MAX;
+        let asked = args.size("size").unwrap_or_default();
+        let size = asked / PAGE_MAX * PAGE_MAX;
         let file = match (group.place.version, args.text("at")) {
             (Version::One, Some("high")) => {
                 let text = format!("{group} is of cgroup v1, which has no memory.high: use `at: max`");
@@ -103,7 +104,7 @@ impl Limiting for MemoryLimit {
             )));
         }
         let setting = Setting { file: file.to_owned(), device: None, before: now, ours: size.to_string() };
-        let asked = [("size".to_owned(), size)].into();
+        let asked = [("size".to_owned(), asked)].into();
         Ok(Limit { place: group.place.clone(), settings: vec![setting], asked })
     }
 

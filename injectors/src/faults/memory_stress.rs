@@ -3,9 +3,8 @@
 use super::stressed::{Stressing, bytes};
 use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::change::{InjectError, Proof, ProofStatus};
-use crate::group::Group;
 use crate::stress::{Seen, Task};
-use crate::sys::cgroup::{self, Controller, Place, Version, unreclaimable};
+use crate::sys::cgroup::{self, Controller, Folder, Place, Version, unreclaimable};
 use crate::sys::resources::{Memory, Volume};
 use crate::target::{Target, TargetKind};
 use crate::{Env, Request};
@@ -17,12 +16,13 @@ pub struct MemoryStress;
 static ABOUT: About = About {
     name: "memory-stress",
     summary: "Holds memory, on this host or inside a control group",
-    description: "A process of squall's own takes `size`, or as much as brings the use to `fill`: of the group's limit with \
-                  `cgroup` or `pid`, else of the host's memory. It takes it at once or evenly over `ramp`, writes to every \
+    description: "A process of squall's own takes `size`, or as much as brings the use to `fill`: of the limit that holds for \
+                  the group (its own or that of one above it) where a group or a container is named, else of the host's memory. It takes it at once or evenly over `ramp`, writes to every \
                   page, and touches them again and again so that they are not swapped out. Refused if less than `reserve` \
-                  would stay available on the host, or if the group would meet its limit and lose a process; while it \
+                  would stay available on the host, or if the group, or one above it, would meet its limit and lose a process; while it \
                   lives it gives memory back when others need the reserve. It is the first that the kernel ends when \
-                  memory is short all the same (oom_score_adj 1000). It ends with squall, or 3 s after the last renewal.",
+                  memory is short all the same (oom_score_adj 1000). When all others of the group have ended, it leaves; after a restart of the \
+                  container it goes on in its next life. It ends with squall, or 3 s after the last renewal.",
     target: TargetKind::Group,
     params: &[
         Param {
@@ -35,7 +35,7 @@ static ABOUT: About = About {
             name: "fill",
             kind: ParamKind::Share,
             presence: Presence::Optional,
-            help: "the share of the memory, or of the group's limit, that is then in use",
+            help: "the share of the memory, or of the limit that holds for the group, that is then in use",
         },
         Param {
             name: "ramp",
@@ -50,7 +50,7 @@ static ABOUT: About = About {
             help: "what stays available on the host",
         },
     ],
-    needs: &["nothing; with cgroup or pid: the right to write the group's cgroup.procs (root)"],
+    needs: &["nothing; in a group or a container: the right to write the group's cgroup.procs (root)"],
     effect: Effect::Degradation,
     proof: "The memory of the stressor that is resident, against what it should hold by now: confirmed within 3% and 8 MiB.",
     undo: "The stressor is killed, and waited for; the kernel takes its memory back.",
@@ -59,6 +59,8 @@ static ABOUT: About = About {
 
 /// What the stressor has of its own, and what is on its way between two looks.
 const SLACK: u64 = 8 << 20;
+/// The least that it holds.
+const SIZE_MIN: u64 = 16 << 20;
 /// What stays free below a group's limit.
 const GROUP_RESERVE: u64 = 16 << 20;
 
@@ -69,7 +71,10 @@ impl Stressing for MemoryStress {
 
     fn check(&self, args: &Args, _target: &Target) -> Result<(), String> {
         match (args.size("size"), args.share("fill")) {
-            (Some(0), None) => Err("size must be more than nothing".to_owned()),
+            (Some(size), None) if size < SIZE_MIN => Err(format!(
+                "size must be at least {}: less cannot be told from squall itself",
+                bytes(SIZE_MIN)
+            )),
             (Some(_), None) | (None, Some(_)) => Ok(()),
             _ => Err("say how much: either `size: 1GiB` or `fill: 90%`".to_owned()),
         }
@@ -81,19 +86,21 @@ impl Stressing for MemoryStress {
 
     fn task(&self, env: &Env, request: &Request, joined: &[Place]) -> Result<Task, InjectError> {
         let args = &request.args;
-        let failed = |source| InjectError::System { what: "look at the memory".to_owned(), source };
-        let mut host = env.resources.memory().map_err(failed)?;
-        let group = joined.first().map(|one| limits(env, one)).transpose()?;
-        if group.is_none() {
-            own(env, &mut host)?;
-        }
-        let (all, used) = match group {
-            Some(Limits { limit: Some(limit), used }) if limit < host.total => (limit, used),
-            Some(Limits { used, .. }) => (host.total, used),
+        let host = at_hand(env)?;
+        let levels = joined.first().map_or(Ok(Vec::new()), |group| levels(env, group))?;
+        let tightest = levels.iter().filter(|level| level.limit < host.total).min_by_key(|level| level.limit);
+        let (all, used) = match tightest {
+            Some(level) => (level.limit, level.used),
             None => (host.total, host.total - host.available.min(host.total)),
         };
         let wanted = match (args.size("size"), args.share("fill")) {
             (Some(size), _) => size,
+            (None, _) if !joined.is_empty() && tightest.is_none() => {
+                return Err(InjectError::Target(format!(
+                    "{} has no limit of memory that `fill` could be a share of: write `size`",
+                    request.target
+                )));
+            }
             (None, share) => {
                 let goal = (share.unwrap_or_default() * all as f64) as u64;
                 goal.checked_sub(used).filter(|more| *more > 0).ok_or_else(|| {
@@ -111,16 +118,15 @@ impl Stressing for MemoryStress {
                 bytes(host.available)
             )));
         }
-        if let Some(Limits { limit: Some(limit), used }) = group
-            && used.saturating_add(wanted).saturating_add(GROUP_RESERVE) > limit
-        {
+        let meets =
+            |level: &&Level| level.used.saturating_add(wanted).saturating_add(GROUP_RESERVE) > level.limit;
+        if let Some(Level { name, limit, used }) = levels.iter().find(meets) {
             return Err(InjectError::Target(format!(
-                "{} more would meet the limit of {}, {} (in use {}), and the kernel would end a process of it: ask for \
-                 less; to make it meet its limit on purpose, use memory-limit",
+                "{} more would meet the limit of {name}, {} (in use {}), and the kernel would end a process of it: ask \
+                 for less; to make it meet its limit on purpose, use memory-limit",
                 bytes(wanted),
-                request.target,
-                bytes(limit),
-                bytes(used)
+                bytes(*limit),
+                bytes(*used)
             )));
         }
         let ramp_s = args.span("ramp").unwrap_or_default().as_secs_f64();
@@ -150,42 +156,59 @@ impl Stressing for MemoryStress {
     }
 }
 
-/// Memory of a group, in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    limit: Option<u64>,
+/// A limit that holds for a group: its own, or that of one above it. In bytes.
+#[derive(Debug, Clone)]
+struct Level {
+    name: String,
+    limit: u64,
     /// Without pages of files, which the kernel can drop.
     used: u64,
 }
 
-/// Where squall itself has a limit, as in a container, the host is what that leaves.
-fn own(env: &Env, host: &mut Memory) -> Result<(), InjectError> {
-    let Ok(place) = cgroup::find(&*env.cgroups, &Group::Process(std::process::id()), Controller::Memory)
-    else {
-        return Ok(());
-    };
-    if let Limits { limit: Some(limit), used } = limits(env, &place)?
-        && limit < host.total
-    {
-        host.total = limit;
-        host.available = host.available.min(limit.saturating_sub(used));
+/// The memory of this host, or what the limits leave that hold for squall itself, as in a container.
+pub(super) fn at_hand(env: &Env) -> Result<Memory, InjectError> {
+    let failed = |source| InjectError::System { what: "look at the memory".to_owned(), source };
+    let mut host = env.resources.memory().map_err(failed)?;
+    let own = cgroup::place_of(&*env.cgroups, std::process::id(), Controller::Memory).map_err(failed)?;
+    for level in own.map_or(Ok(Vec::new()), |own| levels(env, &own))? {
+        host.total = host.total.min(level.limit);
+        host.available = host.available.min(level.limit.saturating_sub(level.used));
     }
-    Ok(())
+    Ok(host)
 }
 
-fn limits(env: &Env, place: &Place) -> Result<Limits, InjectError> {
-    let folder = &place.folder;
-    let read = |file: &str| {
-        let what = format!("read {}/{file}", folder.path.display());
-        let text = env.cgroups.read(folder, file).map_err(|source| InjectError::System { what, source })?;
-        text.ok_or_else(|| InjectError::Target(format!("{} has gone", folder.path.display())))
+/// All limits that hold for a group, its own first.
+fn levels(env: &Env, place: &Place) -> Result<Vec<Level>, InjectError> {
+    let failed = |source| InjectError::System {
+        what: format!("look at the limits above {}", place.folder.path.display()),
+        source,
     };
-    let (limit, used) = match place.version {
+    let mut folders = vec![place.folder.clone()];
+    folders.extend(cgroup::above(&*env.cgroups, &place.folder).map_err(failed)?);
+    let mut found = Vec::new();
+    for folder in &folders {
+        found.extend(level(env, folder, place.version)?);
+    }
+    Ok(found)
+}
+
+fn level(env: &Env, folder: &Folder, version: Version) -> Result<Option<Level>, InjectError> {
+    let read = |file: &str| match env.cgroups.read(folder, file) {
+        Ok(text) => Ok(text.unwrap_or_default()),
+        // The root group of version 2 has none, nor has one without the controller.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(source) => {
+            Err(InjectError::System { what: format!("read {}/{file}", folder.path.display()), source })
+        }
+    };
+    let (limit, used) = match version {
         Version::One => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
         Version::Two => ("memory.max", "memory.current"),
     };
-    let (limit, used) = (read(limit)?.trim().parse().ok(), read(used)?.trim().parse().unwrap_or_default());
-    Ok(Limits { limit, used: unreclaimable(used, &read("memory.stat")?) })
+    let Ok(limit) = read(limit)?.trim().parse() else { return Ok(None) };
+    let used = read(used)?.trim().parse().unwrap_or_default();
+    let name = format!("cgroup {}", folder.path.display());
+    Ok(Some(Level { name, limit, used: unreclaimable(used, &read("memory.stat")?) }))
 }
 
 #[cfg(test)]
@@ -207,7 +230,7 @@ mod tests {
     #[test]
     fn how_much_is_written_in_one_way() {
         use crate::about::Value;
-        let size = || ("size".to_owned(), Value::Size("1MiB".parse().unwrap()));
+        let size = || ("size".to_owned(), Value::Size("64MiB".parse().unwrap()));
         let fill = || ("fill".to_owned(), Value::Share("90%".parse().unwrap()));
         let check = |args: Vec<(String, Value)>| {
             MemoryStress.check(&Args(args.into_iter().collect()), &Target::Group(crate::group::Group::Host))

@@ -10,7 +10,7 @@ use crate::target::TargetKind;
 use super::shape::evidence::{Evidence, Growth, either};
 use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
-use super::shape::{Shaping, correlation as correlation_of};
+use super::shape::{NEEDS, Shaping, correlation};
 
 /// Delay: packets are held for a while.
 #[derive(Debug)]
@@ -21,8 +21,9 @@ static ABOUT: About = About {
     summary: "Delays the chosen packets of an interface, in the kernel",
     description: "Each packet that is hit is held for `delay`, give or take `jitter`. The delay is per way: with \
                   `direction: both` a round trip takes twice as long, and so it does on the loopback if the answers are \
-                  hit as well. A jitter lets packets overtake each other, which TCP takes for loss; `correlation` makes \
-                  each delay like the one before. With `reorder`, that share of packets is not held at all, so that they \
+                  hit as well. A jitter lets packets overtake each other, which TCP takes for loss. There is no correlation \
+                  of delays: the kernel takes each draw modulo the jitter, which leaves nothing of the one before, \
+                  whatever `tc` is told. With `reorder`, that share of packets is not held at all, so that they \
                   overtake the others; with `gap`, only every so-many-th packet may. Everything else on the interface \
                   is untouched, and so are SSH and what `protect` names. The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
@@ -33,45 +34,31 @@ static ABOUT: About = About {
             presence: Presence::Required,
             help: "how long each packet is held",
         },
-        Param {
-            name: "jitter",
-            kind: ParamKind::Span,
-            presence: Presence::Optional,
-            help: "how much delays scatter, at most the delay",
-        },
-        Param {
-            name: "correlation",
-            kind: ParamKind::Share,
-            presence: Presence::Optional,
-            help: "how much each delay is like the one before; needs a jitter",
-        },
+        Param::optional("jitter", ParamKind::Span, "how much delays scatter, at most the delay"),
         Param {
             name: "distribution",
             kind: ParamKind::Choice(&["uniform", "normal", "pareto", "paretonormal"]),
             presence: Presence::Default("uniform"),
             help: "how delays scatter: uniform, normal, pareto or paretonormal",
         },
-        Param {
-            name: "reorder",
-            kind: ParamKind::Share,
-            presence: Presence::Optional,
-            help: "how many packets are not held and so overtake the others",
-        },
-        Param {
-            name: "reorder-correlation",
-            kind: ParamKind::Share,
-            presence: Presence::Optional,
-            help: "how much each choice is like the one before; needs reorder",
-        },
-        Param {
-            name: "gap",
-            kind: ParamKind::Int { min: 1, max: 1_000_000 },
-            presence: Presence::Optional,
-            help: "only every so-many-th packet may overtake; needs reorder",
-        },
+        Param::optional(
+            "reorder",
+            ParamKind::Share,
+            "how many packets are not held and so overtake the others",
+        ),
+        Param::optional(
+            "reorder-correlation",
+            ParamKind::Share,
+            "how much each choice is like the one before; needs reorder",
+        ),
+        Param::optional(
+            "gap",
+            ParamKind::Int { min: 1, max: 1_000_000 },
+            "only every so-many-th packet may overtake; needs reorder",
+        ),
         FALLBACK,
     ],
-    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    needs: NEEDS,
     effect: Effect::Degradation,
     proof: "Round-trip times that TCP has measured on real connections whose packets are hit, and those of a few echoes \
             (or TCP handshakes, if ports are written) of our own to an address in `to`, or to a neighbour or gateway that \
@@ -94,7 +81,6 @@ impl Shaping for NetworkDelay {
     fn part(&self, args: &Args) -> Result<Part, String> {
         let delay = args.span("delay").unwrap_or_default();
         let jitter = args.span("jitter").unwrap_or_default();
-        let correlation = args.share("correlation").unwrap_or_default();
         if delay.is_zero() || delay > DELAY_MAX {
             return Err(format!("delay must be longer than zero and at most {} s", DELAY_MAX.as_secs()));
         }
@@ -107,13 +93,13 @@ impl Shaping for NetworkDelay {
             Some("paretonormal") => Some(Shape::ParetoNormal),
             _ => None,
         };
-        if jitter.is_zero() && (correlation > 0.0 || shape.is_some()) {
-            return Err("correlation and distribution need a jitter".to_owned());
+        if jitter.is_zero() && shape.is_some() {
+            return Err("distribution needs a jitter".to_owned());
         }
         let reorder = match (args.share("reorder"), args.int("gap")) {
             (Some(share), gap) if share > 0.0 => {
                 let gap = gap.map_or(1, |gap| gap as u32);
-                let alike = correlation_of(args, "reorder-correlation")?;
+                let alike = correlation(args, "reorder-correlation")?;
                 Some(Reorder { chance: Chance::of(share, alike), gap })
             }
             _ if args.share("reorder-correlation").is_some() => {
@@ -122,7 +108,7 @@ impl Shaping for NetworkDelay {
             (_, Some(_)) => return Err("gap needs reorder".to_owned()),
             _ => None,
         };
-        Ok(Part::Delay { delay: Delay { delay, jitter, correlation, shape }, reorder })
+        Ok(Part::Delay { delay: Delay { delay, jitter, correlation: 0.0, shape }, reorder })
     }
 
     fn judge(&self, part: &Part, evidence: &Evidence) -> Proof {
@@ -161,8 +147,7 @@ impl Shaping for NetworkDelay {
 
     fn serves(&self, args: &Args) -> Vec<Serves> {
         // What no relay does.
-        let own = ["correlation", "reorder"].iter().any(|name| args.share(name).is_some());
-        if own || args.text("distribution") == Some("paretonormal") {
+        if args.share("reorder").is_some() || args.text("distribution") == Some("paretonormal") {
             return Vec::new();
         }
         vec![Serves::relay("relay-latency", args, &["delay", "jitter", "distribution"])]

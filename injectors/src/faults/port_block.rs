@@ -41,7 +41,7 @@ impl Cutting for PortBlock {
         &ABOUT
     }
 
-    fn plan(&self, args: &Args, flows: &Flows, _seed: u64) -> Result<Plan, String> {
+    fn plan(&self, args: &Args, flows: &Flows) -> Result<Plan, String> {
         let traffic = &flows.traffic;
         match (traffic.ports.is_empty(), traffic.local_ports.is_empty()) {
             (true, true) => return Err("write `local-ports` or `ports`".to_owned()),

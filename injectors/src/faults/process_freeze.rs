@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::limited::{Counts, Evidence, Limit, Limiting, Seen, Setting, before};
+use super::limited::{Counts, Evidence, Limit, Limiting, STATE, Seen, Setting, before};
 use crate::Looks;
 use crate::about::{About, Args, Effect};
 use crate::change::{InjectError, Proof, ProofStatus};
@@ -26,7 +26,7 @@ static ABOUT: About = About {
     needs: &["root, or a group that was delegated to this user", "cgroup v2, or the v1 controller freezer"],
     effect: Effect::Outage,
     proof: "The kernel says that the group is frozen, and none of its processes has had any processor time between two looks.",
-    undo: "The group is thawed if it still is frozen as squall has frozen it.",
+    undo: "The group is thawed if it still is frozen as squall has frozen it. One above it that somebody else has frozen stays so.",
     example: "- process-freeze: {cgroup: system.slice/nginx.service}",
 };
 
@@ -54,7 +54,7 @@ impl Limiting for ProcessFreeze {
 
     fn limit(&self, group: &Seen<'_>, _args: &Args) -> Result<Limit, InjectError> {
         let (file, ours) = match group.place.version {
-            Version::One => ("freezer.state", "FROZEN"),
+            Version::One => (STATE, "FROZEN"),
             Version::Two => ("cgroup.freeze", "1"),
         };
         let before = before(group, file, None, ours)?;
@@ -100,7 +100,7 @@ impl Limiting for ProcessFreeze {
 /// Whether everything in the group stands still.
 fn frozen(group: &Seen<'_>) -> Result<bool, InjectError> {
     Ok(match group.place.version {
-        Version::One => group.read("freezer.state")?.trim() == "FROZEN",
+        Version::One => group.read(STATE)?.trim() == "FROZEN",
         Version::Two => flat(&group.read("cgroup.events")?, "frozen") == Some(1),
     })
 }

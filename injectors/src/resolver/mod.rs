@@ -2,7 +2,8 @@
 //! as it is told. All others it passes on to the one that was asked.
 //!
 //! It listens on the loopback of that namespace alone; packet filters lead queries to it. The kernel ends it with its
-//! parent, the engine. It holds at most `QUERIES_MAX` queries and `PEERS_MAX` connections, each with a deadline.
+//! parent, the engine; it ends by itself with the process whose namespace it is, which lives on as long as anybody is in it.
+//! It holds at most `QUERIES_MAX` queries and `PEERS_MAX` connections, each with a deadline.
 //!
 //! Its control operation: `observe` answers with `ports` (one for each of the real ones) and `seen` (what it has counted).
 
@@ -29,7 +30,8 @@ use self::message::{MESSAGE_MAX, NO_NAME, Question, REFUSED, SERVER_FAILURE};
 use crate::Pending;
 use crate::relay::chance::chosen;
 use crate::sys::netlink::{self, Space};
-use crate::sys::{control, host, socket};
+use crate::sys::{control, ends, host, socket};
+use crate::target::ProcessId;
 
 /// The hidden verb of the binary that becomes a resolver.
 pub const VERB: &str = "__resolver";
@@ -48,12 +50,21 @@ const TRIES: u32 = 16;
 /// What a resolver is told at its start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Order {
-    /// The injection.
+    /// The injection, and which of its namespaces.
     pub(crate) id: String,
     /// The namespace whose queries it gets.
     pub(crate) space: Space,
+    /// The process with which it ends; none if it ends with its parent alone.
+    pub(crate) lives: Option<ProcessId>,
     /// The real ones.
     pub(crate) upstreams: Vec<IpAddr>,
+    /// What becomes of which queries.
+    pub(crate) asked: Asked,
+}
+
+/// What becomes of which queries.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Asked {
     /// Names that are hit, with `*.` before an end; all, if empty.
     pub(crate) names: Vec<String>,
     /// Types that are hit; all, if empty.
@@ -133,7 +144,7 @@ async fn serve(order: Order) -> io::Result<()> {
     // Its name belongs to the namespace of whoever asks; from here on, all that it opens is in the other.
     let control = tokio::net::UnixListener::bind(address(&order.id))?;
     netlink::settle(&order.space)?;
-    let (mut ports, mut work) = (Vec::new(), JoinSet::new());
+    let (mut ports, mut work, lives) = (Vec::new(), JoinSet::new(), order.lives);
     let desk =
         Rc::new(Desk { order, queries: Arc::default(), hit: Arc::default(), kept: RefCell::default() });
     for upstream in desk.order.upstreams.clone() {
@@ -153,8 +164,17 @@ async fn serve(order: Order) -> io::Result<()> {
         };
         Box::pin(std::future::ready(answer))
     };
-    control::serve(control, handle).await;
-    Ok(())
+    let serves = control::serve(control, handle);
+    match lives {
+        Some(id) => tokio::select! {
+            () = serves => Ok(()),
+            ended = ends::outlast(id) => ended,
+        },
+        None => {
+            serves.await;
+            Ok(())
+        }
+    }
 }
 
 /// The same free port for both protocols, on the loopback of the family of a real one.
@@ -227,7 +247,7 @@ impl Desk {
         let question = Question::read(query).filter(|question| self.hits(question, number));
         let Some(question) = question else { return pass_on(query, upstream, whole).await };
         self.hit.fetch_add(1, Ordering::Relaxed);
-        match &self.order.answer {
+        match &self.order.asked.answer {
             Answer::Nxdomain => Some(question.empty(query, NO_NAME)),
             Answer::Servfail => Some(question.empty(query, SERVER_FAILURE)),
             Answer::Refused => Some(question.empty(query, REFUSED)),
@@ -242,7 +262,7 @@ impl Desk {
     }
 
     fn hits(&self, question: &Question, number: u64) -> bool {
-        let Order { names, types, share, seed, .. } = &self.order;
+        let Asked { names, types, share, seed, .. } = &self.order.asked;
         message::fits(&question.name, names)
             && (types.is_empty() || types.contains(&question.kind))
             && chosen(*seed, number, *share)

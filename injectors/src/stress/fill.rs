@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Tally, about, pause, thread};
-use crate::sys::resources::{nameless, occupied, occupy, volume_of};
+use crate::sys::resources::{die_first, memory, nameless, occupied, occupy, volume_of};
 
 /// Room is taken in steps of this size, and looked at in between.
 const STEP: u64 = 64 << 20;
@@ -16,6 +16,10 @@ const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) fn start(path: &Path, bytes: u64, reserve: u64, tally: &Arc<Tally>) -> Result<(), String> {
     let file = nameless(path, false).map_err(|error| about(path, &error))?;
+    if volume_of(&file).is_ok_and(|volume| volume.in_memory) {
+        // The kernel has to take this process, and with it the file, before any other.
+        die_first().map_err(|error| format!("/proc/self/oom_score_adj: {error}"))?;
+    }
     tally.due.store(bytes, Ordering::Relaxed);
     let (tally, path) = (Arc::clone(tally), path.to_owned());
     thread("fill", move || {
@@ -28,11 +32,11 @@ pub(super) fn start(path: &Path, bytes: u64, reserve: u64, tally: &Arc<Tally>) -
 fn fill(mut file: File, bytes: u64, reserve: u64, tally: &Tally) -> std::io::Result<()> {
     let mut size = 0;
     loop {
-        let volume = volume_of(&file)?;
-        let spare = volume.available.saturating_sub(reserve);
+        let available = available(&file)?;
+        let spare = available.saturating_sub(reserve);
         let mut grown = false;
-        if volume.available < reserve && size > 0 {
-            size -= (reserve - volume.available).min(size);
+        if available < reserve && size > 0 {
+            size -= (reserve - available).min(size);
             file.set_len(size)?;
             tally.hold_back(Some("others have taken room of the reserve".to_owned()));
         } else if size < bytes && spare > 0 {
@@ -56,4 +60,10 @@ fn fill(mut file: File, bytes: u64, reserve: u64, tally: &Tally) -> std::io::Res
             pause(LOOK);
         }
     }
+}
+
+/// What others may still take: of a file system in memory, no more than there is memory.
+fn available(file: &File) -> std::io::Result<u64> {
+    let volume = volume_of(file)?;
+    Ok(if volume.in_memory { volume.available.min(memory()?.available) } else { volume.available })
 }

@@ -29,10 +29,10 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Nobody listens there: its owner has ended.
-    #[error("nobody listens on {0}")]
+    #[error("nobody listens on {}", shown(.0))]
     Gone(PathBuf),
     /// No answer in time.
-    #[error("no answer from {0} within {DEADLINE:?}")]
+    #[error("no answer from {} within {DEADLINE:?}: it may be stopped, or lack something", shown(.0))]
     Deadline(PathBuf),
     /// The owner answered with an error.
     #[error("{0}")]
@@ -43,6 +43,11 @@ pub enum ControlError {
     /// The answer is no JSON object.
     #[error("unreadable answer: {0}")]
     Protocol(#[from] serde_json::Error),
+}
+
+/// A path, or a name of the kernel's own as `ss` shows it.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().replace('\0', "@")
 }
 
 /// The port through which injectors talk to relays, supervisors and balancers.

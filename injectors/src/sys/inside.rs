@@ -82,6 +82,16 @@ pub(crate) fn enclosing() -> BTreeSet<String> {
     ids(&read("cgroup"), &read("mountinfo"))
 }
 
+/// The ids of the containers whose cgroups these lines name.
+pub(crate) fn containers_in(cgroups: &str) -> BTreeSet<String> {
+    ids(cgroups, "")
+}
+
+/// The id of the innermost container whose cgroups these are; none if they are those of no container.
+pub(crate) fn container(cgroups: &str) -> Option<String> {
+    words(cgroups.lines().filter_map(path_of)).last().map(str::to_owned)
+}
+
 /// Full ids that stand in the path of a cgroup, or in the source of the files that an engine mounts over `/etc`.
 fn ids(cgroups: &str, mounts: &str) -> BTreeSet<String> {
     let mounted = mounts.lines().filter_map(|line| {
@@ -89,12 +99,17 @@ fn ids(cgroups: &str, mounts: &str) -> BTreeSet<String> {
         let over = *fields.get(4)?;
         matches!(over, "/etc/hostname" | "/etc/hosts" | "/etc/resolv.conf").then(|| fields[3])
     });
-    let paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).chain(mounted);
+    words(cgroups.lines().filter_map(path_of).chain(mounted)).map(str::to_owned).collect()
+}
+
+fn path_of(line: &str) -> Option<&str> {
+    line.splitn(3, ':').nth(2)
+}
+
+/// What may be the full id of a container in these paths.
+fn words<'a>(paths: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
     let words = paths.flat_map(|path| path.split(|c: char| !c.is_ascii_alphanumeric()));
-    words
-        .filter(|word| word.len() == ID && word.bytes().all(|b| b.is_ascii_hexdigit()))
-        .map(str::to_owned)
-        .collect()
+    words.filter(|word| word.len() == ID && word.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]
@@ -112,6 +127,7 @@ mod tests {
             format!("0::/system.slice/docker-{A}.scope/libpod-{B}.scope\n"),
         ] {
             assert_eq!(ids(&cgroup, "").into_iter().collect::<Vec<_>>(), both);
+            assert_eq!(container(&cgroup).as_deref(), Some(B), "the innermost");
         }
         let mount = format!(
             "660 640 254:1 /var/lib/docker/containers/{A}/hostname /etc/hostname rw - ext4 /dev/vda rw"

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::AsyncReadExt;
@@ -103,24 +102,6 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn addresses(&self, pid: u32) -> io::Result<Vec<IpAddr>>;
     /// The ids of the containers in which this very process runs.
     fn enclosing(&self) -> BTreeSet<String>;
-}
-
-/// Waits until a process has ended, or a time has passed; returns at once if there is none.
-///
-/// # Errors
-/// The kernel gives no handle to it.
-pub fn await_end(pid: u32, most: Duration) -> io::Result<()> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let time = Timespec { tv_sec: most.as_secs().cast_signed(), tv_nsec: most.subsec_nanos().into() };
-    match rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&time)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// The signals that an experiment may name.

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Whether anything of ours is in the network of a container.
-fn shaped(container: &Container<'_>) -> bool {
+pub(super) fn shaped(container: &Container<'_>) -> bool {
     let network = container.network();
     network.contains("clsact") || network.contains(": sq") || network.contains("squall")
 }

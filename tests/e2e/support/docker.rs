@@ -155,13 +155,16 @@ impl Dockerd {
 
     /// Does something in the network namespace of the engine, where containers can be reached.
     pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        let file = std::fs::File::open(format!("/run/netns/{}", self.space)).unwrap();
-        let enter = move || {
-            rustix::thread::move_into_link_name_space(file.as_fd(), None).unwrap();
-            act()
-        };
-        std::thread::scope(|scope| scope.spawn(enter).join())
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        within(&format!("/run/netns/{}", self.space), act)
+    }
+
+    /// Several containers again after all of them were down: started in this order, each gets the lowest free address.
+    pub(crate) fn start_anew(&self, order: &[&Container<'_>]) {
+        let ids: Vec<&str> = order.iter().map(|container| container.id.as_str()).collect();
+        self.docker(&[&["stop", "-t", "0"][..], &ids].concat());
+        for id in ids {
+            self.docker(&["start", id]);
+        }
     }
 
     /// The binary, started where containers can be reached, and told where the engine listens.
@@ -217,10 +220,36 @@ impl Drop for Dockerd {
     }
 }
 
+/// Does something in the network namespace of this file, on a thread that ends with it.
+fn within<T: Send>(file: &str, act: impl FnOnce() -> T + Send) -> T {
+    let file = std::fs::File::open(file).unwrap();
+    let enter = move || {
+        rustix::thread::move_into_link_name_space(file.as_fd(), None).unwrap();
+        act()
+    };
+    std::thread::scope(|scope| scope.spawn(enter).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
 impl Container<'_> {
+    /// Does something in its network namespace.
+    pub(crate) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        within(&format!("/proc/{}/ns/net", self.pid()), act)
+    }
+
+    /// What a program in it says, however it ends.
+    pub(crate) fn says(&self, words: &[&str]) -> String {
+        let told = self.docker.client().arg("exec").arg(&self.id).args(words).output().unwrap();
+        String::from_utf8_lossy(&[told.stdout, told.stderr].concat()).into_owned()
+    }
+
     pub(crate) fn inspect(&self) -> Value {
         let text = self.docker.docker(&["inspect", &self.id]);
         serde_json::from_str::<Value>(&text).unwrap()[0].take()
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.inspect()["Name"].as_str().unwrap().trim_start_matches('/').to_owned()
     }
 
     /// Its main process.

@@ -5,6 +5,7 @@ pub(crate) mod docker;
 pub(crate) mod home;
 pub(crate) mod lab;
 pub(crate) mod net;
+mod points;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod text;
@@ -13,6 +14,7 @@ pub(crate) mod wait;
 
 pub(crate) use home::{Done, Home};
 pub(crate) use lab::Lab;
+pub(crate) use points::points;
 pub(crate) use turn::turns;
 pub(crate) use wait::until;
 
@@ -31,11 +33,16 @@ pub(crate) fn root() -> PathBuf {
 
 /// Whether only the short part is wanted. Says which test is left out.
 pub(crate) fn quick(what: &str) -> bool {
-    let quick = std::env::var_os("SQUALL_QUICK").is_some_and(|value| value == "1");
+    let quick = in_short();
     if quick {
         skipped(&format!("{what}: SQUALL_QUICK=1"));
     }
     quick
+}
+
+/// The same, where what is left out is said elsewhere.
+fn in_short() -> bool {
+    std::env::var_os("SQUALL_QUICK").is_some_and(|value| value == "1")
 }
 
 /// `tests/run` counts these lines.

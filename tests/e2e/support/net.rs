@@ -162,6 +162,11 @@ impl Net {
         picture + &self.near("ip", &["-o", "link"])
     }
 
+    /// Takes the name of the near side away: it goes on as long as somebody lives in it.
+    pub(crate) fn unname(&self) {
+        run("ip", &["netns", "del", &self.name]).unwrap();
+    }
+
     pub(crate) fn delete(&self) {
         let _ = run("ip", &["netns", "del", &self.name]);
         let _ = run("ip", &["netns", "del", &self.far]);

@@ -95,7 +95,7 @@ impl Cutting for Drawn {
         &ABOUT
     }
 
-    fn plan(&self, args: &Args, flows: &Flows, _seed: u64) -> Result<Plan, String> {
+    fn plan(&self, args: &Args, flows: &Flows) -> Result<Plan, String> {
         let plain = ["share", "by"];
         if let Some(stranger) = args.0.keys().find(|name| !plain.contains(&name.as_str())) {
             return Err(format!("`{stranger}` does not go with `by: nft`, which knows a plain share only"));

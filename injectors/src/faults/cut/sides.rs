@@ -1,16 +1,34 @@
 //! Who is cut off from whom among several. Pure and seeded.
 
 use crate::about::Args;
+use crate::containers::{Containers, Which};
 use crate::relay::chance::Dice;
+use crate::traffic::{Whose, is_name};
 
-/// The most namespaces of one partition.
-pub(super) const MEMBERS_MAX: usize = 32;
+/// The most members of one partition.
+const MEMBERS_MAX: usize = 32;
+
+/// Who is parted, and how, as it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Wanted {
+    /// One group of all where they are split, else the groups themselves.
+    pub(super) groups: Vec<Vec<Whose>>,
+    split: Option<Split>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Split {
+    Halves,
+    MajorityRing,
+    Isolate,
+    Bridge,
+}
 
 /// Members, and for each those that it cannot reach. Always mutual.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sides {
-    /// Names, in the order in which they were written.
-    pub(super) members: Vec<String>,
+    /// Names, in the order in which they were found.
+    members: Vec<String>,
     /// By position.
     pub(super) severed: Vec<Vec<usize>>,
 }
@@ -19,90 +37,146 @@ pub(crate) struct Sides {
 ///
 /// # Errors
 /// What is wrong with them.
-pub(crate) fn read(args: &Args, seed: u64) -> Result<Option<Sides>, String> {
-    match (args.text("among"), args.text("split"), args.text("groups")) {
-        (None, None, None) => Ok(None),
+pub(crate) fn read(args: &Args) -> Result<Option<Wanted>, String> {
+    let wanted = match (args.text("among"), args.text("split"), args.text("groups")) {
+        (None, None, None) => return Ok(None),
         (Some(among), Some(split), None) => {
-            let members = names(among)?;
-            split_among(members, split, seed).map(Some)
+            let split = match split {
+                "majority-ring" => Split::MajorityRing,
+                "isolate" => Split::Isolate,
+                "bridge" => Split::Bridge,
+                _ => Split::Halves,
+            };
+            Wanted { groups: vec![listed(among)?], split: Some(split) }
         }
-        (None, None, Some(groups)) => grouped(groups).map(Some),
+        (None, None, Some(groups)) => {
+            let groups: Result<_, String> = groups.split('|').map(listed).collect();
+            Wanted { groups: groups?, split: None }
+        }
         (Some(_), None, None) => {
-            Err("`among` needs `split`: halves, majority-ring, isolate or bridge".to_owned())
+            return Err("`among` needs `split`: halves, majority-ring, isolate or bridge".to_owned());
         }
-        (None, Some(_), None) => Err("`split` needs `among`: the namespaces that are parted".to_owned()),
-        _ => Err("write either `groups`, or `among` with `split`".to_owned()),
-    }
-}
-
-fn names(text: &str) -> Result<Vec<String>, String> {
-    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    if names.iter().any(|name| !crate::traffic::is_name(name)) {
-        return Err(format!("`{text}` is no list of namespaces such as a, b, c"));
-    }
-    if let Some(twice) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        return Err(format!("{} is named twice", twice.1));
-    }
-    bounded(names.len())?;
-    Ok(names)
-}
-
-fn bounded(count: usize) -> Result<(), String> {
-    if count > MEMBERS_MAX {
-        return Err(format!("{count} namespaces are more than the {MEMBERS_MAX} of one partition"));
-    }
-    Ok(())
-}
-
-/// Groups that do not reach each other; who is in two of them reaches both.
-fn grouped(text: &str) -> Result<Sides, String> {
-    let groups: Vec<Vec<String>> = text.split('|').map(names).collect::<Result<_, _>>()?;
-    let mut members: Vec<String> = Vec::new();
-    for name in groups.iter().flatten() {
-        if !members.contains(name) {
-            members.push(name.clone());
+        (None, Some(_), None) => {
+            let text = "`split` needs `among`: who is parted, such as a, b, c or label:app=db";
+            return Err(text.to_owned());
         }
-    }
-    bounded(members.len())?;
-    let together = |a: usize, b: usize| {
-        groups.iter().any(|group| group.contains(&members[a]) && group.contains(&members[b]))
+        _ => return Err("write either `groups`, or `among` with `split`".to_owned()),
     };
-    let severed = sever(members.len(), |a, b| !together(a, b));
-    if severed.iter().all(Vec::is_empty) {
-        return Err("nobody is cut off: write at least two groups, parted by |".to_owned());
-    }
-    Ok(Sides { members, severed })
-}
-
-fn split_among(members: Vec<String>, split: &str, seed: u64) -> Result<Sides, String> {
-    let count = members.len();
-    let least = match split {
-        "majority-ring" => 4,
-        "bridge" => 3,
-        _ => 2,
+    // How many a label or an image means, the engine will tell.
+    let one = |whose: &Whose| match whose {
+        Whose::Containers(Containers { which, .. }) => matches!(which, Which::Named(_)),
+        _ => true,
     };
-    if count < least {
-        return Err(format!("{split} needs at least {least} namespaces"));
-    }
-    let place = shuffled(count, seed);
-    let half = count / 2;
-    let severed = match split {
-        "isolate" => sever(count, |a, b| (place[a] == 0) != (place[b] == 0)),
-        "bridge" => sever(count, |a, b| {
-            // The first of the larger half reaches both.
-            place[a] != half && place[b] != half && (place[a] < half) != (place[b] < half)
-        }),
-        "majority-ring" => {
-            // Each sees as many neighbours on either side as make a majority with itself; no two see the same.
-            let reach = half.div_ceil(2);
-            sever(count, |a, b| {
-                let apart = place[a].abs_diff(place[b]);
-                apart.min(count - apart) > reach
+    if wanted.groups.iter().flatten().all(one) {
+        let mut all: Vec<&Whose> = Vec::new();
+        let mut number = |whose| {
+            all.iter().position(|known| *known == whose).unwrap_or_else(|| {
+                all.push(whose);
+                all.len() - 1
             })
-        }
-        _ => sever(count, |a, b| (place[a] < half) != (place[b] < half)),
+        };
+        let groups: Vec<Vec<usize>> =
+            wanted.groups.iter().map(|group| group.iter().map(&mut number).collect()).collect();
+        wanted.sides(vec![String::new(); all.len()], &groups, 0)?;
+    }
+    Ok(Some(wanted))
+}
+
+fn listed(text: &str) -> Result<Vec<Whose>, String> {
+    let members: Vec<Whose> = text.split(',').map(|one| member(one.trim())).collect::<Result<_, _>>()?;
+    let twice = members.iter().enumerate().find(|(at, one)| members[..*at].contains(one));
+    let written = || text.split(',').map(str::trim);
+    match twice.and_then(|(at, _)| written().nth(at)) {
+        Some(name) => Err(format!("{name} is named twice")),
+        None => Ok(members),
+    }
+}
+
+/// One word of a list: the name of a namespace, or another selector with its value.
+fn member(text: &str) -> Result<Whose, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is neither a namespace such as a, nor pid:4711, container:web-1, label:app=web or image:nginx",
+            text = text.escape_debug()
+        )
     };
-    Ok(Sides { members, severed })
+    let (kind, name) = text.split_once(':').unwrap_or(("netns", text));
+    let containers = |kind: &'static str| {
+        let pick = (kind != "container").then(|| ("pick", "all".to_owned()));
+        let given = [(kind, name.to_owned())].into_iter().chain(pick).collect();
+        let read = Containers::read(&given).map_err(|(_, mistake)| mistake)?;
+        read.map(Whose::Containers).ok_or_else(wrong)
+    };
+    match kind {
+        "netns" if is_name(name) => Ok(Whose::Named(name.to_owned())),
+        "pid" => name.parse().ok().filter(|pid| *pid > 0).map(Whose::Process).ok_or_else(wrong),
+        "container" => containers("container"),
+        "label" => containers("label"),
+        "image" => containers("image"),
+        _ => Err(wrong()),
+    }
+}
+
+impl Wanted {
+    /// Who is cut off from whom among members of these names, of whom each group holds some.
+    ///
+    /// # Errors
+    /// They are too many or too few.
+    pub(super) fn sides(
+        &self,
+        members: Vec<String>,
+        groups: &[Vec<usize>],
+        seed: u64,
+    ) -> Result<Sides, String> {
+        let count = members.len();
+        if count > MEMBERS_MAX {
+            return Err(format!("{count} members are more than the {MEMBERS_MAX} of one partition"));
+        }
+        let severed = match self.split {
+            Some(split) => split.severed(count, seed)?,
+            None => {
+                // Groups do not reach each other; who is in two of them reaches both.
+                let together = |a, b| groups.iter().any(|group| group.contains(&a) && group.contains(&b));
+                sever(count, |a, b| !together(a, b))
+            }
+        };
+        if severed.iter().all(Vec::is_empty) {
+            return Err("nobody is cut off: write at least two groups, parted by |".to_owned());
+        }
+        Ok(Sides { members, severed })
+    }
+}
+
+impl Split {
+    fn severed(self, count: usize, seed: u64) -> Result<Vec<Vec<usize>>, String> {
+        let (name, least) = match self {
+            Self::Halves => ("halves", 2),
+            Self::MajorityRing => ("majority-ring", 4),
+            Self::Isolate => ("isolate", 2),
+            Self::Bridge => ("bridge", 3),
+        };
+        if count < least {
+            return Err(format!("{name} needs at least {least} members, and there are {count}"));
+        }
+        let place = shuffled(count, seed);
+        let half = count / 2;
+        Ok(match self {
+            Self::Halves => sever(count, |a, b| (place[a] < half) != (place[b] < half)),
+            Self::Isolate => sever(count, |a, b| (place[a] == 0) != (place[b] == 0)),
+            Self::Bridge => sever(count, |a, b| {
+                // The first of the larger half reaches both.
+                place[a] != half && place[b] != half && (place[a] < half) != (place[b] < half)
+            }),
+            Self::MajorityRing => {
+                // Each sees as many neighbours on either side as make a majority with itself; no two see the same.
+                let reach = half.div_ceil(2);
+                sever(count, |a, b| {
+                    let apart = place[a].abs_diff(place[b]);
+                    apart.min(count - apart) > reach
+                })
+            }
+        })
+    }
 }
 
 fn sever(count: usize, apart: impl Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
@@ -151,14 +225,23 @@ mod tests {
     use super::*;
     use crate::about::Value;
 
-    fn sides(given: &[(&str, &str)], seed: u64) -> Result<Option<Sides>, String> {
+    fn wanted(given: &[(&str, &str)]) -> Result<Option<Wanted>, String> {
         let given = given.iter().map(|(name, text)| ((*name).to_owned(), Value::Text((*text).to_owned())));
-        read(&Args(given.collect()), seed)
+        read(&Args(given.collect()))
     }
 
     fn among(split: &str, count: usize, seed: u64) -> Sides {
         let names: Vec<String> = (0..count).map(|n| format!("n{n}")).collect();
-        sides(&[("among", &names.join(",")), ("split", split)], seed).unwrap().unwrap()
+        let wanted = wanted(&[("among", &names.join(",")), ("split", split)]).unwrap().unwrap();
+        wanted.sides(names, &[(0..count).collect()], seed).unwrap()
+    }
+
+    fn groups(text: &str, groups: &[&[usize]]) -> Sides {
+        let wanted = wanted(&[("groups", text)]).unwrap().unwrap();
+        let count = groups.iter().copied().flatten().max().unwrap() + 1;
+        let names = ["a", "b", "c", "d"][..count].iter().map(|name| (*name).to_owned()).collect();
+        let groups: Vec<Vec<usize>> = groups.iter().map(|group| group.to_vec()).collect();
+        wanted.sides(names, &groups, 0).unwrap()
     }
 
     /// For each member, how many it sees, itself included.
@@ -210,10 +293,10 @@ mod tests {
 
     #[test]
     fn groups_are_parted_and_who_is_in_two_reaches_both() {
-        let two = sides(&[("groups", "a, b | c, d")], 0).unwrap().unwrap();
+        let two = groups("a, b | c, d", &[&[0, 1], &[2, 3]]);
         assert_eq!(two.severed, [vec![2, 3], vec![2, 3], vec![0, 1], vec![0, 1]]);
         assert_eq!(two.words(), "a, b | c, d");
-        let bridge = sides(&[("groups", "a,b | b,c")], 0).unwrap().unwrap();
+        let bridge = groups("a,b | b,c", &[&[0, 1], &[1, 2]]);
         assert_eq!(bridge.severed, [vec![2], vec![], vec![0]]);
         assert_eq!(bridge.words(), "a reaches b; b reaches a, c; c reaches b");
     }
@@ -228,11 +311,36 @@ mod tests {
             &[("among", "a"), ("split", "halves")],
             &[("among", "a,a"), ("split", "halves")],
             &[("among", "a,../b"), ("split", "halves")],
+            &[("among", "a,pod:b"), ("split", "halves")],
+            &[("among", "a,pid:x"), ("split", "halves")],
+            &[("among", "a,container:../b"), ("split", "halves")],
+            &[("among", "a,label:"), ("split", "halves")],
+            &[("groups", "container:a | container:a")],
             &[("among", "a,b,c"), ("split", "majority-ring")],
             &[("among", "a,b"), ("split", "halves"), ("groups", "a | b")],
         ] {
-            assert!(sides(wrong, 0).is_err(), "{wrong:?}");
+            assert!(wanted(wrong).is_err(), "{wrong:?}");
         }
-        assert_eq!(sides(&[], 0).unwrap(), None);
+        assert_eq!(wanted(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn members_are_namespaces_processes_and_containers_by_the_words_of_the_selectors() {
+        let read = wanted(&[("groups", "a, pid:7, container:web-1 | label:app=db, image:etcd:3")]);
+        let [near, far] = &read.unwrap().unwrap().groups[..] else { panic!("two groups are written") };
+        let words = |group: &[Whose]| {
+            let word = |whose: &Whose| match whose {
+                Whose::Containers(containers) => containers.to_string(),
+                other => format!("{other:?}"),
+            };
+            group.iter().map(word).collect::<Vec<_>>().join("; ")
+        };
+        assert_eq!(words(near), r#"Named("a"); Process(7); container web-1"#);
+        assert_eq!(words(far), "all containers with label app=db; all containers of image etcd:3");
+        // How many there are, the engine tells.
+        let ring = wanted(&[("among", "label:app=db"), ("split", "majority-ring")]).unwrap().unwrap();
+        let three = || vec![String::new(); 3];
+        let few = ring.sides(three(), &[vec![0, 1, 2]], 0).unwrap_err();
+        assert_eq!(few, "majority-ring needs at least 4 members, and there are 3");
     }
 }

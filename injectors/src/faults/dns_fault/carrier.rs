@@ -24,12 +24,12 @@ pub(super) fn lost(source: std::io::Error) -> InjectError {
     InjectError::System { what: "look for our resolver".to_owned(), source }
 }
 
-/// Starts our resolver and returns its ports, one for each of the real ones.
-pub(super) async fn start(env: &Env, order: &Order) -> Result<Vec<u16>, InjectError> {
+/// Starts a resolver of an injection and returns its ports, one for each of the real ones.
+pub(super) async fn start(env: &Env, id: &str, order: &Order) -> Result<Vec<u16>, InjectError> {
     let program = env.program.to_string_lossy().into_owned();
     let argv = [program, VERB.to_owned(), std::process::id().to_string(), record(order).to_string()];
     let failed = |source| InjectError::System { what: "start our resolver".to_owned(), source };
-    let mut started = env.procs.start(&argv, &order.id).map_err(failed)?;
+    let mut started = env.procs.start(&argv, id).map_err(failed)?;
     let patience = async {
         loop {
             match env.control.call(&address(&order.id), &json!({"op": "observe"})).await {
@@ -53,7 +53,7 @@ pub(super) async fn start(env: &Env, order: &Order) -> Result<Vec<u16>, InjectEr
     tokio::time::timeout(DEADLINE, patience).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Ends our resolver, if it lives. Tells whether it did.
+/// Ends the resolvers of an injection. Tells whether there were any.
 pub(super) async fn end(env: &Env, id: &str) -> Result<bool, InjectError> {
     let (mut any, mut left) = (false, DEADLINE.as_millis() / POLL.as_millis());
     loop {
@@ -67,7 +67,7 @@ pub(super) async fn end(env: &Env, id: &str) -> Result<bool, InjectError> {
             return Ok(any);
         }
         if left == 0 {
-            let text = format!("our resolver does not end: {}", processes::names(&living));
+            let text = format!("our resolvers do not end: {}", processes::names(&living));
             return Err(InjectError::Deadline(text));
         }
         left -= 1;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::about::Args;
 use crate::change::InjectError;
+use crate::faults::contained::Place;
 use crate::flows::Flows;
 use crate::resolver::Answer;
 use crate::resolver::message::{Question, TYPES};
@@ -44,6 +45,12 @@ pub(super) fn asked(args: &Args) -> Result<(Vec<String>, Vec<u16>, Answer), Stri
             .filter(|one| !one.is_empty())
             .collect()
     };
+    for name in ["names", "types", "addresses"] {
+        // Perhaps a variable that is not set: it must not mean everything.
+        if args.text(name).is_some() && list(name).is_empty() {
+            return Err(format!("{name}: nothing is written; leave it out to mean all"));
+        }
+    }
     let names = list("names");
     let plain = |name: &str| {
         let bare = name.strip_prefix("*.").unwrap_or(name);
@@ -88,31 +95,32 @@ pub(super) fn asked(args: &Args) -> Result<(Vec<String>, Vec<u16>, Answer), Stri
 }
 
 /// The resolvers whose queries are led to ours; none that is protected.
-pub(super) fn upstreams(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
+pub(super) fn upstreams(flows: &Flows, place: &Place) -> Result<Vec<IpAddr>, InjectError> {
     let protected = |address: &IpAddr| flows.traffic.protect.iter().any(|network| network.contains(*address));
-    let mut all = known(flows)?;
+    let mut all = known(flows, place)?;
     all.retain(|address| !protected(address));
     all.truncate(UPSTREAMS_MAX);
     if all.is_empty() {
-        return Err(InjectError::Target("all of its resolvers are protected".to_owned()));
+        let text = format!("all resolvers of {} are protected", place.name);
+        return Err(InjectError::Target(text));
     }
     Ok(all)
 }
 
 /// Those that are written, or those of the namespace's own `resolv.conf`.
-fn known(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
+fn known(flows: &Flows, place: &Place) -> Result<Vec<IpAddr>, InjectError> {
     let written: Vec<IpAddr> = flows.traffic.to.iter().map(|network| network.address).collect();
     if !written.is_empty() {
         return Ok(written);
     }
+    let inside = |pid: u32| vec![format!("/proc/{pid}/root/etc/resolv.conf").into()];
     let files: Vec<PathBuf> = match &flows.traffic.space {
         Whose::Own => vec!["/etc/resolv.conf".into()],
-        Whose::Process(pid) => vec![format!("/proc/{pid}/root/etc/resolv.conf").into()],
+        Whose::Process(pid) => inside(*pid),
         Whose::Named(name) => {
             vec![format!("/etc/netns/{name}/resolv.conf").into(), "/etc/resolv.conf".into()]
         }
-        // Their process stands in their place by now.
-        Whose::Containers(_) => Vec::new(),
+        Whose::Containers(_) => place.of.map_or_else(Vec::new, |of| inside(of.process.pid)),
     };
     let read = |path: &PathBuf| {
         use std::io::Read as _;
@@ -123,8 +131,8 @@ fn known(flows: &Flows) -> Result<Vec<IpAddr>, InjectError> {
     let text = files.iter().find_map(read).unwrap_or_default();
     let found = nameservers(&text);
     if found.is_empty() {
-        let text = "its resolv.conf names no resolver: write them in `to`";
-        return Err(InjectError::Target(text.to_owned()));
+        let text = format!("the resolv.conf of {} names no resolver: write them in `to`", place.name);
+        return Err(InjectError::Target(text));
     }
     Ok(found)
 }
@@ -180,9 +188,11 @@ mod tests {
             let given = [("to", "10.0.0.1,10.0.0.2"), ("protect", protect)];
             Flows::read(&given.map(|(name, text)| (name, text.to_owned())).into()).unwrap()
         };
-        let left = upstreams(&given("10.0.0.2")).unwrap();
+        let space = crate::sys::netlink::Space { path: "/proc/self/ns/net".into(), inode: 1 };
+        let place = Place { space, name: "this host".to_owned(), key: String::new(), of: None };
+        let left = upstreams(&given("10.0.0.2"), &place).unwrap();
         assert_eq!(left, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
-        assert!(upstreams(&given("10.0.0.0/24")).is_err());
+        assert!(upstreams(&given("10.0.0.0/24"), &place).is_err());
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::sys::cgroup::{Place, Version, flat, nested};
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// By which version 1 freezes a group.
+pub(crate) const STATE: &str = "freezer.state";
+
 /// A group that is looked at.
 #[derive(Debug)]
 pub(crate) struct Seen<'a> {
@@ -49,10 +52,14 @@ impl Seen<'_> {
         device: Option<&str>,
         like: &str,
     ) -> Result<Option<String>, InjectError> {
+        if file == STATE {
+            // The state is that of the groups above as well; what this one was told is ours.
+            let told = self.look("freezer.self_freezing")?;
+            return Ok(told.map(|told| if told.trim() == "1" { "FROZEN" } else { "THAWED" }.to_owned()));
+        }
         let Some(text) = self.look(file)? else { return Ok(None) };
         Ok(Some(match device {
             Some(device) => device_value(&text, device, like),
-            None if text.trim() == "FREEZING" => "FROZEN".to_owned(),
             None => text.trim().to_owned(),
         }))
     }
