@@ -11,6 +11,7 @@ pub(crate) mod inside;
 pub mod netem;
 pub mod netlink;
 pub mod nft;
+mod pid_file;
 pub mod proc;
 pub mod resources;
 pub(crate) mod socket;

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt;
 
-use super::{ends, inside};
+use super::{ends, inside, pid_file};
 use crate::Pending;
 use crate::target::{ProcessId, Scope};
 
@@ -19,8 +18,6 @@ use crate::target::{ProcessId, Scope};
 pub const OUTPUT_MAX: usize = 16 * 1024;
 /// How long the output of a command is read on after it has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// What of a pid file is read, in bytes: a number, and what some programs write behind it.
-const PID_FILE_MAX: u64 = 64;
 /// The environment variable that holds the mark of a started program.
 const MARK: &str = "SQUALL_RESTART";
 
@@ -222,8 +219,7 @@ impl Procs for Host {
     }
 
     fn pid_file(&self, path: &Path) -> io::Result<u32> {
-        let text = whole_file(path)?;
-        text.trim().parse().map_err(|_| io::Error::other("it holds no process id"))
+        pid_file::read(path)
     }
 
     fn has_program(&self, name: &str) -> bool {
@@ -357,19 +353,6 @@ async fn keep(stream: Option<impl tokio::io::AsyncRead + Unpin>, kept: &mut Vec<
     }
 }
 
-/// The text of a small regular file. A pipe would keep squall waiting, a device fill its memory.
-fn whole_file(path: &Path) -> io::Result<String> {
-    let regular = |meta: std::fs::Metadata| {
-        if meta.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
-    };
-    // Before it is opened, as opening some devices does something; and again, as it may be another one by then.
-    regular(std::fs::metadata(path)?)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    regular(file.metadata()?)?;
-    io::read_to_string(io::Read::take(file, PID_FILE_MAX))
-}
-
 fn look(pid: u32) -> io::Result<Option<ProcessInfo>> {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => parse_stat(pid, &text)
@@ -458,28 +441,6 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let found = Host.listeners(listener.local_addr().unwrap().port()).unwrap();
         assert_eq!(found.iter().map(|info| info.id.pid).collect::<Vec<_>>(), [std::process::id()]);
-    }
-
-    #[test]
-    fn a_pid_file_that_is_none_is_an_error_at_once_whatever_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let (pipe, long) = (folder.path().join("pipe"), folder.path().join("long"));
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        std::fs::write(&long, vec![b'7'; 1 << 20]).unwrap();
-        let (done, heard) = std::sync::mpsc::channel();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
-        let all = ["/dev/zero".into(), pipe, link, folder.path().to_owned(), long];
-        std::thread::spawn(move || {
-            done.send(all.map(|path| Host.pid_file(&path).map_err(|e| e.to_string())))
-        });
-        let [device, pipe, link, dir, long] =
-            heard.recv_timeout(Duration::from_secs(5)).expect("an answer, whatever it is");
-        for none in [device, pipe, link, dir] {
-            assert_eq!(none.unwrap_err(), "it is no regular file");
-        }
-        assert_eq!(long.unwrap_err(), "it holds no process id");
-        drop(folder);
     }
 
     #[test]
