@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 
-BOOT_DEADLINE = 600
+BOOT_DEADLINE = 1200
 DOWNLOAD_DEADLINE = 180
 DISK = 256 << 20
 # An instruction takes 2 to the power of this, in nanoseconds.
