@@ -62,6 +62,23 @@ pub struct Param {
     pub help: &'static str,
 }
 
+impl Param {
+    /// One that may be left out.
+    pub const fn optional(name: &'static str, kind: ParamKind, help: &'static str) -> Self {
+        Self { name, kind, presence: Presence::Optional, help }
+    }
+
+    /// A text that may be left out.
+    pub const fn text(name: &'static str, help: &'static str) -> Self {
+        Self::optional(name, ParamKind::Text, help)
+    }
+
+    /// A share of all, which must be written: strength has no default.
+    pub const fn share(help: &'static str) -> Self {
+        Self { name: "share", kind: ParamKind::Share, presence: Presence::Required, help }
+    }
+}
+
 /// Whether a parameter must be written.
 #[derive(Debug, Clone, Copy)]
 pub enum Presence {

@@ -35,6 +35,8 @@ pub enum Undone {
     NothingToDo,
     /// Something that was hit ended meanwhile, not by squall; another of its kind is in its place.
     Replaced,
+    /// It was to come back by itself in its time and did not: squall has brought it back.
+    Overdue,
     /// What was changed stays changed: the user has written that it is meant to.
     Permanent,
     /// It was an event: nothing of it lasts, and what it has ended does not come back.
@@ -49,6 +51,9 @@ impl Undone {
             Self::NothingToDo => "had nothing left to undo; the picture is as before",
             Self::Replaced => {
                 "is undone, but a process that was hit has ended meanwhile, and squall did not end it; another one is in its place"
+            }
+            Self::Overdue => {
+                "is undone: nothing else had it back in its time, so squall has started it; the picture is as before"
             }
             Self::Passed => "is over; what was ended stays ended, and nothing was left to undo",
             Self::Permanent => "stays as it is on purpose, as `permanent: true` says; nothing was undone",

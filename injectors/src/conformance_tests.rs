@@ -2,6 +2,7 @@
 //! `tests/e2e/conformance.rs` is the other arm, on real processes and sockets.
 
 mod names_tests;
+mod network_tests;
 mod pressure_tests;
 
 use std::collections::BTreeMap;
@@ -75,7 +76,7 @@ const ROWS: &[Row] = &[
     state("container-disconnect", &[("network", "all")], Aim::AllContainers),
     state("container-kill", &[], Aim::Container),
     state("container-kill", &[("signal", "TERM")], Aim::AllContainers),
-    state("container-kill", &[("comes-back", "20ms")], Aim::AllContainers),
+    Row { undone: Undone::Overdue, ..state("container-kill", &[("comes-back", "20ms")], Aim::AllContainers) },
     Row {
         undone: Undone::Permanent,
         ..state("container-kill", &[("permanent", "true")], Aim::AllContainers)
@@ -118,8 +119,8 @@ const ROWS: &[Row] = &[
     row("network-loss", &[("share", "5%"), ("by", "nft")], Aim::BothWays),
     state("network-partition", &[], Aim::Flows("10.0.0.2")),
     state("network-partition", &[("by", "reset")], Aim::Flows("fd00::2")),
-    state("network-partition", &[], Aim::Flows("api.example.org")),
     state("network-partition", &[], Aim::FlowsInside),
+    state("network-partition", &[], Aim::Flows("api.example.org")),
     row("network-rate", &[("rate", "1mbit")], Aim::BothWays),
     row("network-rate", &[("rate", "1mbit"), ("by", "tbf")], Aim::Packets),
     row("pop-drain", &[("steps", "50% 0%"), ("soak", "1s")], Aim::Pop),
@@ -435,147 +436,4 @@ async fn a_restart_that_fails_says_why() {
     assert_eq!(error, "`nginx` ended with code 7: bind: address in use");
     world.state().unstartable = false;
     assert_eq!(row.undo(&env, &change).await, Undone::Reverted);
-}
-
-#[tokio::test]
-async fn two_network_faults_of_one_aim_are_taken_away_in_any_order_and_each_leaves_the_other() {
-    let row = |fault: &str| ROWS.iter().find(|row| row.fault == fault).unwrap();
-    for late_first in [false, true] {
-        let world = World::new();
-        let before = world.look();
-        let env = world.env(Inventory::default());
-        let mut alive = Vec::new();
-        for (number, row) in [row("network-loss"), row("network-duplicate")].into_iter().enumerate() {
-            let request = Request { id: format!("run/{number}"), ..row.request() };
-            let change = row.injector().prepare(&env, &request).await.unwrap();
-            row.apply(&env, &change).await.unwrap();
-            alive.push(change);
-        }
-        if late_first {
-            alive.reverse();
-        }
-        for change in &alive {
-            assert_eq!(restore(&env, change).await.unwrap(), Undone::Reverted, "{}", change.fault);
-            assert_eq!(restore(&env, change).await.unwrap(), Undone::NothingToDo, "{}", change.fault);
-        }
-        assert_eq!(world.look(), before);
-    }
-}
-
-#[tokio::test]
-async fn a_second_network_fault_of_a_family_or_of_another_aim_is_refused() {
-    let world = World::new();
-    let env = world.env(Inventory::default());
-    let row = |fault: &str| ROWS.iter().find(|row| row.fault == fault).unwrap();
-    let (loss, copies) = (row("network-loss"), row("network-duplicate"));
-    let change = loss.injector().prepare(&env, &loss.request()).await.unwrap();
-    loss.apply(&env, &change).await.unwrap();
-    let again = Request { id: "other/1".to_owned(), ..loss.request() };
-    let error = loss.injector().prepare(&env, &again).await.unwrap_err().to_string();
-    assert!(error.contains("already have the loss of run/1"), "{error}");
-    let target = packets_by(&[("interface", INTERFACE), ("to", "10.0.0.2")]);
-    let crossing = Request { id: "other/1".to_owned(), target, ..copies.request() };
-    let error = copies.injector().prepare(&env, &crossing).await.unwrap_err().to_string();
-    assert!(error.contains("one packet could be among both"), "{error}");
-}
-
-#[tokio::test]
-async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order() {
-    for first in [0, 1] {
-        let world = World::new();
-        let before = world.look();
-        let env = world.env(Inventory::default());
-        let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
-        let mut alive = Vec::new();
-        for (number, to) in ["10.0.0.2", "10.0.0.3"].into_iter().enumerate() {
-            let target = packets_by(&[("interface", INTERFACE), ("to", to)]);
-            let request = Request { id: format!("run/{number}"), target, ..loss.request() };
-            let change = loss.injector().prepare(&env, &request).await.unwrap();
-            loss.apply(&env, &change).await.unwrap();
-            alive.push(change);
-        }
-        assert_eq!(restore(&env, &alive[first]).await.unwrap(), Undone::Reverted);
-        assert_eq!(restore(&env, &alive[1 - first]).await.unwrap(), Undone::Reverted);
-        assert_eq!(world.look(), before);
-    }
-}
-
-#[tokio::test]
-async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experiment_says_so() {
-    let target = packets_by(&[("instance", INSTANCE), ("direction", "both")]);
-    for (fault, lacks, taken) in [
-        ("network-delay", &["netem"][..], "relay-latency"),
-        ("network-rate", &["netem"], "network-rate"),
-        ("network-rate", &["netem", "tbf"], "relay-bandwidth"),
-        ("network-rate", &["ifb"], "relay-bandwidth"),
-    ] {
-        let world = World::new();
-        world.lacks(lacks);
-        let (env, before) = (world.env(world.inventory()), world.look());
-        let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
-        let mut request = Request { target: target.clone(), ..row.request() };
-        let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
-        assert!(error.contains(lacks[0]) && error.contains("fallback: relay"), "{fault}: {error}");
-        request.args.0.insert("fallback".to_owned(), Arg::Text("relay".to_owned()));
-        let change = row.injector().prepare(&env, &request).await.unwrap();
-        assert_eq!(change.fault, taken, "{fault}");
-        assert!(change.summary.contains("serves, as this kernel has no"), "{}", change.summary);
-        row.injector().apply(&env, &change).await.unwrap();
-        assert_ne!(world.look(), before, "{fault}");
-        row.injector().renew(&env, &change, Duration::from_secs(1)).await.unwrap();
-        let proof = row.injector().observe(&env, &change).await.unwrap();
-        let by = proof.measured.contains(&format!("by {taken}: "));
-        assert!(by || taken == fault, "{proof:?}");
-        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
-        assert_eq!(world.look(), before, "{fault}");
-        // No relay stands before everybody, and none knows from which address of this side somebody comes.
-        let some = packets_by(&[("to", "127.0.0.1"), ("from", "127.0.0.1")]);
-        for target in [packets("out"), some] {
-            request.target = target;
-            let wide = row.injector().prepare(&env, &request).await;
-            assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
-            let why = wide.err().map_or_else(String::new, |error| error.to_string());
-            assert!(taken == fault || why.contains("no relay"), "{fault}: {why}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes() {
-    for first in [0, 1] {
-        let world = World::new();
-        let before = world.look();
-        let env = world.env(Inventory::default());
-        let loss = ROWS.iter().find(|row| row.fault == "network-loss").unwrap();
-        let mut alive = Vec::new();
-        for (number, way) in ["out", "in"].into_iter().enumerate() {
-            let request = Request { id: format!("run/{number}"), target: packets(way), ..loss.request() };
-            let change = loss.injector().prepare(&env, &request).await.unwrap();
-            loss.apply(&env, &change).await.unwrap();
-            alive.push(change);
-        }
-        restore(&env, &alive[first]).await.unwrap();
-        restore(&env, &alive[1 - first]).await.unwrap();
-        assert_eq!(world.look(), before);
-    }
-}
-
-#[tokio::test]
-async fn a_kernel_that_cannot_cut_is_refused_with_what_to_load_and_what_would_serve() {
-    for (fault, lacks, load, serves) in [
-        ("network-partition", "nf_tables", "modprobe nf_tables", "relay-blackhole"),
-        ("port-block", "nft_reject_inet", "modprobe nft_reject_inet", "relay-refuse"),
-        ("network-loss", "nft_numgen", "modprobe nft_numgen", "relay-reset"),
-        ("connection-reset", "inet_diag_destroy", "CONFIG_INET_DIAG_DESTROY", "by: reset"),
-    ] {
-        let cuts = |row: &&Row| fault != "network-loss" || row.args.contains(&("by", "nft"));
-        let row = ROWS.iter().filter(|row| row.fault == fault).find(cuts).unwrap();
-        let world = World::new();
-        world.state().network.lacks.push(lacks);
-        let env = world.env(world.inventory());
-        let error = row.injector().prepare(&env, &row.request()).await.unwrap_err();
-        assert!(matches!(error, InjectError::Lack(_)), "{fault}: {error}");
-        let error = error.to_string();
-        assert!(error.contains(load) && error.contains(serves), "{fault}: {error}");
-    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::about::{Param, ParamKind, Presence};
+use crate::about::Param;
 use crate::pick::Pick;
 
 /// Containers of one engine.
@@ -29,16 +29,15 @@ pub enum Which {
     Image(String),
 }
 
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
-
 /// The parameters that say which containers are meant.
 pub const SELECTORS: &[Param] = &[
-    text("container", "one container by its name or id"),
-    text("label", "running containers with this label: key=value or key; goes with pick"),
-    text("image", "running containers of this image, with or without its tag; goes with pick"),
-    text("pick", "how many of them: one, all, a number or a percentage; required if there are several"),
+    Param::text("container", "one container by its name or id"),
+    Param::text("label", "running containers with this label: key=value or key; goes with pick"),
+    Param::text("image", "running containers of this image, with or without its tag; goes with pick"),
+    Param::text(
+        "pick",
+        "how many of them: one, all, a number or a percentage; required if there are several",
+    ),
 ];
 
 /// The parameter that is wrong, if it is one, and what is wrong with it.

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::about::{Args, Param, ParamKind, Presence};
+use crate::about::{Args, Param, ParamKind};
 use crate::sys::aim::{Network, Protocol};
 use crate::traffic::{Direction, FROM, Mistake, Traffic, Whose, words};
 
@@ -18,53 +18,51 @@ pub struct Flows {
     pub among: Option<String>,
 }
 
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
-
-const TO: Param = text(
+const TO: Param = Param::text(
     "to",
     "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
      is asked for from the namespace, by the servers of squall's own resolv.conf, and again every few seconds",
 );
-const CONNECTIONS_TO: Param = text(
+const CONNECTIONS_TO: Param = Param::text(
     "to",
     "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
      means the addresses that it has at the start",
 );
 const RESOLVERS_TO: Param =
-    text("to", "addresses of resolvers, parted by commas; those of its resolv.conf, if left out");
-const PORTS: Param = text("ports", "ports of the other side: 443 or 8000-8100, parted by commas");
-const LOCAL_PORTS: Param = text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas");
-const PROTOCOL: Param = Param {
-    name: "protocol",
-    kind: ParamKind::Choice(&["tcp", "udp", "icmp"]),
-    presence: Presence::Optional,
-    help: "tcp, udp (and so QUIC) or icmp; without one, all of IP",
-};
-const INTERFACE: Param = text("interface", "only what goes by this interface; without one, by any");
-const DIRECTION: Param = Param {
-    name: "direction",
-    kind: ParamKind::Choice(&["out", "in", "both"]),
-    presence: Presence::Optional,
-    help: "out (what leaves), in (what arrives) or both; both if left out",
-};
+    Param::text("to", "addresses of resolvers, parted by commas; those of its resolv.conf, if left out");
+const PORTS: Param = Param::text("ports", "ports of the other side: 443 or 8000-8100, parted by commas");
+const LOCAL_PORTS: Param =
+    Param::text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas");
+const PROTOCOL: Param = Param::optional(
+    "protocol",
+    ParamKind::Choice(&["tcp", "udp", "icmp"]),
+    "tcp, udp (and so QUIC) or icmp; without one, all of IP",
+);
+const INTERFACE: Param = Param::text("interface", "only what goes by this interface; without one, by any");
+const DIRECTION: Param = Param::optional(
+    "direction",
+    ParamKind::Choice(&["out", "in", "both"]),
+    "out (what leaves), in (what arrives) or both; both if left out",
+);
 const NETNS: Param =
-    text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall");
-const PID: Param = Param {
-    name: "pid",
-    kind: ParamKind::Int { min: 1, max: 4_194_304 },
-    presence: Presence::Optional,
-    help: "the network namespace of this process, such as one of a container",
-};
-const CONTAINER: Param = text("container", "the network of this container, by its name or id");
+    Param::text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall");
+const PID: Param = Param::optional(
+    "pid",
+    ParamKind::Int { min: 1, max: 4_194_304 },
+    "the network namespace of this process, such as one of a container",
+);
+const CONTAINER: Param = Param::text("container", "the network of this container, by its name or id");
 const LABEL: Param =
-    text("label", "those of running containers with this label, key=value or key; goes with pick");
-const IMAGE: Param =
-    text("image", "those of running containers of this image, with or without its tag; goes with pick");
-const PICK: Param =
-    text("pick", "how many of them: one, all, a number or a percentage; required if there are several");
-const PROTECT: Param = text(
+    Param::text("label", "those of running containers with this label, key=value or key; goes with pick");
+const IMAGE: Param = Param::text(
+    "image",
+    "those of running containers of this image, with or without its tag; goes with pick",
+);
+const PICK: Param = Param::text(
+    "pick",
+    "how many of them: one, all, a number or a percentage; required if there are several",
+);
+const PROTECT: Param = Param::text(
     "protect",
     "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
 );

@@ -37,15 +37,17 @@ pub const SELECTORS: &[Param] = &[
         presence: Presence::Optional,
         help: "the control group of this process, such as one of a container",
     },
-    text("container", "the control group of this container, by its name or id, also after a restart of it"),
-    text("label", "that of a running container with this label, key=value or key; goes with pick"),
-    text("image", "that of a running container of this image, with or without its tag; goes with pick"),
-    text("pick", "one: which of several the seed decides"),
+    Param::text(
+        "container",
+        "the control group of this container, by its name or id, also after a restart of it",
+    ),
+    Param::text("label", "that of a running container with this label, key=value or key; goes with pick"),
+    Param::text(
+        "image",
+        "that of a running container of this image, with or without its tag; goes with pick",
+    ),
+    Param::text("pick", "one: which of several the seed decides"),
 ];
-
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
 
 impl Group {
     /// Reads the parameters of [`SELECTORS`].

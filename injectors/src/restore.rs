@@ -24,7 +24,7 @@ pub enum RestoreError {
     #[error("{0}")]
     Failed(String),
     /// The undo ran, but the picture after is not the picture before.
-    #[error("undone, but not as before: {}", difference(before, after))]
+    #[error("undone, but not as before: {}", differences(before, after))]
     Unverified {
         /// The picture before.
         before: Value,
@@ -83,61 +83,6 @@ async fn verify(env: &Env, injector: &dyn Injector, change: &Change) -> Result<(
     Err(RestoreError::Unverified { before: change.picture.clone(), after })
 }
 
-/// The most places that a difference names.
-const PLACES_MAX: usize = 4;
-
-/// Where two pictures differ, in words: `freezer.state is FROZEN instead of THAWED`.
-fn difference(before: &Value, after: &Value) -> String {
-    let mut found = Vec::new();
-    differ("", before, after, &mut found);
-    let more = found.len().saturating_sub(PLACES_MAX);
-    found.truncate(PLACES_MAX);
-    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    found.join(", ") + &more
-}
-
-fn differ(place: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
-    let named = |name: &str| if place.is_empty() { name.to_owned() } else { format!("{place} {name}") };
-    match (before, after) {
-        _ if same(before, after) => {}
-        (Value::Object(old), Value::Object(new)) => {
-            let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
-            names.sort_unstable();
-            names.dedup();
-            for name in names {
-                differ(&named(name), &before[name], &after[name], found);
-            }
-        }
-        (Value::Array(old), Value::Array(new))
-            if old.len() == new.len() && old.iter().any(Value::is_object) =>
-        {
-            for (number, (before, after)) in old.iter().zip(new).enumerate() {
-                differ(&named(&format!("{}.", number + 1)), before, after, found);
-            }
-        }
-        _ => {
-            let place = if place.is_empty() { "the state" } else { place };
-            found.push(format!("{place} is {} instead of {}", plain(after), plain(before)));
-        }
-    }
-}
-
-/// A value without the signs of a language.
-fn plain(value: &Value) -> String {
-    match value {
-        Value::Null => "not there".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.is_empty() => "nothing".to_owned(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" and "),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(name, value)| format!("{name} {}", plain(value)))
-            .collect::<Vec<_>>()
-            .join(" and "),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    }
-}
-
 /// A thing that is gone altogether, such as a lab that has ended, carries no fault; nor does one of several.
 fn same(before: &Value, after: &Value) -> bool {
     match (before, after) {
@@ -146,6 +91,65 @@ fn same(before: &Value, after: &Value) -> bool {
             before.iter().zip(after).all(|(before, after)| same(before, after))
         }
         _ => false,
+    }
+}
+
+/// The most differences that are told.
+const TOLD_MAX: usize = 4;
+
+/// What is not as before, for people: `freezer.state is FROZEN instead of THAWED`.
+fn differences(before: &Value, after: &Value) -> String {
+    let mut found = Vec::new();
+    differ("", before, after, &mut found);
+    let more = found.len().saturating_sub(TOLD_MAX);
+    found.truncate(TOLD_MAX);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    found.join(", ") + &more
+}
+
+fn differ(at: &str, before: &Value, after: &Value, found: &mut Vec<String>) {
+    match (before, after) {
+        _ if same(before, after) => {}
+        (Value::Object(before), Value::Object(now)) => {
+            let names: std::collections::BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+            for name in names {
+                let inside = if at.is_empty() { name.clone() } else { format!("{at} {name}") };
+                let part = |of: &serde_json::Map<String, Value>| of.get(name).cloned().unwrap_or_default();
+                differ(&inside, &part(before), &part(now), found);
+            }
+        }
+        (Value::Array(before), Value::Array(now)) if before.len() == now.len() => {
+            let several = before.len() > 1;
+            for (number, (before, now)) in before.iter().zip(now).enumerate() {
+                let inside = match at {
+                    _ if !several => at.to_owned(),
+                    "" => format!("part {}", number + 1),
+                    _ => format!("{at}, part {}", number + 1),
+                };
+                differ(&inside, before, now, found);
+            }
+        }
+        _ => {
+            let at = if at.is_empty() { "it" } else { at };
+            let at = at.replace('_', " ");
+            found.push(format!("{at} is {} instead of {}", plain(after), plain(before)));
+        }
+    }
+}
+
+/// A value without the signs of a language.
+fn plain(value: &Value) -> String {
+    let joined = |parts: Vec<String>| {
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join(" and ") }
+    };
+    match value {
+        Value::Null => "not there".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => joined(items.iter().map(plain).collect()),
+        Value::Object(fields) => {
+            joined(fields.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect())
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }
 
@@ -163,27 +167,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_is_told_in_words() {
-        let told = |before: Value, after: Value| RestoreError::Unverified { before, after }.to_string();
+    fn what_is_not_as_before_is_told_in_words() {
+        let told = |before, after| RestoreError::Unverified { before, after }.to_string();
         assert_eq!(
-            told(json!({"freezer.state": "THAWED", "a": 1}), json!({"freezer.state": "FROZEN", "a": 1})),
-            "undone, but not as before: freezer.state is FROZEN instead of THAWED"
-        );
-        assert_eq!(
-            told(json!({"changed": [], "missing": []}), json!({"changed": ["web in net"], "missing": []})),
-            "undone, but not as before: changed is web in net instead of nothing"
+            told(json!([[{"held": false, "kept": 1}]]), json!([[{"held": true, "kept": 1}]])),
+            "undone, but not as before: held is true instead of false"
         );
         assert_eq!(
-            told(json!([[{"held": false}], {"gone": true}]), json!([[{"held": true}], {"gone": true}])),
-            "undone, but not as before: 1. 1. held is true instead of false"
+            told(json!([{"a_b": 1}, {"a_b": 1}]), json!([{"a_b": 1}, {"a_b": 2}])),
+            "undone, but not as before: part 2 a b is 2 instead of 1"
         );
-        let many = |value: i32| json!({"a": value, "b": value, "c": value, "d": value, "e": {"f": value}});
-        assert!(
-            told(many(1), many(2)).ends_with("d is 2 instead of 1, and 1 more"),
-            "{}",
-            told(many(1), many(2))
+        assert_eq!(told(json!(["a"]), json!([])), "undone, but not as before: it is nothing instead of a");
+        assert_eq!(
+            told(json!({"changed": [], "s": "THAWED"}), json!({"changed": ["web in net"], "s": "FROZEN"})),
+            "undone, but not as before: changed is web in net instead of nothing, s is FROZEN instead of THAWED"
         );
-        assert!(told(json!({"a": 1}), json!("x")).ends_with("the state is x instead of a 1"));
+        let (before, after) = ((0..9).map(|_| json!(1)).collect(), (0..9).map(|_| json!(2)).collect());
+        assert!(told(Value::Array(before), Value::Array(after)).ends_with("instead of 1, and 5 more"));
     }
 
     #[test]

@@ -80,12 +80,8 @@ pub struct Ports {
     pub last: u16,
 }
 
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
-
 /// Which addresses of this side are meant.
-pub(crate) const FROM: Param = text(
+pub(crate) const FROM: Param = Param::text(
     "from",
     "addresses or networks of this side, parted by commas: its own, or of others whose packets it passes on",
 );
@@ -95,11 +91,11 @@ pub const SELECTORS: &[Param] = &[
     Param { help: "service of the lab whose instances' packets are hit, by address and port", ..SERVICE },
     Param { help: "one instance by name: what it is sent; with direction, what it answers", ..INSTANCE },
     PICK,
-    text(
+    Param::text(
         "interface",
         "interface whose packets are hit; found from the route to `to`, or the only one of a named namespace",
     ),
-    text(
+    Param::text(
         "to",
         "addresses, networks or names of the other side, parted by commas: 10.0.0.2, 2001:db8::/32, api.example.org; a name \
          is asked for from the namespace, by the servers of squall's own resolv.conf, and again every few seconds",
@@ -112,25 +108,26 @@ pub const SELECTORS: &[Param] = &[
         help: "out (what leaves by the interface), in (what arrives) or both; of an instance: what it is sent, what it answers \
                or both, on the loopback as well",
     },
-    text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
-    text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
-    Param {
-        name: "protocol",
-        kind: ParamKind::Choice(&["tcp", "udp", "icmp"]),
-        presence: Presence::Optional,
-        help: "tcp, udp (and so QUIC) or icmp; without one, all of IP",
-    },
-    text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall"),
-    Param {
-        name: "pid",
-        kind: ParamKind::Int { min: 1, max: 4_194_304 },
-        presence: Presence::Optional,
-        help: "the network namespace of this process, such as one of a container",
-    },
-    text("container", "the network of this container, by its name or id, also after a restart of it"),
-    text("label", "those of running containers with this label, key=value or key; goes with pick"),
-    text("image", "those of running containers of this image, with or without its tag; goes with pick"),
-    text(
+    Param::text("ports", "ports of the other side: 443 or 8000-8100, parted by commas"),
+    Param::text("local-ports", "ports of this side: 443 or 8000-8100, parted by commas"),
+    Param::optional(
+        "protocol",
+        ParamKind::Choice(&["tcp", "udp", "icmp"]),
+        "tcp, udp (and so QUIC) or icmp; without one, all of IP",
+    ),
+    Param::text("netns", "name of the network namespace, as ip netns lists it; without one, that of squall"),
+    Param::optional(
+        "pid",
+        ParamKind::Int { min: 1, max: 4_194_304 },
+        "the network namespace of this process, such as one of a container",
+    ),
+    Param::text("container", "the network of this container, by its name or id, also after a restart of it"),
+    Param::text("label", "those of running containers with this label, key=value or key; goes with pick"),
+    Param::text(
+        "image",
+        "those of running containers of this image, with or without its tag; goes with pick",
+    ),
+    Param::text(
         "protect",
         "addresses or networks of the other side that are never hit, besides SSH; parted by commas",
     ),

@@ -10,7 +10,7 @@ use injectors::sys::cgroup::{Cgroups as _, Controller, Version, host::Kernel};
 use injectors::sys::resources::{Host as Disk, Resources as _};
 use serde_json::Value;
 
-use crate::support::docker::{Container, Dockerd};
+use crate::support::docker::{Container, Dockerd, NETWORK};
 use crate::support::{Done, Home, skipped, turns, until};
 
 /// How long an engine may take to do as it is told.
@@ -250,5 +250,63 @@ fn a_stressor_without_descriptors_says_what_it_lacks() {
     let done = home.start_as(command).end();
     assert!(done.code != 0 && done.err.contains("Too many open files"), "{done:?}");
     assert!(!done.err.contains('\0'), "{done:?}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_protected_container_is_spared_however_its_group_is_named() {
+    let Some(docker) = Dockerd::shared("a protected container") else { return };
+    let home = Home::new();
+    let kept = docker.run("kept", &["--label", "squall.protect=yes"], &["sleep", "1000"]);
+    let pid = kept.pid().to_string();
+    let folder = groups(&kept).pop().unwrap();
+    let mount =
+        Kernel.hierarchies().unwrap().into_iter().find(|one| folder.starts_with(&one.mount)).unwrap().mount;
+    // That of all containers of the engine, this one included.
+    let name = folder.parent().unwrap().strip_prefix(mount).unwrap().to_str().unwrap().to_owned();
+    for aim in [["--pid", &pid], ["--cgroup", &name]] {
+        for fault in [&["process-freeze"][..], &["cpu-stress", "--cores", "1", "--load", "5%"]] {
+            let done =
+                docker.squall(&home, &[&["inject"][..], fault, &aim, &["--for", "1s"]].concat()).code(3);
+            assert!(done.err.contains("container kept lives in"), "{aim:?} {fault:?}: {}", done.err);
+        }
+    }
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_nothing_has_back_after_a_crash_is_started_and_the_record_says_so() {
+    let Some(docker) = Dockerd::shared("a container that does not come back") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.run("overdue", &[], &["sleep", "1000"]);
+    let asked = ["inject", "container-kill", "--container", "overdue", "--comes-back", "1s", "--for", "1s"];
+    let done = docker.squall(&home, &[&asked[..], &["--json"]].concat()).code(0);
+    assert!(
+        proof(&done)["measured"].as_str().unwrap().contains("did not come back by itself"),
+        "{}",
+        done.out
+    );
+    assert_eq!(web.status(), "running");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_somebody_else_has_attached_again_is_left_alone_until_it_is_as_before_by_hand() {
+    let Some(docker) = Dockerd::shared("a container that is attached again by somebody else") else { return };
+    let (_turn, home) = (turns(1), Home::new());
+    let web = docker.serving("taken", &["--network-alias", "front"]);
+    let asked = ["inject", "container-disconnect", "--container", "taken", "--for", "3s", "--json"];
+    let mut going = docker.begin(&home, &asked);
+    going.says("container-disconnect on", SOON);
+    docker.docker(&["network", "connect", NETWORK, &web.id]);
+    let done = going.end().code(5);
+    assert!(done.err.contains("somebody else has attached taken"), "{}", done.err);
+    let document: Value = serde_json::from_str(&done.out).unwrap();
+    let manual = document["injections"][0]["manual"].as_str().unwrap();
+    let by_hand = Command::new("sh").args(["-c", manual]).output().unwrap();
+    assert!(by_hand.status.success(), "{manual}: {by_hand:?}");
+    docker.squall(&home, &["recover"]).code(0);
+    let ends = web.inspect()["NetworkSettings"]["Networks"][NETWORK]["Aliases"].to_string();
+    assert!(ends.contains("front"), "{ends}");
     home.assert_nothing_left();
 }

@@ -219,7 +219,9 @@ fn ways(kind: TargetKind) -> String {
                 .to_owned()
         }
         TargetKind::Connections => "aim it by `to`, `ports` or `local-ports`".to_owned(),
-        TargetKind::Resolvers => "aim it by `to` (resolvers), `netns` or `pid`".to_owned(),
+        TargetKind::Resolvers => {
+            "aim it by `to` (resolvers), `netns` or `pid`, by `container`, or by `label` or `image` with `pick`".to_owned()
+        }
         TargetKind::Group => {
             "aim it by `cgroup` or `pid`, by `container`, or by `label` or `image` with `pick`".to_owned()
         }

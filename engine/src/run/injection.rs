@@ -174,7 +174,7 @@ fn blank(run: &str, planned: &PlannedInjection) -> InjectionRecord {
         undone_s: None,
         proof: ProofRecord {
             status: "unproven".to_owned(),
-            requested: planned.args.line(),
+            requested: if planned.args.0.is_empty() { planned.does.clone() } else { planned.args.line() },
             measured: "it was never live".to_owned(),
             tolerance: String::new(),
             samples: 0,
@@ -321,7 +321,7 @@ async fn hold(
 async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, seen: &mut Option<Proof>) {
     let proof = match limited(planned.injector.observe(&shared.env, change)).await {
         Ok(proof) => proof,
-        Err(error) => Proof::unproven(planned.proof.clone(), format!("it could not be observed: {error}")),
+        Err(error) => Proof::unproven(&change.summary, format!("it could not be observed: {error}")),
     };
     let looks = planned.injector.looks();
     let stuck = matches!(looks, Looks::State | Looks::FeltState)
@@ -362,6 +362,9 @@ async fn take_back(shared: &Shared, change: &Change, record: &mut InjectionRecor
     let entry = match (&outcome, crashed) {
         (Ok(outcome), _) => {
             record.undone_s = Some(shared.clock.now());
+            if *outcome == Undone::Overdue {
+                record.proof.measured += "; it did not come back by itself: squall has started it";
+            }
             let stays = matches!(outcome, Undone::Permanent | Undone::Passed);
             let undo = if stays { "not-needed" } else { "restored" };
             undo.clone_into(&mut record.undo);

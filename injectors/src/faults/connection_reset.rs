@@ -10,7 +10,7 @@ use super::containers::Hits;
 use super::cut::features;
 use super::shape::{failed, resolved};
 use super::{recall, record};
-use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::about::{About, Args, Effect, Param, ParamKind};
 use crate::flows::Flows;
 use crate::relay::chance::Dice;
 use crate::sys::aim::{Aim, Protocol};
@@ -34,18 +34,12 @@ static ABOUT: About = About {
                   `protect` names are never hit.",
     target: TargetKind::Connections,
     params: &[
-        Param {
-            name: "share",
-            kind: ParamKind::Share,
-            presence: Presence::Required,
-            help: "how many of them are reset, in each container for itself, rounded up",
-        },
-        Param {
-            name: "repeat",
-            kind: ParamKind::Flag,
-            presence: Presence::Optional,
-            help: "true: again each second, as long as the fault lives, also those opened since",
-        },
+        Param::share("how many of them are reset, in each container for itself, rounded up"),
+        Param::optional(
+            "repeat",
+            ParamKind::Flag,
+            "true: again each second, as long as the fault lives, also those opened since",
+        ),
     ],
     needs: &["root", "Linux with tcp_diag and CONFIG_INET_DIAG_DESTROY"],
     effect: Effect::Errors,
@@ -225,8 +219,8 @@ async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     };
     require(&*env.network).await?;
     let (places, hits) = places(env, request, &flows.traffic.space).await?;
-    let all: Vec<&Space> = places.iter().map(|place| &place.space).collect();
-    let aim = resolved(&*env.network, &all, &flows.traffic).await?.aim();
+    let spaces: Vec<&Space> = places.iter().map(|place| &place.space).collect();
+    let aim = resolved(&*env.network, &spaces, &flows.traffic).await?.aim();
     let share = request.args.share("share").unwrap_or_default();
     let mut each = Vec::new();
     for (at, place) in places.into_iter().enumerate() {

@@ -82,14 +82,26 @@ impl Place {
     }
 
     /// How a person does something in it, whatever the container's process is by then.
-    pub(crate) fn by_hand(&self, hits: Option<&Hits>, command: &str) -> String {
+    fn by_hand(&self, hits: Option<&Hits>, command: &str) -> String {
         let followed = hits.zip(self.of).and_then(|(hits, of)| Some((hits, hits.each.get(of.at)?)));
-        match followed {
-            Some((hits, hit)) => format!("{} {command}", entrance(hits, hit)),
-            None if self.space.path.starts_with("/proc/self") => command.to_owned(),
-            None => format!("nsenter --net={} {command}", self.space.path.display()),
+        let enter = match followed {
+            Some((hits, hit)) => entrance(hits, hit),
+            None if self.space.path.starts_with("/proc/self") => return command.to_owned(),
+            None => format!("nsenter --net={}", self.space.path.display()),
+        };
+        if command.contains(';') {
+            format!("{enter} sh -c '{command}'")
+        } else {
+            format!("{enter} {command}")
         }
     }
+}
+
+/// What a person types to do something in each of these places, and the names of the containers in which that is.
+pub(crate) fn by_hand<'a>(each: impl Iterator<Item = (&'a Place, String)>, hits: Option<&Hits>) -> String {
+    let all: Vec<String> = each.map(|(place, command)| place.by_hand(hits, &command)).collect();
+    let names = hits.map_or_else(String::new, |hits| format!(" # {}", hits.line()));
+    format!("{}{names}", all.join("; "))
 }
 
 /// The namespaces that the containers of these places have got by a restart since.
@@ -147,7 +159,7 @@ async fn container(env: &Env, space: &Space, pid: u32) -> Option<String> {
 }
 
 /// The namespaces of containers, and the containers, one for each.
-pub(crate) async fn spaces(
+async fn spaces(
     env: &Env,
     request: &Request,
     wanted: &Containers,
@@ -231,12 +243,4 @@ async fn present(env: &Env, hits: &Hits, hit: &Hit) -> Result<Option<(ProcessId,
 fn entrance(hits: &Hits, hit: &Hit) -> String {
     let client = containers::client(&hits.socket);
     format!("nsenter -n -t \"$({client} inspect -f '{{{{.State.Pid}}}}' {})\"", hit.short())
-}
-
-/// The same for one of the namespaces in which containers were found.
-pub(crate) fn entrance_to(hits: &Hits, space: &Space) -> Option<String> {
-    let whose = |hit: &&Hit| {
-        hit.process.is_some_and(|id| space.path.to_str() == Some(&format!("/proc/{}/ns/net", id.pid)))
-    };
-    hits.each.iter().find(whose).map(|hit| entrance(hits, hit))
 }

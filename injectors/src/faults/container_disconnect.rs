@@ -31,7 +31,7 @@ static ABOUT: About = About {
         presence: Presence::Optional,
         help: "the network by its name, or all; required if it has several",
     }],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "The addresses are gone from the container's own network namespace, and the engine lists no endpoint. Unproven \
             where its processes cannot be seen.",
@@ -102,7 +102,7 @@ fn cuts(container: &Container, wanted: Option<&str>) -> Result<Vec<Cut>, InjectE
     Ok(chosen.into_iter().map(cut).collect())
 }
 
-/// What a person types to attach all again.
+/// What a person types to attach all again, whatever somebody has attached instead meanwhile.
 fn attach_by_hand(data: &Data) -> String {
     let client = containers::client(&data.hits.socket);
     let lines: Vec<String> = data
@@ -112,7 +112,9 @@ fn attach_by_hand(data: &Data) -> String {
         .flat_map(|hit| data.of(hit).map(move |cut| (hit, cut)))
         .map(|(hit, cut)| {
             let end = &cut.endpoint;
-            let mut words = vec![format!("{client} network connect")];
+            let (network, id) = (quoted(&cut.network), hit.short());
+            let mut words = vec![format!("{client} network disconnect {network} {id} 2>/dev/null;")];
+            words.push(format!("{client} network connect"));
             words.extend(end.ipv4.iter().map(|ip| format!("--ip {}", quoted(ip))));
             words.extend(end.ipv6.iter().map(|ip| format!("--ip6 {}", quoted(ip))));
             words.extend(end.link_local.iter().map(|ip| format!("--link-local-ip {}", quoted(ip))));
@@ -121,12 +123,21 @@ fn attach_by_hand(data: &Data) -> String {
             words.extend(
                 end.options.iter().map(|(k, v)| format!("--driver-opt {}", quoted(&format!("{k}={v}")))),
             );
-            words.push(quoted(&cut.network));
-            words.push(hit.short().to_owned());
+            words.push(network);
+            words.push(id.to_owned());
             words.join(" ")
         })
         .collect();
     lines.join("; ")
+}
+
+/// What somebody else has attached meanwhile is theirs.
+fn foreign(hit: &Hit, cut: &Cut) -> InjectError {
+    InjectError::Target(format!(
+        "somebody else has attached {} to {} meanwhile, without the aliases, options or addresses that it had: it is left \
+         alone; attach it as it was (by hand) and `squall recover`, or forget it (`squall recover` names the command)",
+        hit.name, cut.network
+    ))
 }
 
 impl Injector for ContainerDisconnect {
@@ -182,6 +193,13 @@ impl Injector for ContainerDisconnect {
             let (mut outcome, mut failed) = (Undone::NothingToDo, None);
             for (hit, now) in seen {
                 let Some(now) = now else { continue };
+                let other = |cut: &&Cut| {
+                    let end = now.networks.get(&cut.network);
+                    end.is_some_and(|end| end.asked() != cut.endpoint.asked())
+                };
+                if let Some(cut) = data.of(hit).find(other) {
+                    failed.get_or_insert(foreign(hit, cut));
+                }
                 for cut in data.of(hit).filter(|cut| left(cut, &now)) {
                     match data.hits.act(env, &[hit], &Act::Connect(Box::new(cut.endpoint.clone()))).await {
                         Ok(()) => outcome = Undone::Reverted,

@@ -26,7 +26,7 @@ static ABOUT: About = About {
                   operator's wish, so no restart policy has the container back before the fault is over; then it is \
                   started again. With `comes-back` its main process is killed behind the engine's back, as a crash would: \
                   its restart policy, or an orchestrator, must have it back within this time after the fault; else it is started \
-                  all the same. `permanent: true`: it stays down. The main process of a container ignores signals that it does not \
+                  all the same, and the record says so. `permanent: true`: it stays down. The main process of a container ignores signals that it does not \
                   handle, all but KILL. A container that is labelled squall.protect, in which squall itself \
                   runs, or in whose network namespace others live is never hit.",
     target: TargetKind::Container,
@@ -50,7 +50,7 @@ static ABOUT: About = About {
             help: "true: it is meant to stay down",
         },
     ],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "The main process of every container is gone (number and start time), the engine tells its exit code, and \
             without `comes-back` nothing has started it again; with it, how long it was down by the engine's own times.",
@@ -122,6 +122,7 @@ impl Data {
             }
             let started = self.hits.start_again(env).await?;
             return match removed {
+                None if started == Undone::Reverted => Ok(Undone::Overdue),
                 None => Ok(started),
                 Some(hit) => Err(InjectError::Target(format!(
                     "container {} was removed when it had ended, and nothing has started another within {patience:?}",

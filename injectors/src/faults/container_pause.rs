@@ -24,7 +24,7 @@ static ABOUT: About = About {
                   squall itself runs is never hit.",
     target: TargetKind::Container,
     params: &[],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "The kernel's freezer says that every process of the container is frozen. Unproven where its cgroup cannot be seen.",
     undo: "Those that are frozen in the same life (id and start) run on. One that somebody has ended meanwhile must \

@@ -36,7 +36,7 @@ static ABOUT: About = About {
             help: "one after the other, with so much time from one to the next, at least 1s; without it, all at once",
         },
     ],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "Every container lives a new life: the old main process is gone (number and start time), and another one \
             runs. How long it was down is told by the engine's own times.",

@@ -30,7 +30,7 @@ static ABOUT: About = About {
                   squall itself runs, or in whose network namespace others live is never hit.",
     target: TargetKind::Container,
     params: &[GRACE],
-    needs: &["a container engine (Docker or podman) on this host, and the right to use its socket"],
+    needs: containers::NEEDS,
     effect: Effect::Outage,
     proof: "The main process of every container is gone (number and start time), the engine tells its exit code, and \
             nothing has started it again.",

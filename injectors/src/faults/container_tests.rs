@@ -5,7 +5,7 @@ use crate::containers::Containers;
 use crate::fake_docker_tests::LABEL;
 use crate::fake_tests::World;
 use crate::restore::{by_hand, restore};
-use crate::sys::docker::Status;
+use crate::sys::docker::{Act, Endpoint, Status};
 use crate::{Change, Env, InjectError, Inventory, ProofStatus, Request, Target, Undone, registry};
 
 const ALL: [(&str, &str); 2] = [("label", LABEL), ("pick", "all")];
@@ -166,7 +166,11 @@ async fn without_the_engine_nothing_is_called_undone_and_the_command_is_told() {
             "unpause 000000000000 || docker -H unix:///docker.sock start 000000000000 # web-1",
         ),
         ("container-stop", "start 000000000000 # web-1"),
-        ("container-disconnect", "network connect --ip 10.88.0.1 --alias front backend 000000000000"),
+        (
+            "container-disconnect",
+            "network disconnect backend 000000000000 2>/dev/null; docker -H unix:///docker.sock network connect --ip 10.88.0.1 \
+             --alias front backend 000000000000",
+        ),
     ] {
         let world = World::new();
         let before = world.look();
@@ -380,4 +384,27 @@ async fn a_stressor_goes_on_in_the_next_life_of_its_container_and_proves_nothing
     assert_eq!(world.state().starts, 2, "it is gone for good");
     let proof = injector.observe(&env, &change).await.unwrap();
     assert_eq!(proof.status, crate::ProofStatus::Mismatch, "{proof:?}");
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_attached_meanwhile_is_left_alone_with_the_way_out() {
+    let world = World::new();
+    let before = world.look();
+    let (env, change) = hit(&world, "container-disconnect", &[("container", "web-1")]).await;
+    let undo = &change.undo;
+    let ours: Endpoint = serde_json::from_value(undo["cuts"][0]["endpoint"].clone()).unwrap();
+    let socket: std::path::PathBuf = serde_json::from_value(undo["hits"]["socket"].clone()).unwrap();
+    let id = undo["cuts"][0]["id"].as_str().unwrap();
+    let theirs = Endpoint { aliases: vec!["other".to_owned()], ..ours.clone() };
+    env.docker.act(&socket, id, &Act::Connect(Box::new(theirs))).await.unwrap();
+    let attached = world.look();
+    let error = restore(&env, &change).await.unwrap_err().to_string();
+    assert!(error.contains("somebody else has attached web-1") && error.contains("forget it"), "{error}");
+    assert_eq!(world.look(), attached, "it is left alone");
+    let hand = by_hand(&env, &change);
+    assert!(hand.contains("network disconnect") && hand.contains("network connect"), "{hand}");
+    env.docker.act(&socket, id, &Act::Disconnect(ours.network.clone())).await.unwrap();
+    env.docker.act(&socket, id, &Act::Connect(Box::new(ours))).await.unwrap();
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::NothingToDo);
+    assert_eq!(world.look(), before);
 }

@@ -13,6 +13,9 @@ use crate::sys::docker::{Act, Container, Listed, Status, api};
 use crate::target::{ProcessId, Target};
 use crate::{Change, Env, InjectError, Injector, Request, Undone, pick};
 
+/// What a fault of containers needs.
+pub(crate) const NEEDS: &[&str] =
+    &["a container engine (Docker or podman) on this host, and the right to use its socket"];
 /// More containers than this in one injection are refused: something else was meant.
 const HITS_MAX: usize = 64;
 /// Containers with this label, whatever its value, are never hit.

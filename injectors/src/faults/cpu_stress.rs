@@ -21,7 +21,8 @@ static ABOUT: About = About {
                   time, in slices of 2 ms: what a noisy neighbour, a runaway batch job or a busy loop takes away. Without \
                   `cgroup` or `pid` it runs in squall's own group, as one more process of this host. With one, it becomes a \
                   member of that group (controllers cpu, cpuacct and cpuset), and shares its limits and its weight: the way \
-                  to starve one container and nobody else. It ends with squall, or 3 s after the last renewal.",
+                  to starve one container and nobody else. When all others of the group have ended, it leaves; after a restart of \
+                  the container it goes on in its next life. It ends with squall, or 3 s after the last renewal.",
     target: TargetKind::Group,
     params: &[
         Param {
@@ -37,7 +38,7 @@ static ABOUT: About = About {
             help: "the share of the time in which each of them works",
         },
     ],
-    needs: &["nothing; with cgroup or pid: the right to write the group's cgroup.procs (root)"],
+    needs: &["nothing; in a group or a container: the right to write the group's cgroup.procs (root)"],
     effect: Effect::Degradation,
     proof: "The processor time that the kernel has given to the stressor, against the time: confirmed within 10% and 0.02 cores of \
             what was asked for. Where it got less, it must have waited for the rest, ready to run, while others had the processors: \

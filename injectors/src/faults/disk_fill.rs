@@ -19,7 +19,7 @@ static ABOUT: About = About {
     summary: "Takes room on a file system, down to a reserve",
     description: "A process of squall's own makes one file without a name in the folder `path` and lets it grow by `size`, or \
                   until the file system is so full as `fill` says, as `df` counts it. Refused if less than `reserve` would \
-                  stay available; while it lives, it looks again and again, and gives room back when others have taken the \
+                  stay available, of the memory as well where that holds the file system; while it lives, it looks again and again, and gives room back when others have taken the \
                   reserve. For a file system that is full to the last byte write `reserve: 0B`: on the one that holds the \
                   root folder this is refused, and at least 256 MiB stay; squall's own runs (`--runs`) need room elsewhere \
                   then. The kernel takes the file back when the stressor \

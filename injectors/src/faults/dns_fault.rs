@@ -26,10 +26,6 @@ mod rules;
 #[derive(Debug)]
 pub struct DnsFault;
 
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
-
 static ABOUT: About = About {
     name: "dns-fault",
     summary: "Answers DNS queries of a network namespace wrongly, late or not at all, by name and type",
@@ -53,24 +49,17 @@ static ABOUT: About = About {
             presence: Presence::Required,
             help: "nxdomain, servfail, refused, timeout, delay, wrong or stale",
         },
-        Param {
-            name: "share",
-            kind: ParamKind::Share,
-            presence: Presence::Required,
-            help: "how many of the queries that fit are hit",
-        },
-        text(
+        Param::share("how many of the queries that fit are hit"),
+        Param::text(
             "names",
             "names that are hit, parted by commas: api.example.com, *.example.com; all, if left out",
         ),
-        text("types", "types that are hit, parted by commas: a, aaaa, srv; all, if left out"),
-        Param {
-            name: "delay",
-            kind: ParamKind::Span,
-            presence: Presence::Optional,
-            help: "how much later, with `answer: delay`",
-        },
-        text("addresses", "what is answered, with `answer: wrong`, parted by commas: 192.0.2.1, 2001:db8::1"),
+        Param::text("types", "types that are hit, parted by commas: a, aaaa, srv; all, if left out"),
+        Param::optional("delay", ParamKind::Span, "how much later, with `answer: delay`"),
+        Param::text(
+            "addresses",
+            "what is answered, with `answer: wrong`, parted by commas: 192.0.2.1, 2001:db8::1",
+        ),
     ],
     needs: &["root", "Linux with nf_tables", "the loopback of the namespace is up"],
     effect: Effect::Errors,

@@ -164,7 +164,7 @@ impl Injector for FdExhaust {
             let Some((one, now)) = foreign else { return Ok(outcome) };
             Err(InjectError::Target(format!(
                 "somebody else has set the limit of process {} to {}, which squall had set from {} to {}: it is left alone; \
-                 `squall recover --forget` if it is meant so",
+                 if it is meant so, forget it (`squall recover` names the command)",
                 one.id.pid,
                 shown(now),
                 shown(one.before),
@@ -196,7 +196,7 @@ impl Injector for FdExhaust {
             };
             Ok(Proof {
                 status,
-                requested: format!("{} limited, none to spare", data.all.len()),
+                requested: format!("{} limited, and at their limit", data.all.len()),
                 measured: format!(
                     "{in_force} limited; {used} of {allowed} descriptors in use, {left} to spare"
                 ),

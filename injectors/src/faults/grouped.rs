@@ -1,13 +1,19 @@
 //! Control groups of containers: found by the main process, and again when a restart has made another one in its place.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::containers::{self, Hits};
 use super::processes;
 use crate::group::Group;
-use crate::sys::cgroup::{self, Controller, Place};
+use crate::sys::cgroup::{self, Controller, Folder, Place};
+use crate::sys::inside::containers_in;
 use crate::target::{ProcessId, Target};
 use crate::{Env, InjectError, Request};
+
+/// The most containers of one group that the engine is asked about.
+const CONTAINERS_MAX: usize = 64;
 
 /// The container whose control group is meant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +29,29 @@ pub(crate) async fn narrowed(env: &Env, request: &Request) -> Result<(Request, O
     let (hits, _) = containers::find(env, &asked).await?;
     let target = Target::Group(Group::Process(hits.only()?.seen()?.pid));
     Ok((Request { target, ..request.clone() }, Some(Inside(hits))))
+}
+
+/// Refuses a group in which a protected container lives, however the group was named. Where no engine answers, nobody
+/// can say.
+pub(crate) async fn refuse_protected(env: &Env, group: &Folder) -> Result<(), InjectError> {
+    let failed = |source| InjectError::System { what: format!("look into {}", group.path.display()), source };
+    let Ok(socket) = env.docker.socket() else { return Ok(()) };
+    let inside = env.cgroups.processes(group).map_err(failed)?;
+    let groups = inside.into_iter().filter_map(|pid| env.procs.cgroups(pid).ok());
+    let ids: BTreeSet<String> = groups.flat_map(|text| containers_in(&text)).collect();
+    for id in ids.iter().take(CONTAINERS_MAX) {
+        let Ok(found) = env.docker.look(&socket, id).await else { return Ok(()) };
+        if let Some(container) = found.filter(|container| container.labels.contains_key(containers::PROTECT))
+        {
+            return Err(InjectError::Target(format!(
+                "container {} lives in {} and is protected by its label {}",
+                container.name,
+                group.path.display(),
+                containers::PROTECT
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// ` (web-1 (3f9ac1b2d3e4, process 4711))`, to follow the target; nothing where no container is meant.

@@ -186,6 +186,7 @@ impl<L: Limiting> Injector for Limited<L> {
             let place = cgroup::find(&*env.cgroups, group, self.0.controller())?;
             let seen = Seen { env, place: &place };
             refuse_own(&seen)?;
+            grouped::refuse_protected(env, &place.folder).await?;
             let limit = self.0.limit(&seen, &request.args)?;
             refuse_settings(&seen, &limit.settings)?;
             let before = self.0.counts(&seen, &limit)?;
@@ -288,11 +289,17 @@ impl<L: Limiting> Injector for Limited<L> {
                     ));
                 }
                 if value.as_ref() != Some(&one.ours) {
-                    let value = value.unwrap_or_else(|| "no longer there: the group has gone".to_owned());
+                    let measured = match value {
+                        None => "it is no longer there: the group has gone".to_owned(),
+                        Some(value) if value == one.before => {
+                            format!("it is {value} again: the guardian or somebody else has put it back")
+                        }
+                        Some(value) => format!("it is {value}: somebody else has changed it"),
+                    };
                     return Ok(Proof {
                         status: ProofStatus::Mismatch,
                         requested: format!("{} = {}", one.file, one.ours),
-                        measured: format!("it is {value}: somebody else has changed it"),
+                        measured,
                         tolerance: "none".to_owned(),
                         samples: 1,
                     });

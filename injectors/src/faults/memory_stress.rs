@@ -21,7 +21,8 @@ static ABOUT: About = About {
                   page, and touches them again and again so that they are not swapped out. Refused if less than `reserve` \
                   would stay available on the host, or if the group, or one above it, would meet its limit and lose a process; while it \
                   lives it gives memory back when others need the reserve. It is the first that the kernel ends when \
-                  memory is short all the same (oom_score_adj 1000). It ends with squall, or 3 s after the last renewal.",
+                  memory is short all the same (oom_score_adj 1000). When all others of the group have ended, it leaves; after a restart of the \
+                  container it goes on in its next life. It ends with squall, or 3 s after the last renewal.",
     target: TargetKind::Group,
     params: &[
         Param {
@@ -49,7 +50,7 @@ static ABOUT: About = About {
             help: "what stays available on the host",
         },
     ],
-    needs: &["nothing; with cgroup or pid: the right to write the group's cgroup.procs (root)"],
+    needs: &["nothing; in a group or a container: the right to write the group's cgroup.procs (root)"],
     effect: Effect::Degradation,
     proof: "The memory of the stressor that is resident, against what it should hold by now: confirmed within 3% and 8 MiB.",
     undo: "The stressor is killed, and waited for; the kernel takes its memory back.",

@@ -1,13 +1,13 @@
 //! `network-corrupt`: packets arrive with one bit turned.
 
-use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::about::{About, Args, Effect, Param};
 use crate::change::{Proof, ProofStatus};
 use crate::target::TargetKind;
 
 use super::relay_proof::wilson;
 use super::shape::evidence::{Evidence, Felt};
 use super::shape::part::Part;
-use super::shape::{CORRELATION, Shaping, chance};
+use super::shape::{CORRELATION, NEEDS, Shaping, UNDO, chance};
 
 /// Corruption: packets arrive with one bit turned.
 #[derive(Debug)]
@@ -25,24 +25,15 @@ static ABOUT: About = About {
                   is worth knowing. Everything else on the interface is untouched, and so are SSH and what `protect` \
                   names. The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
-    params: &[
-        Param {
-            name: "share",
-            kind: ParamKind::Share,
-            presence: Presence::Required,
-            help: "how many packets get a bit turned",
-        },
-        CORRELATION,
-    ],
-    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    params: &[Param::share("how many packets get a bit turned"), CORRELATION],
+    needs: NEEDS,
     effect: Effect::Degradation,
     proof: "netem does not count what it corrupts. So 200 echoes a second of a thousand bytes (or 50 TCP handshakes, if \
             ports are written) of our own go to an address in `to`, or to a neighbour or gateway that the kernel knows; \
             what comes back whole is compared byte by byte. Confirmed if the share that does not lies in the 99.99% \
             interval of what was asked for; unproven if nobody answered before, or if packets are lost or slowed on \
             purpose as well.",
-    undo: "Our filter goes first, then our device; \
-           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
+    undo: UNDO,
     example: "- network-corrupt: {to: 10.0.0.2, share: 1%}",
 };
 

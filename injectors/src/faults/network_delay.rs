@@ -10,7 +10,7 @@ use crate::target::TargetKind;
 use super::shape::evidence::{Evidence, Growth, either};
 use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
-use super::shape::{Shaping, correlation};
+use super::shape::{NEEDS, Shaping, correlation};
 
 /// Delay: packets are held for a while.
 #[derive(Debug)]
@@ -34,39 +34,31 @@ static ABOUT: About = About {
             presence: Presence::Required,
             help: "how long each packet is held",
         },
-        Param {
-            name: "jitter",
-            kind: ParamKind::Span,
-            presence: Presence::Optional,
-            help: "how much delays scatter, at most the delay",
-        },
+        Param::optional("jitter", ParamKind::Span, "how much delays scatter, at most the delay"),
         Param {
             name: "distribution",
             kind: ParamKind::Choice(&["uniform", "normal", "pareto", "paretonormal"]),
             presence: Presence::Default("uniform"),
             help: "how delays scatter: uniform, normal, pareto or paretonormal",
         },
-        Param {
-            name: "reorder",
-            kind: ParamKind::Share,
-            presence: Presence::Optional,
-            help: "how many packets are not held and so overtake the others",
-        },
-        Param {
-            name: "reorder-correlation",
-            kind: ParamKind::Share,
-            presence: Presence::Optional,
-            help: "how much each choice is like the one before; needs reorder",
-        },
-        Param {
-            name: "gap",
-            kind: ParamKind::Int { min: 1, max: 1_000_000 },
-            presence: Presence::Optional,
-            help: "only every so-many-th packet may overtake; needs reorder",
-        },
+        Param::optional(
+            "reorder",
+            ParamKind::Share,
+            "how many packets are not held and so overtake the others",
+        ),
+        Param::optional(
+            "reorder-correlation",
+            ParamKind::Share,
+            "how much each choice is like the one before; needs reorder",
+        ),
+        Param::optional(
+            "gap",
+            ParamKind::Int { min: 1, max: 1_000_000 },
+            "only every so-many-th packet may overtake; needs reorder",
+        ),
         FALLBACK,
     ],
-    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    needs: NEEDS,
     effect: Effect::Degradation,
     proof: "Round-trip times that TCP has measured on real connections whose packets are hit, and those of a few echoes \
             (or TCP handshakes, if ports are written) of our own to an address in `to`, or to a neighbour or gateway that \

@@ -1,12 +1,12 @@
 //! `network-duplicate`: packets arrive twice.
 
-use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
+use crate::about::{About, Args, Effect, Param};
 use crate::change::Proof;
 use crate::target::TargetKind;
 
 use super::shape::evidence::{Evidence, either, judge_runs};
 use super::shape::part::Part;
-use super::shape::{CORRELATION, Shaping, chance};
+use super::shape::{CORRELATION, NEEDS, Shaping, UNDO, chance};
 
 /// Duplication: packets arrive twice.
 #[derive(Debug)]
@@ -19,22 +19,13 @@ static ABOUT: About = About {
                   whoever listens. Everything else on the interface is untouched, and so are SSH and what `protect` \
                   names. The interface's own queueing stays as it is.",
     target: TargetKind::Traffic,
-    params: &[
-        Param {
-            name: "share",
-            kind: ParamKind::Share,
-            presence: Presence::Required,
-            help: "how many packets are sent twice",
-        },
-        CORRELATION,
-    ],
-    needs: &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"],
+    params: &[Param::share("how many packets are sent twice"), CORRELATION],
+    needs: NEEDS,
     effect: Effect::Degradation,
     proof: "Packets that left netem against those that it was handed, and what of 200 echoes a second of our own was \
             answered twice by an address in `to`, or by a neighbour or gateway that the kernel knows. Confirmed if the \
             share lies in the 99.99% interval of either; unproven if no packet met it.",
-    undo: "Our filter goes first, then our device; \
-           the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
+    undo: UNDO,
     example: "- network-duplicate: {to: 10.0.0.2, share: 5%}",
 };
 

@@ -15,7 +15,7 @@ use super::shape::{CORRELATION, Shaping, chance};
 pub struct NetworkLoss;
 
 const fn share(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Share, presence: Presence::Optional, help }
+    Param::optional(name, ParamKind::Share, help)
 }
 
 pub(super) static ABOUT: About = About {
@@ -34,12 +34,11 @@ pub(super) static ABOUT: About = About {
     params: &[
         share("share", "how many packets are lost; required unless a model is written"),
         CORRELATION,
-        Param {
-            name: "model",
-            kind: ParamKind::Choice(&["gilbert-elliott", "four-state"]),
-            presence: Presence::Optional,
-            help: "losses in bursts: gilbert-elliott or four-state, in place of share",
-        },
+        Param::optional(
+            "model",
+            ParamKind::Choice(&["gilbert-elliott", "four-state"]),
+            "losses in bursts: gilbert-elliott or four-state, in place of share",
+        ),
         share("to-bad", "gilbert-elliott: from good to bad, per packet"),
         share("to-good", "gilbert-elliott: from bad to good, per packet"),
         share("in-bad", "gilbert-elliott: loss in the bad state; all if left out"),

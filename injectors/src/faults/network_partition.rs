@@ -13,10 +13,6 @@ use super::cut::{Cutting, Plan};
 #[derive(Debug)]
 pub struct NetworkPartition;
 
-const fn text(name: &'static str, help: &'static str) -> Param {
-    Param { name, kind: ParamKind::Text, presence: Presence::Optional, help }
-}
-
 static ABOUT: About = About {
     name: "network-partition",
     summary: "Cuts flows between a network namespace or container and others, or among several, by nftables",
@@ -41,18 +37,17 @@ static ABOUT: About = About {
             presence: Presence::Default("drop"),
             help: "drop (nobody is told), reject (no way leads there) or reset (TCP; all else is dropped)",
         },
-        text(
+        Param::text(
             "among",
             "who is parted, by commas: namespaces as ip netns lists them, pid:4711, container:web-1, and all containers of \
              label:app=db or image:etcd",
         ),
-        Param {
-            name: "split",
-            kind: ParamKind::Choice(&["halves", "majority-ring", "isolate", "bridge"]),
-            presence: Presence::Optional,
-            help: "how they are parted: halves, majority-ring, isolate or bridge",
-        },
-        text(
+        Param::optional(
+            "split",
+            ParamKind::Choice(&["halves", "majority-ring", "isolate", "bridge"]),
+            "how they are parted: halves, majority-ring, isolate or bridge",
+        ),
+        Param::text(
             "groups",
             "the sides themselves, in the same words: a, b | label:app=db; who is in two of them reaches both",
         ),

@@ -80,6 +80,9 @@ impl<S: Stressing> Injector for Stressed<S> {
             let (narrowed, inside) = grouped::narrowed(env, request).await?;
             let (meant, request) = (&request.target, &narrowed);
             let joined = joined(env, &request.target, self.0.joins())?;
+            for place in &joined {
+                grouped::refuse_protected(env, &place.folder).await?;
+            }
             let task = self.0.task(env, request, &joined)?;
             let before = match &task {
                 Task::Fill { path, .. } => Some(volume(env, path)?),

@@ -30,7 +30,7 @@ use self::message::{MESSAGE_MAX, NO_NAME, Question, REFUSED, SERVER_FAILURE};
 use crate::Pending;
 use crate::relay::chance::chosen;
 use crate::sys::netlink::{self, Space};
-use crate::sys::{control, host, proc, socket};
+use crate::sys::{control, ends, host, socket};
 use crate::target::ProcessId;
 
 /// The hidden verb of the binary that becomes a resolver.
@@ -168,7 +168,7 @@ async fn serve(order: Order) -> io::Result<()> {
     match lives {
         Some(id) => tokio::select! {
             () = serves => Ok(()),
-            ended = proc::outlast(id) => ended,
+            ended = ends::outlast(id) => ended,
         },
         None => {
             serves.await;

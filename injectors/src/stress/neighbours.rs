@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 
 use super::{NAME, pause, thread};
 use crate::sys::cgroup::{Cgroups, Folder, host::Kernel, seat};
-use crate::sys::proc::{Host, Procs, await_end};
+use crate::sys::ends::await_end;
+use crate::sys::proc::{Host, Procs};
 
 /// How long it takes at least until it looks again, where neighbours come and go.
 const PAUSE: Duration = Duration::from_millis(5);

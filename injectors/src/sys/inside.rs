@@ -82,6 +82,11 @@ pub(crate) fn enclosing() -> BTreeSet<String> {
     ids(&read("cgroup"), &read("mountinfo"))
 }
 
+/// The ids of the containers whose cgroups these lines name.
+pub(crate) fn containers_in(cgroups: &str) -> BTreeSet<String> {
+    ids(cgroups, "")
+}
+
 /// The id of the innermost container whose cgroups these are; none if they are those of no container.
 pub(crate) fn container(cgroups: &str) -> Option<String> {
     words(cgroups.lines().filter_map(path_of)).last().map(str::to_owned)

@@ -7,13 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal};
-use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
+use rustix::process::{Pid, Signal};
+use tokio::io::AsyncReadExt;
 
-use super::inside;
+use super::{ends, inside, pid_file};
 use crate::Pending;
 use crate::target::{ProcessId, Scope};
 
@@ -21,8 +18,6 @@ use crate::target::{ProcessId, Scope};
 pub const OUTPUT_MAX: usize = 16 * 1024;
 /// How long the output of a command is read on after it has ended.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// What of a pid file is read, in bytes: a number, and what some programs write behind it.
-const PID_FILE_MAX: u64 = 64;
 /// The environment variable that holds the mark of a started program.
 const MARK: &str = "SQUALL_RESTART";
 
@@ -106,47 +101,6 @@ pub trait Procs: std::fmt::Debug + Send + Sync {
     fn enclosing(&self) -> BTreeSet<String>;
 }
 
-/// Waits until a process has ended, or a time has passed; returns at once if there is none.
-///
-/// # Errors
-/// The kernel gives no handle to it.
-pub fn await_end(pid: u32, most: Duration) -> io::Result<()> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let time = Timespec { tv_sec: most.as_secs().cast_signed(), tv_nsec: most.subsec_nanos().into() };
-    match rustix::event::poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&time)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Waits until a process of this host ends; if it has, not at all.
-///
-/// # Errors
-/// The kernel gives no handle to it.
-pub(crate) async fn outlast(id: ProcessId) -> io::Result<()> {
-    let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
-    // The handle is opened first: from then on, the number is its own.
-    let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-        Ok(handle) => handle,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    if Host.look(id.pid)?.is_none_or(|info| info.id != id) {
-        return Ok(());
-    }
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe code; the fault it warns of cannot happen to an OwnedFd"
-    )]
-    let ends = AsyncFd::with_interest(handle, Interest::READABLE)?;
-    ends.readable().await.map(drop)
-}
-
 /// The signals that an experiment may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignalName {
@@ -227,14 +181,9 @@ impl Procs for Host {
     }
 
     fn signal(&self, id: ProcessId, signal: SignalName) -> io::Result<bool> {
-        let Some(pid) = i32::try_from(id.pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
         // The pidfd is opened first and the start time compared afterwards: from then on the number cannot be reused
         // under our hands.
-        let fd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(fd) => fd,
-            Err(rustix::io::Errno::SRCH) => return Ok(false),
-            Err(e) => return Err(e.into()),
-        };
+        let Some(fd) = ends::handle(id.pid)? else { return Ok(false) };
         match look(id.pid)? {
             Some(info) if info.id == id && !info.ended() => {}
             _ => return Ok(false),
@@ -270,8 +219,7 @@ impl Procs for Host {
     }
 
     fn pid_file(&self, path: &Path) -> io::Result<u32> {
-        let text = whole_file(path)?;
-        text.trim().parse().map_err(|_| io::Error::other("it holds no process id"))
+        pid_file::read(path)
     }
 
     fn has_program(&self, name: &str) -> bool {
@@ -405,19 +353,6 @@ async fn keep(stream: Option<impl tokio::io::AsyncRead + Unpin>, kept: &mut Vec<
     }
 }
 
-/// The text of a small regular file. A pipe would keep squall waiting, a device fill its memory.
-fn whole_file(path: &Path) -> io::Result<String> {
-    let regular = |meta: std::fs::Metadata| {
-        if meta.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
-    };
-    // Before it is opened, as opening some devices does something; and again, as it may be another one by then.
-    regular(std::fs::metadata(path)?)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    regular(file.metadata()?)?;
-    io::read_to_string(io::Read::take(file, PID_FILE_MAX))
-}
-
 fn look(pid: u32) -> io::Result<Option<ProcessInfo>> {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(text) => parse_stat(pid, &text)
@@ -506,28 +441,6 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let found = Host.listeners(listener.local_addr().unwrap().port()).unwrap();
         assert_eq!(found.iter().map(|info| info.id.pid).collect::<Vec<_>>(), [std::process::id()]);
-    }
-
-    #[test]
-    fn a_pid_file_that_is_none_is_an_error_at_once_whatever_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let (pipe, long) = (folder.path().join("pipe"), folder.path().join("long"));
-        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        std::fs::write(&long, vec![b'7'; 1 << 20]).unwrap();
-        let (done, heard) = std::sync::mpsc::channel();
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
-        let all = ["/dev/zero".into(), pipe, link, folder.path().to_owned(), long];
-        std::thread::spawn(move || {
-            done.send(all.map(|path| Host.pid_file(&path).map_err(|e| e.to_string())))
-        });
-        let [device, pipe, link, dir, long] =
-            heard.recv_timeout(Duration::from_secs(5)).expect("an answer, whatever it is");
-        for none in [device, pipe, link, dir] {
-            assert_eq!(none.unwrap_err(), "it is no regular file");
-        }
-        assert_eq!(long.unwrap_err(), "it holds no process id");
-        drop(folder);
     }
 
     #[test]

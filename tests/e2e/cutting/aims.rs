@@ -155,3 +155,21 @@ fn a_name_is_cut_by_the_addresses_that_it_has_in_the_namespace_that_is_meant() {
     assert_eq!(ruleset(&net), before);
     home.assert_nothing_left();
 }
+
+#[test]
+fn a_loss_on_a_quiet_network_is_felt_by_packets_of_our_own() {
+    let Some(net) = net("a quiet network") else { return };
+    let home = Home::new();
+    let loss =
+        ["inject", "network-loss", "--netns", &net.name, "--by", "nft", "--share", "30%", "--for", "3s"];
+    for aim in [&["--to", "10.77.0.2"][..], &["--to", "fd77::2", "--direction", "both"]] {
+        let going = home.start(&[&loss[..], aim].concat());
+        let done = going.end().code(0);
+        assert!(
+            done.out.contains("of our own to") && done.out.contains("confirmed"),
+            "{aim:?}: {}",
+            done.out
+        );
+    }
+    home.assert_nothing_left();
+}

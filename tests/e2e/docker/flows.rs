@@ -267,7 +267,11 @@ fn halves_rings_and_bridges_part_containers_of_a_label_as_they_say_and_come_toge
 fn groups_of_containers_processes_and_labels_stay_parted_when_restarts_swap_their_addresses() {
     let Some(docker) = Dockerd::shared("groups of containers") else { return };
     let (_turn, home) = (turns(1), Home::new());
-    let side = |name: &str, side: &str| docker.serving(name, &["--label", &format!("sq-side={side}")]);
+    // A network of its own: nobody else takes an address that is free for a moment.
+    docker.docker(&["network", "create", "--subnet", "10.89.0.0/24", "sides"]);
+    let side = |name: &str, side: &str| {
+        docker.serving(name, &["--network", "sides", "--label", &format!("sq-side={side}")])
+    };
     let all =
         [side("side-1", "left"), side("side-2", "left"), side("side-3", "right"), side("side-4", "none")];
     all_serve(&all, docker);

@@ -103,11 +103,6 @@ fn a_fault_of_one_address_of_this_side_is_proven_from_there_and_unproven_if_it_i
     let Some(net) = furnished("proof from an address of this side") else { return };
     let _turn = turns(1);
     net.second_addresses();
-    // By this address alone another interface leads there.
-    net.near("ip", &["link", "add", "aside", "type", "ifb"]);
-    net.near("ip", &["link", "set", "aside", "up"]);
-    net.near("ip", &["rule", "add", "from", "10.77.0.1", "table", "7"]);
-    net.near("ip", &["route", "add", "10.77.0.0/24", "dev", "aside", "table", "7"]);
     let home = Home::new();
     for case in cases() {
         for more in [&["--direction", "out"][..], &["--direction", "both"]] {
@@ -119,6 +114,19 @@ fn a_fault_of_one_address_of_this_side_is_proven_from_there_and_unproven_if_it_i
     let base = ["--to", "10.77.0.2", "--for", "300ms", "--from"];
     let done = home.squall(&words(&TBF.typed(&net, &[&base[..], &["192.0.2.0/24"]].concat()))).code(6);
     assert!(done.out.contains("from no address of this side in `from` has anybody answered"), "{}", done.out);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn the_interface_is_that_of_the_route_from_the_address_of_this_side() {
+    let Some(net) = furnished("routes by address of this side") else { return };
+    net.second_addresses();
+    // By this address alone another interface leads there.
+    net.near("ip", &["link", "add", "aside", "type", "ifb"]);
+    net.near("ip", &["link", "set", "aside", "up"]);
+    net.near("ip", &["rule", "add", "from", "10.77.0.1", "table", "7"]);
+    net.near("ip", &["route", "add", "10.77.0.0/24", "dev", "aside", "table", "7"]);
+    let home = Home::new();
     let mut going =
         home.start(&words(&TBF.typed(&net, &["--to", "10.77.0.2", "--from", "10.77.0.1", "--for", "5s"])));
     going.says("by tbf", PATIENCE);

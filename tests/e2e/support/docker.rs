@@ -271,12 +271,11 @@ impl Container<'_> {
         self.inspect()["State"]["Status"].as_str().unwrap().to_owned()
     }
 
-    /// Its address in the network of the containers; empty if it has none.
+    /// Its address in the network of the containers, or else in the one that it has; empty if it has none.
     pub(crate) fn address(&self) -> String {
-        self.inspect()["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        let networks = self.inspect()["NetworkSettings"]["Networks"].take();
+        let own = networks.get(NETWORK).or_else(|| networks.as_object()?.values().next());
+        own.and_then(|end| end["IPAddress"].as_str()).unwrap_or_default().to_owned()
     }
 
     /// All that a fault could leave behind.

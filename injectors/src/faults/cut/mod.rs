@@ -105,11 +105,11 @@ impl<C: Cutting> Injector for Cut<C> {
                 }
                 None => {
                     let (places, hits) = places(env, request, &flows.traffic.space).await?;
-                    let all: Vec<&Space> = places.iter().map(|place| &place.space).collect();
-                    let flows = &now(&*env.network, &all, flows).await?;
+                    let spaces: Vec<&Space> = places.iter().map(|place| &place.space).collect();
+                    let traffic = resolved(&*env.network, &spaces, &flows.traffic).await?;
                     let mut parts = Vec::new();
                     for place in places {
-                        parts.push(alone(&*env.network, flows, plan.by, place).await?);
+                        parts.push(alone(&*env.network, &traffic, plan.by, place).await?);
                     }
                     (parts, hits, None)
                 }
@@ -169,7 +169,7 @@ impl<C: Cutting> Injector for Cut<C> {
         age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
         Box::pin(async move {
-            let Apply { parts, ours, hits, names, .. } = recall(&change.fault, &change.apply)?;
+            let Apply { parts, ours, names, hits, .. } = recall(&change.fault, &change.apply)?;
             let parts = follow(env, &parts, hits.as_ref()).await?;
             for part in &parts {
                 cover(env, part, &ours).await?;
@@ -186,11 +186,6 @@ impl<C: Cutting> Injector for Cut<C> {
             Ok(())
         })
     }
-}
-
-/// The same flows, with the addresses that their names have now.
-async fn now(network: &dyn Kernel, spaces: &[&Space], flows: &Flows) -> Result<Flows, InjectError> {
-    Ok(Flows { traffic: resolved(network, spaces, &flows.traffic).await?, among: flows.among.clone() })
 }
 
 /// What the kernel can do; refuses a user who may not find out.

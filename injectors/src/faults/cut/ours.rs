@@ -141,7 +141,5 @@ pub(in crate::faults) fn gone(name: &str) -> InjectError {
 /// What a person types to remove the tables.
 pub(in crate::faults) fn manual(places: &[Place], hits: Option<&Hits>, ours: &Ours) -> String {
     let command = format!("nft delete table inet {}", ours.table);
-    let all: Vec<String> = places.iter().map(|place| place.by_hand(hits, &command)).collect();
-    let names = hits.map_or_else(String::new, |hits| format!(" # {}", hits.line()));
-    format!("{}{names}", all.join("; "))
+    contained::by_hand(places.iter().map(|place| (place, command.clone())), hits)
 }

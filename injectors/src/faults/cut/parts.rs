@@ -1,6 +1,5 @@
 //! What is cut in which namespace, and what is seen of it.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ours::{Ours, gone};
-use super::proof::{self, Reply, Seen, Watched};
+use super::proof::{self, Reply, Seen, Streamed, Watched};
 use super::rules::{By, Rules};
 use super::sides::Sides;
 use crate::Env;
@@ -19,7 +18,7 @@ use crate::faults::shape::failed;
 use crate::flows::Flows;
 use crate::sys::aim::{Aim, Network};
 use crate::sys::netlink::{Link, Network as Kernel, Peer, Session, Space, Stream};
-use crate::sys::nft::{Edit, Expression};
+use crate::traffic::Traffic;
 
 /// How long the first and the second look at somebody may take before anything is cut.
 const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)];
@@ -27,8 +26,9 @@ const LOOKS: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(1)
 const PATIENCE: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
-/// What a chain is called that tells for whom a table was made.
-const MARK: &str = "peers_";
+/// How many packets of our own go through a loss at each look, and how far apart.
+const LOST_OF: u16 = 200;
+const PACE: Duration = Duration::from_millis(2);
 /// The most members whose addresses one other member is tried against.
 const TRIED_MAX: usize = 2;
 
@@ -47,19 +47,15 @@ pub(super) struct Part {
     /// Whether it is where a restart has brought its container.
     #[serde(skip)]
     pub(super) moved: bool,
-    /// Whether those from whom it is cut off have other addresses than at first.
-    #[serde(skip)]
-    changed: bool,
 }
 
 /// The one namespace that the flows name.
 pub(super) async fn alone(
     network: &dyn Kernel,
-    flows: &Flows,
+    traffic: &Traffic,
     by: By,
     place: Place,
 ) -> Result<Part, InjectError> {
-    let traffic = &flows.traffic;
     let aim = traffic.aim();
     let failed = failed(&place.name);
     let session = network.enter(&place.space).await.map_err(&failed)?.ok_or_else(|| gone(&place.name))?;
@@ -67,10 +63,17 @@ pub(super) async fn alone(
         Some(name) => named(&session.links().await.map_err(&failed)?, name, &place.name)?,
         None => 0,
     };
-    // A share is counted; one packet of our own would say nothing.
-    let mut peers = Vec::new();
-    if !matches!(by, By::Lose(_)) {
-        peers = proof::peers(&aim, &session.addresses().await.map_err(&failed)?, link);
+    let own = session.addresses().await.map_err(&failed)?;
+    let mut peers = proof::peers(&aim, &own, link);
+    if matches!(by, By::Lose(_)) {
+        if peers.is_empty() && link != 0 {
+            let mut known = session.neighbours(link).await.map_err(&failed)?;
+            known.retain(|one| aim.peers.is_empty() || aim.peers.iter().any(|net| net.contains(*one)));
+            let known = known.into_iter().map(Network::single).collect();
+            peers = proof::peers(&Aim { peers: known, ..aim.clone() }, &own, link);
+        }
+        // There, one packet is met more than once.
+        peers.retain(|peer| !peer.address.is_loopback() && !own.contains(&peer.address));
     }
     if link != 0 {
         peers = leading(&*session, link, peers).await;
@@ -78,15 +81,7 @@ pub(super) async fn alone(
     drop(session);
     let watched = watch(network, &place.space, &peers).await.map_err(&failed)?;
     let rules = Rules { aim, ways: traffic.ways().to_vec(), interface: traffic.interface.clone(), by };
-    Ok(Part {
-        place,
-        rules,
-        watched,
-        addresses: Vec::new(),
-        severed: Vec::new(),
-        moved: false,
-        changed: false,
-    })
+    Ok(Part { place, rules, watched, addresses: Vec::new(), severed: Vec::new(), moved: false })
 }
 
 /// The number of the interface with this name.
@@ -147,7 +142,6 @@ pub(super) async fn among(
             addresses: homes[member].clone(),
             severed: severed.iter().map(|other| number(*other)).collect(),
             moved: false,
-            changed: false,
         });
     }
     Ok(parts)
@@ -206,61 +200,35 @@ pub(super) async fn follow(env: &Env, parts: &[Part], hits: Option<&Hits>) -> Re
         let others = peers(homes[at].as_deref().unwrap_or_default(), [&others].into_iter());
         // What nobody has any more, nobody needs to ask.
         part.watched.retain(|watched| others.contains(&Network::single(watched.peer.address)));
-        part.changed = part.rules.aim.peers != others;
-        part.rules.aim.peers = others;
+        // Rules for nobody would be rules for everybody.
+        if !others.is_empty() {
+            part.rules.aim.peers = others;
+        }
     }
     Ok(now.into_iter().flatten().collect())
 }
 
-impl Part {
-    /// All that makes its table.
-    pub(super) fn edits(&self, ours: &Ours) -> Vec<Edit> {
-        let mut edits = self.rules.edits(ours);
-        if self.changed {
-            let (table, chain) = (ours.table().to_owned(), self.mark());
-            let add = Edit::AddChain { table: table.clone(), chain: chain.clone(), hook: None };
-            edits.extend([add, Edit::AddRule { table, chain, rule: vec![Expression::Count] }]);
-        }
-        edits
-    }
-
-    /// The name of a chain that no packet enters: it tells for whom the table was made.
-    fn mark(&self) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.rules.aim.peers.hash(&mut hasher);
-        format!("{MARK}{:016x}", hasher.finish())
-    }
-}
-
 /// Sees to it that the table of a part is there, is the right one, and lives on.
 pub(super) async fn cover(env: &Env, part: &Part, ours: &Ours) -> Result<(), InjectError> {
-    let place = &part.place;
+    let Part { place, rules, .. } = part;
     if !part.moved && part.severed.is_empty() {
         return ours.renew(&*env.network, place).await;
     }
     let failed = failed(&place.name);
     let Some(session) = env.network.enter(&place.space).await.map_err(&failed)? else { return Ok(()) };
     let there = ours.find(session.tables().await.map_err(&failed)?).map_err(InjectError::Target)?;
-    let right = match &there {
-        Some(_) if part.severed.is_empty() => true,
-        Some(_) => {
-            let counted = session.counted(ours.table()).await.map_err(&failed)?;
-            let mark = counted.iter().map(|one| one.chain.as_str()).find(|chain| chain.starts_with(MARK));
-            mark == Some(&part.mark()).filter(|_| part.changed).map(String::as_str)
-        }
-        // Only where it was never made it is made now.
-        None => !part.moved,
-    };
     let done = match there {
-        _ if right => {
+        // Only where it was never made it is made now.
+        None if part.moved => session.commit(&rules.edits(ours)).await.map_err(&failed),
+        _ => {
+            let picked = session.picked(ours.table()).await.map_err(&failed)?;
+            let edits = if part.severed.is_empty() { Vec::new() } else { rules.aligned(ours, &picked) };
+            let aligned = if edits.is_empty() { Ok(()) } else { session.commit(&edits).await };
             drop(session);
-            ours.renew(&*env.network, place).await
-        }
-        // In place of the other, with no packet in between.
-        other => {
-            let drop = other.map(|table| Edit::DropTable { handle: table.handle });
-            let edits: Vec<Edit> = drop.into_iter().chain(part.edits(ours)).collect();
-            session.commit(&edits).await.map_err(&failed)
+            match aligned {
+                Ok(()) => ours.renew(&*env.network, place).await,
+                Err(error) => Err(failed(error)),
+            }
         }
     };
     // One that has gone on to the next life takes the error along.
@@ -336,11 +304,13 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
     let patience = slowest.max().map_or(PATIENCE_MIN * 2, |rtt| rtt.saturating_mul(PATIENCE));
     let patience = patience.clamp(PATIENCE_MIN, PATIENCE_MAX);
     let name = part.place.name.clone();
-    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None };
+    let gone = |name| Seen { name, probes: Vec::new(), silent: 0, counted: None, felt: None };
     let answering: Vec<Watched> =
         part.watched.iter().filter(|watched| watched.before != Reply::Nothing).copied().collect();
     let silent = part.watched.len() - answering.len();
-    let peers = answering.iter().map(|watched| watched.peer);
+    let lossy = matches!(part.rules.by, By::Lose(_));
+    let felt = if lossy { lose(network, part, patience, answering.first()).await } else { None };
+    let peers = answering.iter().filter(|_| !lossy).map(|watched| watched.peer);
     let replies = match ask(network, &part.place.space, peers, patience).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(gone(name)),
         other => other?,
@@ -352,5 +322,25 @@ pub(super) async fn look(network: &dyn Kernel, part: &Part, ours: &Ours) -> io::
         return Ok(gone(name));
     }
     let counted = if there { Some(session.counted(ours.table()).await?) } else { None };
-    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted })
+    Ok(Seen { name, probes: answering.into_iter().zip(replies).collect(), silent, counted, felt })
+}
+
+/// Sends a stream of our own through a loss, to somebody who answered before; none if nobody could be asked.
+async fn lose(
+    network: &dyn Kernel,
+    part: &Part,
+    patience: Duration,
+    answering: Option<&Watched>,
+) -> Option<Streamed> {
+    let peer = answering?.peer;
+    let stream =
+        Stream { count: LOST_OF, pace: PACE, wait: patience.max(PATIENCE_MIN * 2), ..Stream::once(patience) };
+    // Who cannot be asked has not answered.
+    let echoed = network.echo(&part.place.space, &peer, &stream).await.ok()?;
+    Some(Streamed {
+        peer,
+        passes: part.rules.ways.len(),
+        sent: echoed.sent,
+        answered: echoed.answers.len() as u64,
+    })
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rules::{By, cut};
 use crate::change::{Proof, ProofStatus};
-use crate::faults::shape::evidence::judge_share;
+use crate::faults::shape::evidence::{either, judge_share};
 use crate::sys::aim::{Aim, Protocol, Way};
 use crate::sys::netlink::{Echoed, Peer};
 use crate::sys::nft::read::Counted;
@@ -55,6 +55,21 @@ pub(super) struct Seen {
     pub(super) silent: usize,
     /// What each rule that counts has counted; none if the table is not there.
     pub(super) counted: Option<Vec<Counted>>,
+    /// What became of a stream of our own, where a share is lost.
+    pub(super) felt: Option<Streamed>,
+}
+
+/// A stream of packets of our own through a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Streamed {
+    /// To whom.
+    pub(super) peer: Peer,
+    /// How often a round trip meets the loss.
+    pub(super) passes: usize,
+    /// How many were sent.
+    pub(super) sent: u64,
+    /// How many were answered.
+    pub(super) answered: u64,
 }
 
 /// Who is asked by packets that an aim should hit: each single address of the other side, from one of our own that it
@@ -153,7 +168,15 @@ fn lost(share: f64, all: &[Seen]) -> Proof {
             dropped += own.next().unwrap_or(0);
         }
     }
-    judge_share(format!("{:.2}% of packets", share * 100.0), "lost", share, dropped, met)
+    let requested = format!("{:.2}% of packets", share * 100.0);
+    let counted = judge_share(requested.clone(), "packets lost", share, dropped, met);
+    let felt = all.iter().find_map(|seen| seen.felt).map(|own| {
+        let round = 1.0 - (1.0 - share).powi(own.passes as i32);
+        let kind = if own.peer.port.is_some() { "handshakes" } else { "echoes" };
+        let what = format!("{kind} of our own to {} lost", own.peer.name());
+        judge_share(requested, &what, round, own.sent - own.answered.min(own.sent), own.sent)
+    });
+    either(counted, felt)
 }
 
 fn hits(all: &[Seen], way: Way) -> u64 {
@@ -201,7 +224,7 @@ mod tests {
         let watched = Watched { peer, before };
         let counted = Counted { chain: "out_cut".to_owned(), packets: out, bytes: 0 };
         let (probes, silent) = if before == Reply::Nothing { (vec![], 1) } else { (vec![(watched, now)], 0) };
-        Seen { name: "a".to_owned(), probes, silent, counted: Some(vec![counted]) }
+        Seen { name: "a".to_owned(), probes, silent, counted: Some(vec![counted]), felt: None }
     }
 
     const FAST: Reply = Reply::Answered(100);
@@ -271,6 +294,14 @@ mod tests {
             judge(String::new(), By::Lose(0.05), std::slice::from_ref(&seen)).status,
             ProofStatus::Confirmed
         );
-        assert_eq!(judge(String::new(), By::Lose(0.20), &[seen]).status, ProofStatus::Mismatch);
+        assert_eq!(
+            judge(String::new(), By::Lose(0.20), std::slice::from_ref(&seen)).status,
+            ProofStatus::Mismatch
+        );
+        // Both ways: what is asked or answered gets lost.
+        let own = |answered| Streamed { peer: seen.probes[0].0.peer, passes: 2, sent: 200, answered };
+        let quiet = |answered| Seen { counted: None, felt: Some(own(answered)), ..seen.clone() };
+        assert_eq!(judge(String::new(), By::Lose(0.30), &[quiet(100)]).status, ProofStatus::Confirmed);
+        assert_eq!(judge(String::new(), By::Lose(0.30), &[quiet(195)]).status, ProofStatus::Mismatch);
     }
 }

@@ -126,6 +126,36 @@ impl Rules {
         edits
     }
 
+    /// What makes a table that is there ask for the single addresses of these rules and no others, in one transaction: the
+    /// rules that count go on.
+    pub(super) fn aligned(&self, ours: &Ours, there: &[Picked]) -> Vec<Edit> {
+        let table = || ours.table().to_owned();
+        let peers = &self.aim.peers;
+        let mut edits = Vec::new();
+        for way in &self.ways {
+            let name = chain(*way, PEERS);
+            let (kept, stale): (Vec<&Picked>, Vec<&Picked>) = there
+                .iter()
+                .filter(|one| one.chain == name)
+                .partition(|one| peers.contains(&Network::single(one.address)));
+            edits.extend(stale.into_iter().map(|one| Edit::DropRule {
+                table: table(),
+                chain: name.clone(),
+                handle: one.handle,
+            }));
+            let known = |network: &Network| kept.iter().any(|one| Network::single(one.address) == *network);
+            // One for each of them, in their order.
+            let rules = self.way(*way).into_iter().find(|(chain, ..)| *chain == name);
+            let rules = peers.iter().zip(rules.into_iter().flat_map(|(.., rules)| rules));
+            edits.extend(rules.filter(|(network, _)| !known(network)).map(|(_, rule)| Edit::AddRule {
+                table: table(),
+                chain: name.clone(),
+                rule,
+            }));
+        }
+        edits
+    }
+
     fn chains(&self) -> Vec<Chain> {
         let mut chains: Vec<Chain> = self.ways.iter().flat_map(|way| self.way(*way)).collect();
         let points = [

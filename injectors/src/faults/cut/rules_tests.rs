@@ -178,3 +178,35 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn rules_that_are_aligned_ask_for_whom_they_should_and_leave_those_that_stay() {
+    let rules = |to: &str| {
+        let aim = Traffic::read(&[("to", to.to_owned())].into()).unwrap().aim();
+        Rules { aim, ways: vec![Way::Out, Way::In], interface: None, by: By::Drop }
+    };
+    let picked = |chain: &str, handle, address: &str| Picked {
+        chain: chain.to_owned(),
+        handle,
+        address: address.parse().unwrap(),
+    };
+    let there: Vec<Picked> = ["out_peers", "in_peers"]
+        .into_iter()
+        .zip([10, 20])
+        .flat_map(|(chain, at)| {
+            [picked(chain, at, "10.0.0.1"), picked(chain, at + 1, "10.0.0.2"), picked("other", 9, "10.0.0.7")]
+        })
+        .collect();
+    let ours = Ours::new("run/1");
+    assert_eq!(rules("10.0.0.1,10.0.0.2").aligned(&ours, &there), []);
+    let wanted = rules("10.0.0.2,10.0.0.3");
+    let mut expected = Vec::new();
+    for (way, handle) in [(Way::Out, 10), (Way::In, 20)] {
+        let (table, chain) = (ours.table().to_owned(), chain(way, PEERS));
+        let made = wanted.way(way).into_iter().find(|(name, ..)| *name == chain).unwrap();
+        expected.push(Edit::DropRule { table: table.clone(), chain: chain.clone(), handle });
+        // The second of those that would be made anew is the one that is missing.
+        expected.push(Edit::AddRule { table, chain, rule: made.2[1].clone() });
+    }
+    assert_eq!(wanted.aligned(&ours, &there), expected);
+}

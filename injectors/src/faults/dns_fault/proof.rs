@@ -133,7 +133,10 @@ pub(super) fn judge(apply: &Apply, looks: &[Look]) -> Proof {
     let hit = |look: &Look| look.seen.as_ref().map_or(0, |seen| seen.hit);
     let ended: Vec<&Look> = looks.iter().filter(|look| look.seen.is_none()).collect();
     let alive = || looks.iter().filter(|look| look.seen.is_some());
-    let wrong: Vec<&Look> = alive().filter(|look| whole && good(look) < look.told.len()).collect();
+    // Where no query came and no answer either, no way leads to the resolver.
+    let lost = |look: &Look| hit(look) == 0 && look.told.iter().all(Option::is_none);
+    let wrong: Vec<&Look> =
+        alive().filter(|look| whole && good(look) < look.told.len() && !lost(look)).collect();
     let idle: Vec<&Look> = alive().filter(|look| hit(look) == 0).collect();
     let status = if !wrong.is_empty() {
         ProofStatus::Mismatch
@@ -207,6 +210,8 @@ mod tests {
         let proof = judge(1.0, &[seen("a", SERVER_FAILURE, Some(2)), seen("b", 0, Some(2))]);
         assert_eq!(proof.status, ProofStatus::Mismatch);
         assert!(proof.measured.ends_with("; not so in b"), "{}", proof.measured);
+        let lost = Look { told: vec![None], ..seen("a", 0, Some(0)) };
+        assert_eq!(judge(1.0, &[lost]).status, ProofStatus::Unproven, "nobody could ask");
         let idle = judge(0.5, &[seen("a", 0, Some(2)), seen("b", 0, Some(0))]);
         assert_eq!(idle.status, ProofStatus::Unproven);
         assert_eq!(idle.measured, "2 of 4 queries were hit; none was hit in b");

@@ -45,6 +45,12 @@ pub(super) fn asked(args: &Args) -> Result<(Vec<String>, Vec<u16>, Answer), Stri
             .filter(|one| !one.is_empty())
             .collect()
     };
+    for name in ["names", "types", "addresses"] {
+        // Perhaps a variable that is not set: it must not mean everything.
+        if args.text(name).is_some() && list(name).is_empty() {
+            return Err(format!("{name}: nothing is written; leave it out to mean all"));
+        }
+    }
     let names = list("names");
     let plain = |name: &str| {
         let bare = name.strip_prefix("*.").unwrap_or(name);

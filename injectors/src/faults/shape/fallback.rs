@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use super::part::Part;
 use super::{Shaping, prepare, require};
-use crate::about::{Args, Param, ParamKind, Presence, Value};
+use crate::about::{Args, Param, ParamKind, Value};
 use crate::change::{Change, InjectError, Proof};
 use crate::sys::aim::Protocol;
 use crate::target::{Relay, Target};
@@ -15,12 +15,11 @@ use crate::traffic::{Direction, Traffic};
 use crate::{Env, Injector, Request, registry};
 
 /// Whether another fault may serve.
-pub(crate) const FALLBACK: Param = Param {
-    name: "fallback",
-    kind: ParamKind::Choice(&["relay"]),
-    presence: Presence::Optional,
-    help: "relay: where the kernel lacks what this needs, what comes closest may serve, and the record says so",
-};
+pub(crate) const FALLBACK: Param = Param::optional(
+    "fallback",
+    ParamKind::Choice(&["relay"]),
+    "relay: where the kernel lacks what this needs, what comes closest may serve, and the record says so",
+);
 
 /// What may serve.
 #[derive(Debug)]

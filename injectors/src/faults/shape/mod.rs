@@ -28,14 +28,14 @@ pub(super) use self::site::{addresses, space};
 pub(super) use self::tree::ADDRESSES_MAX;
 use self::tree::Raised;
 use super::{contained, recall, record};
-use crate::about::{About, Args, Param, ParamKind, Presence};
+use crate::about::{About, Args, Param, ParamKind};
 use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
 use crate::sys::aim::Aim;
 use crate::sys::netem::Chance;
 use crate::sys::netem::correlated::CORRELATION_MAX;
 use crate::sys::netlink::{Network, Space};
 use crate::target::Target;
-use crate::traffic::{Traffic, Whose};
+use crate::traffic::Traffic;
 use crate::{Env, Injector, Pending, Request};
 
 /// How often names are asked for again, and for how much of that time the engine's visits count.
@@ -62,13 +62,18 @@ pub(crate) trait Shaping: std::fmt::Debug + Sync {
     }
 }
 
+/// What a fault needs that is made by netem alone.
+pub(crate) const NEEDS: &[&str] = &["root", "Linux with sch_netem, ifb, clsact, cls_bpf, act_mirred"];
+/// How a fault is undone that holds no packets.
+pub(crate) const UNDO: &str = "Our filter goes first, then our device; the interface's own queueing, be it mq, fq_codel or \
+                               htb with classes, was never touched.";
+
 /// How much each draw of a chance is like the one before.
-pub(crate) const CORRELATION: Param = Param {
-    name: "correlation",
-    kind: ParamKind::Share,
-    presence: Presence::Optional,
-    help: "how much each draw is like the one before: more than 0% makes them come in bursts",
-};
+pub(crate) const CORRELATION: Param = Param::optional(
+    "correlation",
+    ParamKind::Share,
+    "how much each draw is like the one before: more than 0% makes them come in bursts",
+);
 
 /// The chance that `share` and `correlation` mean.
 pub(crate) fn chance(args: &Args) -> Result<Chance, String> {
@@ -312,21 +317,15 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };
     let written = meant.found(&env.inventory).map_err(InjectError::Target)?;
-    let (spaces, hits) = match &meant.space {
-        Whose::Containers(wanted) => {
-            let (spaces, hits) = contained::spaces(env, request, wanted).await?;
-            (spaces, Some(hits))
-        }
-        whose => (vec![space(&*env.network, whose)?], None),
-    };
-    let all: Vec<&Space> = spaces.iter().collect();
+    let (places, hits) = contained::places(env, request, &meant.space).await?;
+    let all: Vec<&Space> = places.iter().map(|place| &place.space).collect();
     let traffic = &resolved(&*env.network, &all, &written).await?;
     let aim = traffic.aim();
     let raised = Raised { part: &part, id: &request.id, aim: &aim, seed: request.seed };
     let (mut sites, mut pictures) = (Vec::new(), Vec::new());
-    for space in spaces {
+    for place in &places {
         // One that answers is enough.
-        let asks = sites.iter().all(|known: &Known| known.probe.is_none());
+        let (space, asks) = (place.space.clone(), sites.iter().all(|known: &Known| known.probe.is_none()));
         let (known, picture) = Known::look(&*env.network, space, (traffic, &written), &raised, asks).await?;
         sites.push(known);
         pictures.push(picture);
@@ -338,19 +337,17 @@ async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result
     let target = meant.by(&links.join(", ")).to_string();
     let names = written.names.clone();
     let processes = hits.as_ref().map_or_else(String::new, |hits| format!(" ({})", hits.names()));
+    let each = || places.iter().zip(&sites);
+    let claims = each().flat_map(|(place, known)| known.site.claims(&place.key, family)).collect();
+    let manual = contained::by_hand(each().map(|(place, known)| (place, known.site.manual())), hits.as_ref());
     let inside = hits.map(|hits| Inside { hits, traffic: traffic.clone(), written });
-    let way =
-        |site: &Site| inside.as_ref().and_then(|inside| contained::entrance_to(&inside.hits, &site.space));
-    let manual: Vec<String> =
-        sites.iter().map(|known| known.site.manual(&traffic.space, way(&known.site))).collect();
-    let titles = inside.as_ref().map_or_else(String::new, |inside| format!(" # {}", inside.hits.line()));
     Ok(Change {
         id: request.id.clone(),
         fault: name.to_owned(),
         summary: format!("{name} on {target}{processes}: {}", request.args.line()),
         target,
-        claims: sites.iter().flat_map(|known| known.site.claims(family)).collect(),
-        manual: manual.join("; ") + &titles,
+        claims,
+        manual,
         undo: record(&Undo {
             sites: sites.iter().map(|known| known.site.clone()).collect(),
             inside: inside.clone(),

@@ -164,23 +164,17 @@ impl Site {
         Ok(Some(all))
     }
 
-    /// What a fault of this family claims here.
-    pub(super) fn claims(&self, family: &str) -> impl Iterator<Item = String> {
-        self.trees.iter().map(move |tree| {
-            let Tree { interface, device, .. } = tree;
-            format!("network:{}:{family} of {interface} ({device})", self.space.inode)
-        })
+    /// What a fault of this family claims in the place with this key.
+    pub(super) fn claims(&self, key: &str, family: &str) -> Vec<String> {
+        let claim = |Tree { interface, device, .. }: &Tree| {
+            format!("network:{family} of {interface} ({device}) in {key}")
+        };
+        self.trees.iter().map(claim).collect()
     }
 
-    /// What a person types to take it all away.
-    pub(super) fn manual(&self, whose: &Whose, entrance: Option<String>) -> String {
-        let commands: Vec<String> = self.trees.iter().map(Tree::manual).collect();
-        let commands = commands.join("; ");
-        match (whose, entrance) {
-            (Whose::Own, _) => commands,
-            (_, Some(entrance)) => format!("{entrance} sh -c '{commands}'"),
-            (_, None) => format!("nsenter --net={} sh -c '{commands}'", self.space.path.display()),
-        }
+    /// What a person who is in it types to take it all away.
+    pub(super) fn manual(&self) -> String {
+        self.trees.iter().map(Tree::manual).collect::<Vec<_>>().join("; ")
     }
 
     /// The interface, for people.

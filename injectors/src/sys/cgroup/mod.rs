@@ -239,7 +239,7 @@ pub fn find(cgroups: &dyn Cgroups, group: &Group, controller: Controller) -> Res
 
 fn look(cgroups: &dyn Cgroups, group: &Group, hierarchy: &Hierarchy) -> Result<Place, InjectError> {
     let path = match group {
-        Group::Host => Err("name a control group: `cgroup` or `pid`".to_owned()),
+        Group::Host => Err("name a control group: `cgroup`, `pid` or a container".to_owned()),
         Group::Containers(_) => Err(format!("{group} is not known here")),
         Group::Path(path) => hierarchy.named(path),
         Group::Process(pid) => {
