@@ -49,13 +49,15 @@ def bursts(lost):
     return sum(lost) / max(len(lost), 1), sum(lost) / max(runs, 1)
 
 
-def of_bursts(lost, model):
-    """Of the share and of the rows of losses, by a model that is a generator of draws: each with what it should be."""
+def of_bursts(lost, model, between=0.0):
+    """Of the share and of the rows of losses, by a model that is a generator of draws: each with what it should be. So many
+    packets of others, at most one, come between two of ours."""
     draw = random.Random(1).random
     trials = []
     for _ in range(TRIALS):
         draws = model(draw)
-        trials.append(bursts([next(draws) for _ in range(WARM_UP + len(lost))][WARM_UP:]))
+        ours = [next(draws) if draw() >= between else (next(draws), next(draws))[1] for _ in range(WARM_UP + len(lost))]
+        trials.append(bursts(ours[WARM_UP:]))
     found = []
     for seen, all_of_it in zip(bursts(lost), zip(*trials)):
         mean = sum(all_of_it) / TRIALS

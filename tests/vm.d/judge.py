@@ -16,6 +16,8 @@ SHARES = {"loss": 0.05, "inward": 0.20, "corrupt": 0.10}
 HELD, JITTER, UNDER_WAY = 60.0, 15.0, 100
 # Of packets that are held for 20 ms, those that came so soon were not.
 EARLY = 10.0
+# For so many seconds packets are lost in bursts.
+LOSING = 14
 # Of some dozen draws that chance decides, so many may lie outside of their 99 %.
 UNUSUAL_MAX = 2
 UNUSUAL = "by chance"
@@ -122,6 +124,13 @@ def typed(said, table):
     table.row("typed", "+50 ms, then 0", seen, 0.0 if good else math.inf)
 
 
+def strangers(said, name, ours):
+    """How many packets of squall's own came between two of ours: it goes on sending as long as the fault lives."""
+    handed = re.search(r"of (\d+) packets lost", proof(said, name))
+    seconds = float(said.get(f"{name}.seconds") or 0)
+    return (int(handed[1]) - ours) * seconds / LOSING / ours if handed and ours else 0.0
+
+
 def shape(said):
     """How delays scatter and losses come together."""
     table = Table(said)
@@ -161,7 +170,8 @@ def shape(said):
         hit = [took.get(number, math.inf) - plain < EARLY for number in range(times(said, f"{name}.hit")[2])]
         if name != "overtake":
             hit = [number not in took for number in range(len(hit))]
-        (share, its, off), (run, row, far) = chance.of_bursts(hit, model) if hit else [(0, 0, math.inf)] * 2
+        between = strangers(said, name, len(hit))
+        (share, its, off), (run, row, far) = chance.of_bursts(hit, model, between) if hit else [(0, 0, math.inf)] * 2
         what = "early" if name == "overtake" else "lost"
         seen = f"{share:.2%}, {run:.2f} in a row, of {len(hit)} pings"
         table.row(name, f"{its:.1%} {what}, {row:.1f} a row", seen, max(off, far))
