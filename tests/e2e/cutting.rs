@@ -460,7 +460,9 @@ fn a_share_of_packets_is_lost_on_a_kernel_without_netem_and_counted() {
     let done = going.end().code(0);
     assert!(done.out.contains("confirmed (requested 20.00% of packets"), "{}", done.out);
     assert_eq!(ruleset(&net), before);
-    let idle = home.squall(&[&args[..], &["--share", "20%", "--for", "200ms"]].concat()).code(6);
+    // What nobody sends, and nothing of ours can show.
+    let idle = ["--share", "20%", "--for", "200ms", "--protocol", "udp"];
+    let idle = home.squall(&[&args[..], &idle].concat()).code(6);
     assert!(idle.out.contains("no packet met it"), "{}", idle.out);
     let netem = home.squall(&[&args[..], &["--model", "four-state", "--for", "200ms"]].concat()).code(2);
     assert!(netem.err.contains("`model` does not go with `by: nft`"), "{}", netem.err);
