@@ -465,6 +465,11 @@ fn the_host_s_shortage_of_cpu_is_not_held_against_the_target() {
 fn the_host_is_no_excuse_for_what_it_did_not_do() {
     assert_eq!(judge(&slow_tail(0.3, 0.45, 0.0)).exit, exit::MISSED, "a host with CPU to spare");
     assert_eq!(judge(&slow_tail(0.9, 0.9, 0.0)).exit, exit::MISSED, "as short in the baseline, which held");
+    let mut throttled = slow_tail(0.3, 0.9, 0.0);
+    "cpu-throttle".clone_into(&mut throttled.injections[0].fault);
+    assert_eq!(judge(&throttled).exit, exit::MISSED, "it was asked for");
+    throttled.generator.strain[1].stolen = 0.2;
+    assert_eq!(judge(&throttled).exit, exit::INCONCLUSIVE, "a hypervisor was not");
     let mut all_slow = record(load("checkout", |_| outcomes(400, 0, 300), 0));
     all_slow.generator.strain = slow_tail(0.3, 0.9, 0.0).generator.strain;
     assert_eq!(judge(&all_slow).exit, exit::MISSED, "most requests missed");
