@@ -45,7 +45,7 @@ static ABOUT: About = About {
         Param::optional(
             "burst",
             ParamKind::Size,
-            "how much passes at once, by tbf only: 10 ms of the rate if left out, at least 3 kB",
+            "how much passes at once, by tbf only: 40 ms of the rate if left out, at least 3 kB; less would be lost where timers are late",
         ),
         Param::optional(
             "wait",
@@ -86,7 +86,7 @@ impl Shaping for NetworkRate {
         if overhead.is_some() {
             return Err("overhead goes with `by: netem`".to_owned());
         }
-        let burst = burst.unwrap_or((bytes / 100).clamp(3000, 10_000_000));
+        let burst = burst.unwrap_or((bytes / 25).clamp(3000, 10_000_000));
         let burst = u32::try_from(burst).map_err(|_| "burst must be below 4 GiB".to_owned())?;
         if burst < 2000 {
             return Err(

@@ -6,7 +6,7 @@ use crate::support::client::get;
 use crate::support::net::Cluster;
 
 /// What 40 kB at 2 Mbit/s take at least, but for the burst, and at most without a limit.
-const SLOW: Duration = Duration::from_millis(120);
+const SLOW: Duration = Duration::from_millis(100);
 pub(super) const FAST: Duration = Duration::from_millis(80);
 
 /// How long 40 kB take to an address of the far side and back, from a port of the near side. A limit slows every try, a
