@@ -289,12 +289,15 @@ pub(crate) fn judge_rate(requested: String, wanted: f64, evidence: &Evidence) ->
     let measured = flow.bytes as f64 / flow.seconds;
     // Where the looks fall between packets is chance: up to one packet at each end.
     let grain = 2.0 * f64::from(flow.lanes) * flow.bytes as f64 / (flow.packets.max(1) as f64) / flow.seconds;
-    let tolerance = 0.03 * wanted + grain + wanted * flow.late / flow.seconds;
+    let fine = 0.03 * wanted + grain;
+    let tolerance = fine + wanted * flow.late / flow.seconds;
     let stuck = flow.onward.filter(|onward| (*onward as f64) < ONWARD * flow.bytes as f64);
     let unanswered = evidence.filled.as_ref().filter(|filled| filled.answered == 0);
     let status = match measured - wanted {
-        _ if tolerance > COARSE * wanted || unanswered.is_some() => ProofStatus::Unproven,
+        _ if fine > COARSE * wanted || unanswered.is_some() => ProofStatus::Unproven,
         _ if stuck.is_some() => ProofStatus::Mismatch,
+        off if off.abs() <= fine => ProofStatus::Confirmed,
+        _ if tolerance > COARSE * wanted => ProofStatus::Unproven,
         off if off.abs() <= tolerance => ProofStatus::Confirmed,
         // Less may only mean that there was less to send.
         off if off < 0.0 && !flow.full => ProofStatus::Unproven,
@@ -402,6 +405,12 @@ mod tests {
         let busy = Evidence { flow: Some(Flow { late: 0.08, ..flow }), ..evidence(0, true) };
         let proof = judge_rate(String::new(), 1e6, &busy);
         assert_eq!(proof.status, ProofStatus::Confirmed, "a host that is late slows more: {proof:?}");
+        let late = |bytes| {
+            let busy = Evidence { flow: Some(Flow { bytes, late: 0.6, ..flow }), ..evidence(0, true) };
+            judge_rate(String::new(), 1e6, &busy).status
+        };
+        assert_eq!(late(1_000_000), ProofStatus::Confirmed, "it is as asked for, however late the host");
+        assert_eq!(late(600_000), ProofStatus::Unproven, "that late, nobody can tell");
         let flow = evidence(1_000_000, true).flow.unwrap();
         let both = Evidence { flow: Some(flow.beside(flow)), ..evidence(0, true) };
         let proof = judge_rate(String::new(), 1e6, &both);
