@@ -229,7 +229,7 @@ impl Network for World {
             let question = Question::read(query).unwrap();
             let hit = net.tables.reach().is_none();
             net.hit += u64::from(hit);
-            Ok(Some(question.empty(query, if hit { SERVER_FAILURE } else { NO_ERROR })))
+            Ok(Some(question.empty(if hit { SERVER_FAILURE } else { NO_ERROR })))
         });
         Box::pin(std::future::ready(answer))
     }

@@ -43,7 +43,7 @@ pub struct Rate(pub f64);
 #[serde(transparent)]
 pub struct Bandwidth(pub f64);
 
-/// A number of bytes, written `512B`, `64KiB`, `10MB`. At most 1 TiB.
+/// A number of bytes, written `512B`, `64KiB`, `10MB`. At most 1 PiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Size(pub u64);
@@ -64,9 +64,12 @@ const SIZE_UNITS: &[(&str, f64)] = &[
     ("KiB", 1024.0),
     ("MiB", 1_048_576.0),
     ("GiB", 1_073_741_824.0),
+    ("TB", 1e12),
+    ("TiB", 1_099_511_627_776.0),
 ];
 const BIT_UNITS: &[(&str, f64)] = &[("bit", 1.0), ("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
-const SIZE_MAX: f64 = 1_099_511_627_776.0;
+const SIZE_MAX: f64 = 1_125_899_906_842_624.0;
+const BANDWIDTH_MAX: f64 = 1_099_511_627_776.0;
 const RATE_MAX: f64 = 1e7;
 const CORES_MAX: f64 = 4096.0;
 
@@ -169,7 +172,7 @@ impl FromStr for Bandwidth {
             Some(size) => value * scale(size, SIZE_UNITS, "64KiB/s")?,
             None => value * scale(unit, BIT_UNITS, "10mbit")? / 8.0,
         };
-        if bytes > SIZE_MAX {
+        if bytes > BANDWIDTH_MAX {
             return Err(UnitError::new("more than 1 TiB/s"));
         }
         Ok(Self(bytes))
@@ -183,7 +186,7 @@ impl FromStr for Size {
         let (value, unit) = number(text.trim())?;
         let bytes = value * scale(unit, SIZE_UNITS, "64KiB")?;
         if bytes > SIZE_MAX {
-            return Err(UnitError::new("more than 1 TiB"));
+            return Err(UnitError::new("more than 1 PiB"));
         }
         Ok(Self(bytes.round() as u64))
     }
@@ -258,7 +261,7 @@ impl fmt::Display for Cores {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scale, unit) = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+        let (scale, unit) = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
             .into_iter()
             .find(|(scale, _)| self.0 >= *scale && self.0.is_multiple_of(*scale))
             .unwrap_or((1, "B"));
@@ -322,7 +325,7 @@ mod tests {
         assert!("0.5".parse::<Share>().is_err());
         assert!("50".parse::<Rate>().is_err());
         assert!("10".parse::<Bandwidth>().is_err());
-        assert!("3TB".parse::<Size>().is_err());
+        assert!("3PB".parse::<Size>().is_err());
     }
 
     #[test]

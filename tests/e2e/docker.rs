@@ -2,6 +2,7 @@
 
 mod flows;
 mod inside;
+mod matrix;
 
 use std::time::Duration;
 

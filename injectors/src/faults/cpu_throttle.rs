@@ -5,6 +5,7 @@ use crate::about::{About, Args, Effect, Param, ParamKind, Presence};
 use crate::change::{InjectError, Proof, ProofStatus};
 use crate::sys::cgroup::{Controller, Version, flat};
 use crate::target::TargetKind;
+use crate::units::Cores;
 
 /// A control group gets less processor time.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl Limiting for CpuThrottle {
         let throttled = evidence.grown("throttled");
         let most = cores * 1.1 + quota / 1e6 / evidence.seconds.max(1e-9);
         let requested = format!("at most {cores} cores");
-        let measured = format!("{used:.2} cores, throttled {throttled} times");
+        let measured = format!("{} cores, throttled {throttled} times", Cores((used * 1e3).round() / 1e3));
         if throttled == 0 {
             return Proof::unproven(requested, format!("{measured}: it never wanted more"));
         }

@@ -93,7 +93,7 @@ impl Injector for FdExhaust {
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
-            let (_, found) = processes::find(env, &request.target)?;
+            let (_, found) = processes::find(env, &request.target).await?;
             let spare = request.args.int("spare").unwrap_or_default();
             let mut all = Vec::new();
             for info in &found {

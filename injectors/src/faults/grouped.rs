@@ -31,22 +31,30 @@ pub(crate) async fn narrowed(env: &Env, request: &Request) -> Result<(Request, O
     Ok((Request { target, ..request.clone() }, Some(Inside(hits))))
 }
 
-/// Refuses a group in which a protected container lives, however the group was named. Where no engine answers, nobody
-/// can say.
+/// Refuses a group in which a protected container lives, however the group was named.
 pub(crate) async fn refuse_protected(env: &Env, group: &Folder) -> Result<(), InjectError> {
     let failed = |source| InjectError::System { what: format!("look into {}", group.path.display()), source };
-    let Ok(socket) = env.docker.socket() else { return Ok(()) };
     let inside = env.cgroups.processes(group).map_err(failed)?;
-    let groups = inside.into_iter().filter_map(|pid| env.procs.cgroups(pid).ok());
+    refuse_containers_of(env, inside, &group.path.display().to_string()).await
+}
+
+/// Refuses processes, which are `place`, one of which lives in a protected container. Where no engine answers, nobody
+/// can say.
+pub(crate) async fn refuse_containers_of(
+    env: &Env,
+    pids: impl IntoIterator<Item = u32>,
+    place: &str,
+) -> Result<(), InjectError> {
+    let Ok(socket) = env.docker.socket() else { return Ok(()) };
+    let groups = pids.into_iter().filter_map(|pid| env.procs.cgroups(pid).ok());
     let ids: BTreeSet<String> = groups.flat_map(|text| containers_in(&text)).collect();
     for id in ids.iter().take(CONTAINERS_MAX) {
         let Ok(found) = env.docker.look(&socket, id).await else { return Ok(()) };
         if let Some(container) = found.filter(|container| container.labels.contains_key(containers::PROTECT))
         {
             return Err(InjectError::Target(format!(
-                "container {} lives in {} and is protected by its label {}",
+                "container {} lives in {place} and is protected by its label {}",
                 container.name,
-                group.path.display(),
                 containers::PROTECT
             )));
         }

@@ -250,7 +250,7 @@ impl Injector for ProcessKill {
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
-            let (anchor, found) = processes::find(env, &request.target)?;
+            let (anchor, found) = processes::find(env, &request.target).await?;
             let signal = request.args.text("signal").unwrap_or("KILL").to_owned();
             let back = Back::of(&request.args, &request.target).map_err(InjectError::Target)?;
             if let Back::Restart(argv) = &back {

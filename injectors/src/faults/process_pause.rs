@@ -56,7 +56,7 @@ impl Injector for ProcessPause {
 
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
-            let (anchor, found) = processes::find(env, &request.target)?;
+            let (anchor, found) = processes::find(env, &request.target).await?;
             if let Some(info) = found.iter().find(|info| info.state == STOPPED) {
                 let text =
                     format!("process {} ({}) is stopped already, by somebody else", info.id.pid, info.comm);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::grouped;
 use crate::sys::control::ControlError;
 use crate::sys::proc::{ProcessInfo, Procs};
 use crate::target::{ProcessId, Target};
@@ -23,8 +24,8 @@ pub(crate) enum Anchor {
     Found(Box<Target>),
 }
 
-/// The living processes of a target, none of them protected.
-pub(crate) fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<ProcessInfo>), InjectError> {
+/// The living processes of a target, none of them protected, nor in a container that is.
+pub(crate) async fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<ProcessInfo>), InjectError> {
     let (anchor, found) = match target {
         Target::Instance { instance, .. } => {
             let known = env.inventory.instances.iter().find(|known| known.name == *instance);
@@ -47,6 +48,8 @@ pub(crate) fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<ProcessInf
         return Err(InjectError::Target(format!("{} processes are behind {target}; refused", found.len())));
     }
     refuse_protected(&*env.procs, &found)?;
+    let pids = found.iter().map(|info| info.id.pid);
+    grouped::refuse_containers_of(env, pids, &format!("what is behind {target}")).await?;
     Ok((anchor, found))
 }
 

@@ -248,15 +248,21 @@ impl Desk {
         let Some(question) = question else { return pass_on(query, upstream, whole).await };
         self.hit.fetch_add(1, Ordering::Relaxed);
         match &self.order.asked.answer {
-            Answer::Nxdomain => Some(question.empty(query, NO_NAME)),
-            Answer::Servfail => Some(question.empty(query, SERVER_FAILURE)),
-            Answer::Refused => Some(question.empty(query, REFUSED)),
-            Answer::Timeout => None,
+            Answer::Nxdomain => Some(question.empty(NO_NAME)),
+            Answer::Servfail => Some(question.empty(SERVER_FAILURE)),
+            Answer::Refused => Some(question.empty(REFUSED)),
+            Answer::Timeout => {
+                // A connection is held as long as any that is silent.
+                if whole {
+                    tokio::time::sleep(PATIENCE).await;
+                }
+                None
+            }
             Answer::Delay(seconds) => {
                 tokio::time::sleep(Duration::from_secs_f64(*seconds)).await;
                 pass_on(query, upstream, whole).await
             }
-            Answer::Wrong(addresses) => Some(question.addresses(query, addresses)),
+            Answer::Wrong(addresses) => Some(question.addresses(addresses, whole)),
             Answer::Stale => self.stale(&question, query, upstream, whole).await,
         }
     }
@@ -277,16 +283,16 @@ impl Desk {
     ) -> Option<Vec<u8>> {
         let key = (question.name.clone(), question.kind);
         let kept = self.kept.borrow().get(&key).cloned();
-        if let Some(mut answer) = kept {
-            answer[..2].copy_from_slice(&query[..2]);
-            return Some(answer);
+        if let Some(kept) = kept {
+            return question.again(&kept, whole);
         }
         let answer = pass_on(query, upstream, whole).await?;
         let mut kept = self.kept.borrow_mut();
-        if answer.len() > 2 && kept.len() < KEPT_MAX {
+        // Whoever is told that there is more asks by TCP.
+        if message::is_whole(&answer) && kept.len() < KEPT_MAX {
             kept.insert(key, answer.clone());
         }
-        Some(answer)
+        question.again(&answer, whole)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{Apply, Part, carrier};
 use crate::change::{InjectError, Proof, ProofStatus};
 use crate::faults::contained::{Now, Place};
 use crate::faults::shape::failed;
-use crate::resolver::message::{self, NO_NAME, Question, REFUSED, SERVER_FAILURE};
+use crate::resolver::message::{self, NO_NAME, REFUSED, SERVER_FAILURE};
 use crate::resolver::{Answer, Asked, PORT, Seen, address};
 use crate::sys::control::ControlError;
 use crate::{Env, Pending};
@@ -70,7 +70,7 @@ pub(super) fn look<'a>(
 /// Asks a resolver by the way that clients take; none if nothing comes.
 async fn ask(env: &Env, apply: &Apply, place: &Place, upstream: IpAddr) -> std::io::Result<Option<Told>> {
     const NUMBER: u16 = 0x5351;
-    let Some(query) = Question::ask(&apply.name, apply.kind, NUMBER) else { return Ok(None) };
+    let Some(query) = message::ask(&apply.name, apply.kind, NUMBER) else { return Ok(None) };
     let later = match &apply.asked.answer {
         Answer::Delay(seconds) => Duration::from_secs_f64(*seconds),
         _ => Duration::ZERO,

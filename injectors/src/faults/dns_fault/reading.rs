@@ -10,7 +10,7 @@ use crate::change::InjectError;
 use crate::faults::contained::Place;
 use crate::flows::Flows;
 use crate::resolver::Answer;
-use crate::resolver::message::{Question, TYPES};
+use crate::resolver::message;
 use crate::traffic::Whose;
 
 /// The most resolvers, and the most names.
@@ -51,22 +51,17 @@ pub(super) fn asked(args: &Args) -> Result<(Vec<String>, Vec<u16>, Answer), Stri
             return Err(format!("{name}: nothing is written; leave it out to mean all"));
         }
     }
-    let names = list("names");
-    let plain = |name: &str| {
-        let bare = name.strip_prefix("*.").unwrap_or(name);
-        !bare.contains('*') && Question::ask(bare, 1, 0).is_some() && !bare.contains("..")
+    let name = |text: &String| {
+        let (star, bare) = text.strip_prefix("*.").map_or(("", text.as_str()), |bare| ("*.", bare));
+        let canonical = message::canonical(bare).filter(|name| !name.contains('*'));
+        let wrong = || format!("names: `{text}` is neither a name nor `*.` and what it ends with");
+        canonical.map(|name| format!("{star}{name}")).ok_or_else(wrong)
     };
-    if let Some(wrong) = names.iter().find(|name| !plain(name)) {
-        return Err(format!("names: `{wrong}` is neither a name nor `*.` and what it ends with"));
-    }
+    let names = list("names").iter().map(name).collect::<Result<Vec<_>, _>>()?;
     if names.len() > NAMES_MAX {
         return Err(format!("names: at most {NAMES_MAX}"));
     }
-    let kind = |text: &String| {
-        let known = TYPES.iter().find(|(name, _)| name == text).map(|(_, number)| *number);
-        let all = || TYPES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        known.ok_or_else(|| format!("types: `{text}` is not one of {}", all()))
-    };
+    let kind = |text: &String| message::kind(text).map_err(|error| format!("types: {error}"));
     let types = list("types").iter().map(kind).collect::<Result<_, _>>()?;
     if args.share("share").is_some_and(|share| share <= 0.0) {
         return Err("it would hit nothing".to_owned());

@@ -34,10 +34,15 @@ impl std::str::FromStr for Network {
         let address: IpAddr = address
             .parse()
             .map_err(|_| format!("`{text}` is neither an address nor a network such as 10.0.0.0/8"))?;
+        let (written, address) = (address, address.to_canonical());
+        // An address of IPv4 that is written as one of IPv6 is one of IPv4 in every packet.
+        let mapped = written.is_ipv6() && address.is_ipv4();
         let whole = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits.map(str::parse::<u8>) {
             None => whole,
-            Some(Ok(bits)) if bits <= whole => bits,
+            Some(Ok(bits)) if mapped && (96..=128).contains(&bits) => bits - 96,
+            Some(Ok(bits)) if !mapped && bits <= whole => bits,
+            Some(_) if mapped => return Err(format!("`{text}`: the length must be from 96 to 128")),
             Some(_) => return Err(format!("`{text}`: the length must be from 0 to {whole}")),
         };
         let network = Self { address, bits };
