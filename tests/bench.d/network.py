@@ -1,4 +1,4 @@
-"""Network faults in the kernel beside tc: how long it takes to make one and to take it back.
+"""Network faults in the kernel beside tc: how long it takes to make one and to take it back, and how long one outlives squall.
 
 In a network namespace of the bench's own. The change is the same for both: packets to one address, and no others, are
 limited to 10 Mbit/s. tc is given its best: all of its work in two processes (`ip -batch`, `tc -batch`), started by a
@@ -6,14 +6,23 @@ process that is in the namespace already.
 """
 
 import json
+import signal
 import statistics
-import subprocess
+import time
 
 import peers
 from figures import Figure
 from host import Broken, tell
 
 NAME = "squall-bench"
+# The steps of an injection at which squall is killed, and what it injects.
+STEPS = ("intended", "held", "applied", "journalled", "undoing", "undone")
+KILLED = (
+    ["network-rate", "--interface", "near", "--rate", "10mbit", "--by", "tbf"],
+    ["network-partition", "--to", "10.77.0.2"],
+)
+# Longer than this is a leak.
+LEAK_S = 10.0
 IPS = [["link add ifb9 type ifb", "link set ifb9 up"], ["link del ifb9"]]
 TCS = [
     [
@@ -79,12 +88,44 @@ class Space:
         return list(zip(*json.loads(self.host.good(argv, deadline=120).out)))
 
 
+    def picture(self):
+        """What the kernel has in the namespace, without counters."""
+        looks = (["tc", "qdisc"], ["tc", "filter", "show", "dev", "near", "egress"], ["ip", "-br", "link"], ["nft", "list", "ruleset"])
+        argv = ["nsenter", f"--net=/run/netns/{NAME}"]
+        return [self.host.run([*argv, *look], deadline=10).out for look in looks]
+
+    def killed(self, squall, fault, step, before):
+        """Seconds from a SIGKILL of squall until all is as before; none if it is not for long."""
+        argv = [squall, "inject", *fault, "--netns", NAME, "--for", "200ms", "--crash-at", f"{step}:kill"]
+        if self.host.run(argv, deadline=20).code != -signal.SIGKILL:
+            raise Broken(f"squall was not killed when a {fault[0]} was {step}")
+        began = time.perf_counter()
+        while time.perf_counter() < began + LEAK_S:
+            if self.picture() == before:
+                return time.perf_counter() - began
+        return None
+
+
 def worst(samples):
     """The 99th percentile, in milliseconds."""
     return statistics.quantiles(samples, n=100, method="inclusive")[98] * 1e3
 
 
-def figures(host, example, rounds, repeats):
+def kills(host, squall, space):
+    """SIGKILL at each step of each fault."""
+    before, took = space.picture(), []
+    for fault in KILLED:
+        tell(f"bench: SIGKILL at each step of {fault[0]}")
+        took += [space.killed(squall, fault, step, before) for step in STEPS]
+    host.good([squall, "recover"], deadline=20)
+    seen = [seconds for seconds in took if seconds is not None]
+    leaks = len(took) - len(seen)
+    note = f"{len(took)} kills of {len(KILLED)} faults at {len(STEPS)} steps, {leaks} leaks; the worst counts, each look takes some ms"
+    judged = float("inf") if leaks else max(seen) * 1e3
+    return Figure("network fault: SIGKILL to nothing left", "ms", seen, "<= 1000 ms", judged, note=note)
+
+
+def figures(host, squall, example, rounds, repeats):
     """Squall and tc in turn."""
     own, other = {"apply": [], "free": [], "undo": []}, ([], [])
     ratios, wide = ([], []), []
@@ -100,6 +141,7 @@ def figures(host, example, rounds, repeats):
         networks = ",".join(f"10.0.{number}.0/24" for number in range(20))
         ports = ",".join(str(8000 + 10 * number) for number in range(10))
         wide = space.squall(example, max(5, rounds // 4), f"to={networks}", f"ports={ports}")["apply"]
+        killed = kills(host, squall, space)
     if not all(own.values()):
         raise Broken("no network fault was measured")
     batch = "tc: one `ip -batch` and one `tc -batch`"
@@ -111,4 +153,5 @@ def figures(host, example, rounds, repeats):
         Figure("network fault: undo, nothing is left", "ms", own["undo"], "<= 5 ms", worst(own["undo"]), note=f"p99 counts; {kernel}"),
         Figure("  against tc", "ms", own["undo"], ">= 3 x", peers={"tc": list(other[1])}, ratio=ratios[1], ratio_of="its time", note=batch),
         Figure("200 filters (20 networks x 10 ports)", "ms", wide, "<= 100 ms", max(wide) * 1e3, note="one program; the worst counts"),
+        killed,
     ]

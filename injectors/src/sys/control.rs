@@ -4,8 +4,9 @@
 //! Lines are at most [`LINE_MAX`] bytes, calls have a deadline, and a server holds at most [`PEERS_MAX`] peers.
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -103,6 +104,24 @@ fn trusted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| known(peer.uid()))
 }
 
+/// A descriptor that is given up for a peer when none is left, so that a process that is short of them can still be told
+/// to undo what it does. The peer's own takes its place, without a moment in which another could take it.
+type Spare = Arc<Mutex<Option<OwnedFd>>>;
+
+fn take(spare: &Spare) -> Option<OwnedFd> {
+    spare.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Ends a conversation, and keeps its descriptor if there is no spare one.
+fn hang_up(stream: UnixStream, spare: &Spare) {
+    let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (None, Ok(stream)) = (&*spare, stream.into_std()) {
+        // The peer has gone already if this fails.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        *spare = Some(stream.into());
+    }
+}
+
 /// Answers requests until the future is dropped. `handle` returns the fields of the reply or an error text.
 pub async fn serve<H>(listener: UnixListener, handle: H)
 where
@@ -110,34 +129,38 @@ where
 {
     let handle = Arc::new(handle);
     let seats = Arc::new(Semaphore::new(PEERS_MAX));
+    let spare: Spare = Arc::new(Mutex::new(listener.as_fd().try_clone_to_owned().ok()));
     let mut peers = JoinSet::new();
     loop {
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         while peers.try_join_next().is_some() {}
         match listener.accept().await {
-            Ok((stream, _)) if !trusted(&stream) => {}
+            Ok((stream, _)) if !trusted(&stream) => hang_up(stream, &spare),
             Ok((stream, _)) => {
-                let handle = Arc::clone(&handle);
+                let (handle, spare) = (Arc::clone(&handle), Arc::clone(&spare));
                 peers.spawn(async move {
+                    let mut stream = BufReader::new(stream);
                     // A peer that breaks off or talks nonsense is its own loss.
-                    let _ = converse(stream, &*handle).await;
+                    let _ = converse(&mut stream, &*handle).await;
+                    hang_up(stream.into_inner(), &spare);
                     drop(seat);
                 });
             }
+            // Out of descriptors, most likely.
+            Err(_) if take(&spare).is_some() => {}
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }
 
-async fn converse<H>(stream: UnixStream, handle: &H) -> Result<(), ControlError>
+async fn converse<H>(stream: &mut BufReader<UnixStream>, handle: &H) -> Result<(), ControlError>
 where
     H: Fn(Value) -> Pending<'static, Result<Value, String>>,
 {
-    let mut stream = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
         line.clear();
-        let mut limited = (&mut stream).take(LINE_MAX);
+        let mut limited = (&mut *stream).take(LINE_MAX);
         let read = limited.read_until(b'\n', &mut line);
         let Ok(read) = tokio::time::timeout(IDLE, read).await else { return Ok(()) };
         if read? == 0 {

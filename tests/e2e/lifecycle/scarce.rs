@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::{PATIENCE, unjudged};
-use crate::support::{Home, exe, quick, turns};
+use crate::support::{Home, exe, quick, turns, until};
 
 /// An experiment of its own targets whose `command` fault cannot be undone at the first tries.
 fn stubborn(home: &Home, failures: u32) -> String {
@@ -80,4 +80,49 @@ fn with_few_file_descriptors_everything_is_restored() {
         home.assert_no_leftovers();
         home.assert_nothing_left();
     }
+}
+
+/// One request to a control socket, and its answer.
+fn told(control: &std::path::Path, request: &str) -> serde_json::Value {
+    use std::io::{BufRead as _, Write as _};
+    let mut stream = std::os::unix::net::UnixStream::connect(control).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    writeln!(stream, "{request}").unwrap();
+    let mut answer = String::new();
+    std::io::BufReader::new(stream).read_line(&mut answer).unwrap();
+    serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
+}
+
+#[test]
+fn a_relay_that_has_no_descriptor_left_still_does_what_it_is_told() {
+    use std::io::{BufRead as _, Write as _};
+    let home = Home::new();
+    let control = home.dir().join("relay.sock");
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = serde_json::json!({"control": control, "routes": [
+        {"name": "web", "listen": "127.0.0.1:0", "upstream": upstream.local_addr().unwrap().to_string()},
+    ]});
+    let mut relay = Command::new("sh")
+        .args(["-c", "ulimit -n 40; exec \"$0\" __relay"])
+        .arg(exe())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its end is the relay's.
+    let mut parent = relay.stdin.take().unwrap();
+    writeln!(parent, "{config}").unwrap();
+    let mut entries = String::new();
+    std::io::BufReader::new(relay.stdout.take().unwrap()).read_line(&mut entries).unwrap();
+    let entries: serde_json::Value = serde_json::from_str(&entries).unwrap();
+    let listen = entries[0]["listen"].as_str().unwrap();
+    let crowd: Vec<_> = (0..60).map(|_| std::net::TcpStream::connect(listen).unwrap()).collect();
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", relay.id())).unwrap().count();
+    until("a relay without descriptors", PATIENCE, || (open() >= 40).then_some(()));
+    for _ in 0..20 {
+        let answer = told(&control, r#"{"op": "list"}"#);
+        assert_eq!(answer["ok"], true, "{answer}");
+    }
+    drop((crowd, parent));
+    assert!(relay.wait().unwrap().success());
 }

@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -12,9 +13,19 @@ use super::{Home, process, skipped, until};
 /// How long a server may take to listen or to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A port that was free a moment ago.
+/// A free port that stays free until its server listens: none that the kernel gives to whoever asks for any, and none
+/// that another test of this process was given.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 21_000;
+    const COUNT: u16 = 10_000;
+    // Where two of these processes run at a time, they begin at different places.
+    let begin = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
+    let free = (0..COUNT).find_map(|_| {
+        let port = FIRST + (begin + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    });
+    free.expect("one of ten thousand ports is free")
 }
 
 /// Where Debian puts a program; says that a test is left out if it is not there.
