@@ -99,8 +99,9 @@ impl Stage {
             let done = self.begin(&["run", &path, "--seed", "5", "--quiet"]).end();
             self.home.assert_no_leftovers();
             let record = self.home.record();
+            // One record at a time.
+            std::fs::remove_dir_all(self.home.runs()).unwrap();
             if done.code != code && busy(&record) {
-                std::fs::remove_dir_all(self.home.runs()).unwrap();
                 continue;
             }
             let done = done.code(code);
@@ -212,4 +213,29 @@ fn pages_are_late_on_a_link_that_is_too_narrow_for_them() {
     let _turn = turns(1);
     let Some(stage) = Stage::new("link", &["link"], &["nginx", "ip"], true) else { return };
     stage.run("real/narrow-link.yaml", 1);
+}
+
+#[test]
+fn haproxy_hides_a_backend_that_is_cut_off_in_both_ways_or_in_one_and_connections_that_are_reset() {
+    if quick("haproxy-firewalled-backend.yaml and two more") {
+        return;
+    }
+    let _turn = turns(1);
+    let Some(stage) = Stage::new("cut", &["serve"], &["nginx", "haproxy", "ip"], true) else { return };
+    for file in ["haproxy-firewalled-backend", "haproxy-one-way-backend", "haproxy-reset-connections"] {
+        stage.run(&format!("real/{file}.yaml"), 0);
+    }
+}
+
+#[test]
+fn users_of_the_lab_notice_an_instance_that_is_far_away_and_a_line_that_is_too_narrow() {
+    if quick("far-instance.yaml and narrow-line.yaml") {
+        return;
+    }
+    let _turn = turns(2);
+    let Some(stage) = Stage::new("line", &[], &["ip"], true) else { return };
+    for (file, objective) in [("far-instance", "p90"), ("narrow-line", "p99")] {
+        let Some(record) = stage.run(&format!("{file}.yaml"), 1) else { continue };
+        assert!(reasons(&record).contains(objective), "{file}: {}", reasons(&record));
+    }
 }

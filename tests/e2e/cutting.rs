@@ -499,34 +499,6 @@ fn two_hundred_filters_are_applied_and_removed_within_a_hundred_milliseconds() {
 }
 
 #[test]
-fn somebody_who_is_not_root_is_refused_and_told_what_would_serve() {
-    use std::os::unix::fs::PermissionsExt as _;
-    use std::os::unix::process::CommandExt as _;
-    let Some(net) = net("cuts by somebody") else { return };
-    let home = Home::new();
-    let folder = tempfile::Builder::new().prefix("sqe-").tempdir_in("/tmp").unwrap();
-    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-    let copy = folder.path().join("squall");
-    // By another process: a file that this one has open for writing, a child of another test would keep open.
-    let copied = std::process::Command::new("cp").arg(crate::support::exe()).arg(&copy).status().unwrap();
-    assert!(copied.success());
-    let before = ruleset(&net);
-    for (fault, serves, more) in [
-        ("network-partition", "relay-blackhole", &[][..]),
-        ("port-block", "relay-refuse", &["--ports", "7000"]),
-        ("connection-reset", "relay-reset", &["--share", "50%"]),
-    ] {
-        let mut command = std::process::Command::new(&copy);
-        command.args(["inject", fault, "--netns", &net.name, "--to", "10.77.0.2", "--for", "5s"]).args(more);
-        command.env_clear().env("HOME", folder.path()).env("XDG_RUNTIME_DIR", folder.path());
-        command.env("SQUALL_RUNS", folder.path().join("runs")).uid(65534).gid(65534);
-        let done = home.start_as(command).end().code(3);
-        assert!(done.err.contains("root") && done.err.contains(serves), "{fault}: {}", done.err);
-    }
-    assert_eq!(ruleset(&net), before);
-}
-
-#[test]
 fn no_sender_on_this_host_is_told_of_a_cut_that_is_silent() {
     let Some(net) = net("silence") else { return };
     let (_server, home) = (net.serve(PORT), Home::new());

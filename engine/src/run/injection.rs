@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::restore::{by_hand, restore};
-use injectors::{Change, Env, Looks, Proof, ProofStatus, Request, Target, Undone};
+use injectors::{Change, Env, Injector, Looks, Proof, ProofStatus, Request, Target, Undone, registry};
 use reports::record::{InjectionRecord, ProofRecord};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -142,7 +142,7 @@ pub(super) async fn live(
     record.manual.clone_from(&change.manual);
     let _ = shared.reports.send(Report::Begins);
     record.intended_s = shared.clock.now();
-    let applied = apply(&shared, &planned, &change, &mut haste).await;
+    let applied = apply(&shared, &change, &mut haste).await;
     match applied {
         Ok(()) => {
             record.applied_s = Some(shared.clock.now());
@@ -253,18 +253,18 @@ async fn prepare(shared: &Shared, planned: &PlannedInjection) -> Result<(Change,
     Ok((change, held))
 }
 
-async fn apply(
-    shared: &Shared,
-    planned: &PlannedInjection,
-    change: &Change,
-    haste: &mut watch::Receiver<Haste>,
-) -> Result<(), String> {
+/// Whose change it is: where another fault serves in place of the one that was planned, that one.
+fn maker(change: &Change) -> &'static dyn Injector {
+    registry::find(&change.fault).expect("a change names a fault of the registry")
+}
+
+async fn apply(shared: &Shared, change: &Change, haste: &mut watch::Receiver<Haste>) -> Result<(), String> {
     shared.write(Entry::Intend(change.clone())).await.map_err(|error| error.to_string())?;
     shared.crash(CrashStep::Intended)?;
     shared.guardian.hold(change).await.map_err(|error| error.to_string())?;
     shared.crash(CrashStep::Held)?;
     tokio::select! {
-        applied = limited(planned.injector.apply(&shared.env, change)) => applied?,
+        applied = limited(maker(change).apply(&shared.env, change)) => applied?,
         _ = haste.wait_for(|haste| *haste >= Haste::Now) => return Err("stopped in the middle".to_owned()),
     }
     shared.crash(CrashStep::Applied)?;
@@ -295,7 +295,7 @@ async fn hold(
         if wait(haste, beat.min(end)).await > Haste::Planned || tokio::time::Instant::now() >= end {
             break;
         }
-        if let Err(error) = limited(planned.injector.renew(&shared.env, change, born.elapsed())).await {
+        if let Err(error) = limited(maker(change).renew(&shared.env, change, born.elapsed())).await {
             fail(
                 shared,
                 record,
@@ -319,11 +319,13 @@ async fn hold(
 
 /// Looks at the effect, and keeps the look or the one before, as [`Looks`] says.
 async fn prove(shared: &Shared, planned: &PlannedInjection, change: &Change, seen: &mut Option<Proof>) {
-    let proof = match limited(planned.injector.observe(&shared.env, change)).await {
-        Ok(proof) => proof,
+    let maker = maker(change);
+    let proof = match limited(maker.observe(&shared.env, change)).await {
+        Ok(proof) if change.fault == planned.fault => proof,
+        Ok(proof) => Proof { measured: format!("by {}: {}", change.fault, proof.measured), ..proof },
         Err(error) => Proof::unproven(&change.summary, format!("it could not be observed: {error}")),
     };
-    let looks = planned.injector.looks();
+    let looks = maker.looks();
     let stuck = matches!(looks, Looks::State | Looks::FeltState)
         && seen.as_ref().is_some_and(|seen| seen.status == ProofStatus::Mismatch);
     shared.tell(Event::Proof {

@@ -1,6 +1,7 @@
 //! What the faults of networks obey besides: how they live side by side, and what kernels lack.
 
 use super::*;
+use crate::sys::netlink::DESTROY;
 
 #[tokio::test]
 async fn two_network_faults_of_one_aim_are_taken_away_in_any_order_and_each_leaves_the_other() {
@@ -65,43 +66,73 @@ async fn two_network_faults_of_aims_that_no_packet_fits_at_once_go_in_any_order(
     }
 }
 
+/// Whether a fault refuses where the kernel lacks this, takes what serves if it may, and leaves nothing of it.
+async fn serves(fault: &str, args: &[(&str, &str)], target: Target, lacks: &[&'static str], taken: &str) {
+    let world = World::new();
+    world.lacks(lacks);
+    let (env, before) = (world.env(world.inventory()), world.look());
+    let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
+    let mut request = Request { target, ..row.request() };
+    request
+        .args
+        .0
+        .extend(args.iter().map(|(name, text)| ((*name).to_owned(), Arg::Text((*text).to_owned()))));
+    let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
+    let named = if lacks[0] == DESTROY { "CONFIG_INET_DIAG_DESTROY" } else { lacks[0] };
+    assert!(error.contains(named) && error.contains("fallback: relay"), "{fault}: {error}");
+    request.args.0.insert("fallback".to_owned(), Arg::Text("relay".to_owned()));
+    let change = row.injector().prepare(&env, &request).await.unwrap();
+    assert_eq!(change.fault, taken, "{fault}");
+    assert!(change.summary.contains("serves, as this kernel"), "{}", change.summary);
+    let maker = registry::find(taken).unwrap();
+    maker.apply(&env, &change).await.unwrap();
+    assert_ne!(world.look(), before, "{fault}");
+    maker.renew(&env, &change, Duration::from_secs(1)).await.unwrap();
+    maker.observe(&env, &change).await.unwrap();
+    assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
+    assert_eq!(world.look(), before, "{fault}");
+    // No relay stands before everybody, and none knows from which address of this side somebody comes.
+    let (wide, some) = (
+        [("interface", INTERFACE), ("ports", "443")],
+        [("to", "127.0.0.1"), ("from", "127.0.0.1"), ("ports", "1")],
+    );
+    let wide = if matches!(request.target, Target::Flows(_)) { flows(&wide) } else { packets("out") };
+    let some = if matches!(request.target, Target::Flows(_)) { flows(&some) } else { packets_by(&some) };
+    for target in [wide, some] {
+        request.target = target;
+        let wide = row.injector().prepare(&env, &request).await;
+        assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
+        let why = wide.err().map_or_else(String::new, |error| error.to_string());
+        assert!(taken == fault || why.contains("no relay"), "{fault}: {why}");
+    }
+}
+
+fn flows(given: &[(&'static str, &str)]) -> Target {
+    let given = given.iter().map(|(name, text)| (*name, (*text).to_owned())).collect();
+    Target::Flows(Flows::read(&given).unwrap())
+}
+
 #[tokio::test]
 async fn what_serves_in_place_of_a_missing_feature_is_taken_only_if_the_experiment_says_so() {
-    let target = packets_by(&[("instance", INSTANCE), ("direction", "both")]);
     for (fault, lacks, taken) in [
         ("network-delay", &["netem"][..], "relay-latency"),
         ("network-rate", &["netem"], "network-rate"),
         ("network-rate", &["netem", "tbf"], "relay-bandwidth"),
         ("network-rate", &["ifb"], "relay-bandwidth"),
     ] {
-        let world = World::new();
-        world.lacks(lacks);
-        let (env, before) = (world.env(world.inventory()), world.look());
-        let row = ROWS.iter().find(|row| row.fault == fault).unwrap();
-        let mut request = Request { target: target.clone(), ..row.request() };
-        let error = row.injector().prepare(&env, &request).await.unwrap_err().to_string();
-        assert!(error.contains(lacks[0]) && error.contains("fallback: relay"), "{fault}: {error}");
-        request.args.0.insert("fallback".to_owned(), Arg::Text("relay".to_owned()));
-        let change = row.injector().prepare(&env, &request).await.unwrap();
-        assert_eq!(change.fault, taken, "{fault}");
-        assert!(change.summary.contains("serves, as this kernel has no"), "{}", change.summary);
-        row.injector().apply(&env, &change).await.unwrap();
-        assert_ne!(world.look(), before, "{fault}");
-        row.injector().renew(&env, &change, Duration::from_secs(1)).await.unwrap();
-        let proof = row.injector().observe(&env, &change).await.unwrap();
-        let by = proof.measured.contains(&format!("by {taken}: "));
-        assert!(by || taken == fault, "{proof:?}");
-        assert_eq!(restore(&env, &change).await.unwrap(), Undone::Reverted, "{fault}");
-        assert_eq!(world.look(), before, "{fault}");
-        // No relay stands before everybody, and none knows from which address of this side somebody comes.
-        let some = packets_by(&[("to", "127.0.0.1"), ("from", "127.0.0.1")]);
-        for target in [packets("out"), some] {
-            request.target = target;
-            let wide = row.injector().prepare(&env, &request).await;
-            assert_eq!(wide.is_err(), taken != fault, "{fault}: {wide:?}");
-            let why = wide.err().map_or_else(String::new, |error| error.to_string());
-            assert!(taken == fault || why.contains("no relay"), "{fault}: {why}");
-        }
+        let target = packets_by(&[("instance", INSTANCE), ("direction", "both")]);
+        serves(fault, &[], target, lacks, taken).await;
+    }
+    for (fault, args, lacks, taken) in [
+        ("network-partition", &[][..], "nf_tables", "relay-blackhole"),
+        ("network-partition", &[("by", "reset")], "nf_tables", "relay-reset"),
+        ("port-block", &[("by", "drop")], "nf_tables", "relay-blackhole"),
+        ("port-block", &[("by", "reject")], "nft_reject_inet", "relay-reset"),
+        ("connection-reset", &[], DESTROY, "relay-reset"),
+    ] {
+        let upstream = World::new().inventory().relays[0].upstream.clone();
+        let (to, port) = upstream.rsplit_once(':').unwrap();
+        serves(fault, args, flows(&[("to", to), ("ports", port)]), &[lacks], taken).await;
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::contained::{Now, Place, places};
 use super::containers::Hits;
 use super::cut::features;
+use super::fallback::{self, FALLBACK, Serves};
 use super::shape::{failed, resolved};
 use super::{recall, record};
 use crate::about::{About, Args, Effect, Param, ParamKind};
@@ -40,6 +41,7 @@ static ABOUT: About = About {
             ParamKind::Flag,
             "true: again each second, as long as the fault lives, also those opened since",
         ),
+        FALLBACK,
     ],
     needs: &["root", "Linux with tcp_diag and CONFIG_INET_DIAG_DESTROY"],
     effect: Effect::Errors,
@@ -217,7 +219,14 @@ async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     let Target::Flows(flows) = &request.target else {
         return Err(InjectError::Target(format!("{} is no flow", request.target)));
     };
-    require(&*env.network).await?;
+    match require(&*env.network).await {
+        Ok(()) => {}
+        Err(InjectError::Lack(lack)) => {
+            let serves = vec![Serves::relay("relay-reset", &request.args, &["share"])];
+            return fallback::take(ABOUT.name, serves, env, request, lack).await;
+        }
+        Err(error) => return Err(error),
+    }
     let (places, hits) = places(env, request, &flows.traffic.space).await?;
     let spaces: Vec<&Space> = places.iter().map(|place| &place.space).collect();
     let aim = resolved(&*env.network, &spaces, &flows.traffic).await?.aim();

@@ -16,6 +16,7 @@ mod cpu_throttle;
 mod cut;
 mod disk_fill;
 mod dns_fault;
+mod fallback;
 mod fd_exhaust;
 mod grouped;
 mod http_abort;

@@ -7,8 +7,8 @@ use crate::change::{Proof, ProofStatus};
 use crate::sys::netem::{Chance, Delay, Reorder, Shape};
 use crate::target::TargetKind;
 
+use super::fallback::{FALLBACK, Serves};
 use super::shape::evidence::{Evidence, Growth, either};
-use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
 use super::shape::{NEEDS, Shaping, correlation};
 

@@ -5,8 +5,8 @@ use crate::change::Proof;
 use crate::sys::netem::Loss;
 use crate::target::TargetKind;
 
+use super::fallback::{FALLBACK, Serves};
 use super::shape::evidence::{Evidence, Felt, either, judge_runs};
-use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
 use super::shape::{CORRELATION, Shaping, chance};
 

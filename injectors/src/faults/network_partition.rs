@@ -8,6 +8,7 @@ use crate::traffic::{Direction, Whose};
 use super::cut::rules::By;
 use super::cut::sides;
 use super::cut::{Cutting, Plan};
+use super::fallback::FALLBACK;
 
 /// Partition: two sides do not reach each other.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ static ABOUT: About = About {
             presence: Presence::Default("drop"),
             help: "drop (nobody is told), reject (no way leads there) or reset (TCP; all else is dropped)",
         },
+        FALLBACK,
         Param::text(
             "among",
             "who is parted, by commas: namespaces as ip netns lists them, pid:4711, container:web-1, and all containers of \
@@ -96,6 +98,6 @@ impl Cutting for NetworkPartition {
     }
 
     fn instead(&self) -> &'static str {
-        "use relay-blackhole or relay-refuse, which hurt connections"
+        "use relay-blackhole or relay-reset, which hurt connections"
     }
 }

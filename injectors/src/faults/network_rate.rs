@@ -5,9 +5,9 @@ use crate::change::Proof;
 use crate::sys::netem::Rate;
 use crate::target::TargetKind;
 
+use super::fallback::{FALLBACK, Serves};
 use super::shape::Shaping;
 use super::shape::evidence::{Evidence, judge_rate};
-use super::shape::fallback::{FALLBACK, Serves};
 use super::shape::part::Part;
 
 /// Bandwidth: packets leave no faster than a rate.

@@ -6,6 +6,7 @@ use crate::target::TargetKind;
 
 use super::cut::rules::By;
 use super::cut::{Cutting, Plan};
+use super::fallback::FALLBACK;
 
 /// Blocked ports: a firewall that somebody has got wrong.
 #[derive(Debug)]
@@ -20,12 +21,15 @@ static ABOUT: About = About {
                   open are hit as well. It also holds on the loopback and for packets that pass through. Port 22, what \
                   `protect` names and all other flows are untouched, and so are the tables of others.",
     target: TargetKind::Flows,
-    params: &[Param {
-        name: "by",
-        kind: ParamKind::Choice(&["drop", "reject"]),
-        presence: Presence::Default("drop"),
-        help: "drop (nobody is told) or reject (as if nobody listened)",
-    }],
+    params: &[
+        Param {
+            name: "by",
+            kind: ParamKind::Choice(&["drop", "reject"]),
+            presence: Presence::Default("drop"),
+            help: "drop (nobody is told) or reject (as if nobody listened)",
+        },
+        FALLBACK,
+    ],
     needs: &["root", "Linux with nf_tables (and nft_reject_inet to tell senders)"],
     effect: Effect::Outage,
     proof: "A TCP connection of our own to the port, before and each second, where there is one address to try, and \
@@ -58,6 +62,6 @@ impl Cutting for PortBlock {
     }
 
     fn instead(&self) -> &'static str {
-        "use relay-refuse or relay-blackhole, which hurt connections"
+        "use relay-blackhole or relay-reset, which hurt connections"
     }
 }

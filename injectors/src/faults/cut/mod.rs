@@ -25,13 +25,15 @@ use self::rules::By;
 use self::sides::{Sides, Wanted};
 use super::contained::{Place, places};
 use super::containers::Hits;
+use super::fallback::{self, Serves};
 use super::shape::{addresses, failed, is_asked_again, resolved};
 use super::{recall, record};
-use crate::about::{About, Args};
+use crate::about::{About, Args, Value as Arg};
 use crate::change::{Change, InjectError, Proof, Undone};
 use crate::flows::Flows;
 use crate::sys::netlink::{DESTROY, Feature, Network as Kernel, Space};
 use crate::target::Target;
+use crate::units::Share;
 use crate::{Env, Injector, Pending, Request};
 
 /// What one fault adds to the common part.
@@ -44,6 +46,20 @@ pub(crate) trait Cutting: std::fmt::Debug + Sync {
 
     /// What serves in place of nftables.
     fn instead(&self) -> &'static str;
+
+    /// The fault of a relay that comes closest, with `fallback: relay`: where nobody is told, nobody is told there either;
+    /// all else resets what is open and what is opened, as a refusal would let open connections go on. No relay stands
+    /// between several, and none loses some packets only.
+    fn serves(&self, plan: &Plan) -> Vec<Serves> {
+        match (plan.by, &plan.sides) {
+            (_, Some(_)) | (By::Lose(_), _) => Vec::new(),
+            (By::Drop, None) => vec![Serves::Relay("relay-blackhole", Args::default())],
+            (By::Unreachable | By::Reset | By::Refuse, None) => {
+                let all = ("share".to_owned(), Arg::Share(Share(1.0)));
+                vec![Serves::Relay("relay-reset", Args([all].into()))]
+            }
+        }
+    }
 }
 
 /// What becomes of packets, and between whom.
@@ -96,7 +112,14 @@ impl<C: Cutting> Injector for Cut<C> {
                 return Err(InjectError::Target(format!("{} is no flow", request.target)));
             };
             let plan = self.0.plan(&request.args, flows).map_err(InjectError::Target)?;
-            require(&*env.network, plan.by, self.0.instead()).await?;
+            match require(&*env.network, plan.by, self.0.instead()).await {
+                Ok(()) => {}
+                Err(InjectError::Lack(lack)) => {
+                    let serves = self.0.serves(&plan);
+                    return fallback::take(self.0.about().name, serves, env, request, lack).await;
+                }
+                Err(error) => return Err(error),
+            }
             let (parts, hits, sides) = match &plan.sides {
                 Some(wanted) => {
                     let Members { places, hits, sides } = gather(env, request, wanted).await?;

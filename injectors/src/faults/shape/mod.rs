@@ -4,7 +4,6 @@
 //! aim share a device; each is taken away without the others feeling it.
 
 pub(crate) mod evidence;
-pub(crate) mod fallback;
 mod inside;
 mod look;
 pub(crate) mod part;
@@ -19,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::evidence::{Counts, Evidence};
-use self::fallback::Serves;
 use self::inside::Inside;
 use self::part::Part;
 pub use self::site::interface;
@@ -27,6 +25,7 @@ use self::site::{Known, Owner, Site};
 pub(super) use self::site::{addresses, space};
 pub(super) use self::tree::ADDRESSES_MAX;
 use self::tree::Raised;
+use super::fallback::{self, Serves};
 use super::{contained, recall, record};
 use crate::about::{About, Args, Param, ParamKind};
 use crate::change::{Change, InjectError, Proof, ProofStatus, Undone};
@@ -183,16 +182,16 @@ impl<S: Shaping> Injector for Shaped<S> {
             let part = self.0.part(&request.args).map_err(InjectError::Target)?;
             match require(&*env.network, &part, self.0.instead()).await {
                 Ok(()) => prepare(self.0.about().name, env, request, part).await,
-                Err(InjectError::Lack(lack)) => fallback::take(&self.0, env, request, lack).await,
+                Err(InjectError::Lack(lack)) => {
+                    let serves = self.0.serves(&request.args);
+                    fallback::take(self.0.about().name, serves, env, request, lack).await
+                }
                 Err(error) => Err(error),
             }
         })
     }
 
     fn apply<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<(), InjectError>> {
-        if let Some(other) = fallback::taken(&self.0, change) {
-            return other.apply(env, change);
-        }
         Box::pin(async move {
             let apply: Apply = recall(&change.fault, &change.apply)?;
             let mut any = false;
@@ -220,9 +219,6 @@ impl<S: Shaping> Injector for Shaped<S> {
 
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
-            if let Some(other) = fallback::taken(&self.0, change) {
-                return other.observe(env, change).await.map(|proof| fallback::said(other, proof));
-            }
             let mut apply: Apply = recall(&change.fault, &change.apply)?;
             let again = apply.extend(env).await?;
             match look::observe(&*env.network, &apply).await.map_err(failed(&change.target))? {
@@ -248,9 +244,6 @@ impl<S: Shaping> Injector for Shaped<S> {
         change: &'a Change,
         age: Duration,
     ) -> Pending<'a, Result<(), InjectError>> {
-        if let Some(other) = fallback::taken(&self.0, change) {
-            return other.renew(env, change, age);
-        }
         Box::pin(async move {
             let mut apply: Apply = recall(&change.fault, &change.apply)?;
             if let Some(inside) = &apply.inside {
@@ -287,7 +280,7 @@ impl<S: Shaping> Injector for Shaped<S> {
 }
 
 /// Refuses a kernel that lacks what the part needs, and says what would serve.
-async fn require(network: &dyn Network, part: &Part, instead: &str) -> Result<(), InjectError> {
+pub(super) async fn require(network: &dyn Network, part: &Part, instead: &str) -> Result<(), InjectError> {
     let features = network.features().await.map_err(|error| match error.raw_os_error() {
         Some(1 | 13) => InjectError::Lack(format!(
             "network faults need root, or CAP_NET_ADMIN and CAP_SYS_ADMIN; as this user, {instead}"
@@ -312,7 +305,12 @@ async fn require(network: &dyn Network, part: &Part, instead: &str) -> Result<()
     if lacks.is_empty() { Ok(()) } else { Err(InjectError::Lack(lacks.join("; "))) }
 }
 
-async fn prepare(name: &str, env: &Env, request: &Request, part: Part) -> Result<Change, InjectError> {
+pub(super) async fn prepare(
+    name: &str,
+    env: &Env,
+    request: &Request,
+    part: Part,
+) -> Result<Change, InjectError> {
     let Target::Traffic(meant) = &request.target else {
         return Err(InjectError::Target(format!("{} is no traffic", request.target)));
     };

@@ -1,18 +1,18 @@
 //! What serves in place of a kernel feature that is missing, where the experiment says `fallback: relay`.
 //!
-//! The change is then the other fault's own, with its own proof and its own undo; its summary says which one was taken
-//! and why.
+//! The change is then the other fault's own and names it, so whoever lives it or undoes it asks that one; its summary says
+//! which one was taken, and why.
 
 use std::net::SocketAddr;
 
-use super::part::Part;
-use super::{Shaping, prepare, require};
+use super::shape::part::Part;
+use super::shape::{prepare, require};
 use crate::about::{Args, Param, ParamKind, Value};
-use crate::change::{Change, InjectError, Proof};
+use crate::change::{Change, InjectError};
 use crate::sys::aim::Protocol;
 use crate::target::{Relay, Target};
 use crate::traffic::{Direction, Traffic};
-use crate::{Env, Injector, Request, registry};
+use crate::{Env, Request, registry};
 
 /// Whether another fault may serve.
 pub(crate) const FALLBACK: Param = Param::optional(
@@ -41,13 +41,13 @@ impl Serves {
 }
 
 /// The first that can serve.
-pub(super) async fn take(
-    shaping: &dyn Shaping,
+pub(crate) async fn take(
+    own: &'static str,
+    serves: Vec<Serves>,
     env: &Env,
     request: &Request,
     lack: String,
 ) -> Result<Change, InjectError> {
-    let serves = shaping.serves(&request.args);
     if request.args.text("fallback").is_none() {
         let hint = if serves.is_empty() { "" } else { "; or say `fallback: relay` and let squall choose" };
         return Err(InjectError::Lack(format!("{lack}{hint}")));
@@ -56,9 +56,9 @@ pub(super) async fn take(
     let mut failures = Vec::new();
     for serve in serves {
         let taken = match serve {
-            Serves::Part(part) => with_part(shaping, env, request, part).await.map(|change| ("tbf", change)),
+            Serves::Part(part) => with_part(own, env, request, part).await.map(|change| ("tbf", change)),
             Serves::Otherwise(by, args) => {
-                let injector = registry::find(shaping.about().name).expect("a fault is in the registry");
+                let injector = registry::find(own).expect("a fault is in the registry");
                 injector.prepare(env, &Request { args, ..request.clone() }).await.map(|change| (by, change))
             }
             Serves::Relay(name, args) => {
@@ -67,7 +67,6 @@ pub(super) async fn take(
         };
         match taken {
             Ok((by, mut change)) => {
-                let own = shaping.about().name;
                 // What is done to an interface has found its name; who else serves names himself.
                 if !matches!(by, "tbf" | "nft") {
                     change.target = request.target.to_string();
@@ -86,13 +85,13 @@ pub(super) async fn take(
 }
 
 async fn with_part(
-    shaping: &dyn Shaping,
+    own: &'static str,
     env: &Env,
     request: &Request,
     part: Part,
 ) -> Result<Change, InjectError> {
     require(&*env.network, &part, "nothing").await?;
-    prepare(shaping.about().name, env, request, part).await
+    prepare(own, env, request, part).await
 }
 
 async fn with_relay(
@@ -101,8 +100,10 @@ async fn with_relay(
     request: &Request,
     mut args: Args,
 ) -> Result<Change, InjectError> {
-    let Target::Traffic(traffic) = &request.target else {
-        return Err(InjectError::Target(format!("{} is no traffic", request.target)));
+    let traffic = match &request.target {
+        Target::Traffic(traffic) => traffic,
+        Target::Flows(flows) => &flows.traffic,
+        other => return Err(InjectError::Target(format!("{other} is no traffic"))),
     };
     let relay = before(env, traffic).map_err(InjectError::Target)?;
     // What goes to the other side goes up.
@@ -111,9 +112,11 @@ async fn with_relay(
         Direction::In => "down",
         Direction::Both => "both",
     };
-    args.0.insert("direction".to_owned(), Value::Text(word.to_owned()));
     let target = Target::Relay(relay.name.clone());
     let injector = registry::find(name).expect("what serves is in the registry");
+    if injector.about().params.iter().any(|param| param.name == "direction") {
+        args.0.insert("direction".to_owned(), Value::Text(word.to_owned()));
+    }
     injector.prepare(env, &Request { args, target, ..request.clone() }).await
 }
 
@@ -138,14 +141,4 @@ fn before<'e>(env: &'e Env, traffic: &Traffic) -> Result<&'e Relay, String> {
         [] => Err(format!("no relay stands before {traffic}: declare one under `relays`")),
         several => Err(format!("{} relays stand before {traffic}: aim it at one instance", several.len())),
     }
-}
-
-/// The fault that was taken in place of this one; none if it was none.
-pub(super) fn taken(shaping: &dyn Shaping, change: &Change) -> Option<&'static dyn Injector> {
-    registry::find(&change.fault).filter(|_| change.fault != shaping.about().name)
-}
-
-/// What another fault has measured, with its name.
-pub(super) fn said(by: &'static dyn Injector, proof: Proof) -> Proof {
-    Proof { measured: format!("by {}: {}", by.about().name, proof.measured), ..proof }
 }
