@@ -160,7 +160,7 @@ async fn two_network_faults_on_two_ways_share_the_hooks_until_the_last_one_goes(
 async fn a_kernel_that_cannot_cut_is_refused_with_what_to_load_and_what_would_serve() {
     for (fault, lacks, load, serves) in [
         ("network-partition", "nf_tables", "modprobe nf_tables", "relay-blackhole"),
-        ("port-block", "nft_reject_inet", "modprobe nft_reject_inet", "relay-refuse"),
+        ("port-block", "nft_reject_inet", "modprobe nft_reject_inet", "relay-reset"),
         ("network-loss", "nft_numgen", "modprobe nft_numgen", "relay-reset"),
         ("connection-reset", "inet_diag_destroy", "CONFIG_INET_DIAG_DESTROY", "by: reset"),
     ] {

@@ -7,7 +7,7 @@ use super::*;
 const FAULTS: [&[&str]; 5] = [
     &["container-pause"],
     &["network-rate", "--rate=20mbit", "--by=tbf"],
-    &["network-loss", "--share=1%", "--by=nft"],
+    &["network-loss", "--share=1%", "--by=nft", "--interface=eth0"],
     &["port-block", "--local-ports=81"],
     &["dns-fault", "--answer=servfail", "--to=10.88.0.1"],
 ];
