@@ -194,6 +194,10 @@ pub struct Outcomes {
     /// Latencies from the intended time, of good answers and of requests that ran into their deadline (at their age).
     /// HdrHistogram V2 deflate in base64.
     pub latencies: String,
+    /// Latencies of good answers from the moment when a connection took the request on: what the server took, without
+    /// what waited before. Like `latencies`; empty where it is not kept (in buckets and PoPs, and in older records).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
 }
 
 impl Outcomes {

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use injectors::sys::cgroup;
 use reports::record::{LoadRecord, Phase};
 use tokio::sync::{mpsc, oneshot};
 
@@ -98,6 +99,8 @@ pub(super) struct Collector {
     facts: Facts,
     phase: Arc<PhaseCell>,
     strain: StrainMeter,
+    /// How long this process had been kept from running at the start.
+    throttled: Option<Duration>,
 }
 
 impl Collector {
@@ -123,6 +126,7 @@ impl Collector {
             facts: Facts { workers, ..Facts::default() },
             phase,
             strain: StrainMeter::default(),
+            throttled: throttled(),
         }
     }
 
@@ -149,6 +153,10 @@ impl Collector {
                 Err(_) => Some("it panicked".to_owned()),
             })
             .collect();
+        self.facts.seconds = self.clock.now() as f64 / SECOND as f64;
+        if let (Some(before), Some(after)) = (self.throttled, throttled()) {
+            self.facts.throttled_s = after.saturating_sub(before).as_secs_f64();
+        }
         // Nobody waits if the run was dropped.
         let _ = done.send(self.outcome());
     }
@@ -238,6 +246,11 @@ impl Collector {
         };
         LoadOutcome { loads: records, generator, facts }
     }
+}
+
+/// How long this process has been kept from running so far.
+fn throttled() -> Option<Duration> {
+    cgroup::throttled(&cgroup::host::Kernel, std::process::id())
 }
 
 impl PendingPhase {

@@ -195,6 +195,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         connection.begin();
         slot.expired.set(false);
         slot.limit.set(job.due + lane.load.deadline);
+        let taken_on = lane.shared.clock.now();
         let exchange = poll_fn(|cx| connection.poll_exchange(cx, lane, slot, request)).await;
         slot.limit.set(u64::MAX);
         let reusable = match exchange {
@@ -205,7 +206,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Exchange::Answered { reusable } => reusable && lane.load.reuse,
             Exchange::Failed(_) => false,
         };
-        lane.end(job, &ending(&exchange, &connection.parser, request));
+        let served = lane.shared.clock.now().saturating_sub(taken_on);
+        lane.end(job, &Ending { served: Some(served), ..ending(&exchange, &connection.parser, request) });
         connection.served += 1;
         match lane.next() {
             Some(next) if !reusable => return Next::Job(next),
@@ -233,7 +235,7 @@ fn ending<'a>(exchange: &Exchange, parser: &'a Parser, request: &Request) -> End
         _ if !parser.found(request.needle.as_ref()) => Some(ErrorClass::Expectation),
         _ => None,
     };
-    Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true }
+    Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true, served: None }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {

@@ -39,12 +39,19 @@ pub struct Facts {
     pub aborted: u64,
     /// Slices of time that reached the collector too late for their tick; records have them.
     pub late_slices: u64,
+    /// Seconds from the start of the load to its end, and those in which a limit of a control group kept this process from
+    /// running.
+    pub seconds: f64,
+    /// See `seconds`.
+    pub throttled_s: f64,
     /// Why worker threads ended before their time.
     pub broken: Vec<String>,
 }
 
 /// A thread that computes more than this share of a second has no reserve.
 pub const CPU_HOT: f64 = 0.95;
+/// The share of the time for which a limit may keep this process from running.
+const THROTTLED: f64 = 0.01;
 /// Lateness below this never matters.
 const LAG_ALLOWED_S: f64 = 0.025;
 /// The share of requests that may start late.
@@ -81,6 +88,12 @@ pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
         reasons.push(format!(
             "a worker had no CPU time left in {} of {} seconds",
             facts.hot_seconds, facts.worker_seconds
+        ));
+    }
+    if facts.throttled_s > THROTTLED * facts.seconds {
+        reasons.push(format!(
+            "the CPU limit of its control group kept squall from running for {:.2} of {:.1} seconds",
+            facts.throttled_s, facts.seconds
         ));
     }
     if facts.local_errors as f64 > 0.001 * facts.due as f64 {
@@ -128,7 +141,13 @@ mod tests {
         let unsent = Facts { sent_steady: 9_989, ..good() };
         let hot = Facts { hot_seconds: 2, ..good() };
         let local = Facts { local_errors: 11, ..good() };
-        for (facts, word) in [(unsent, "9989 of 10000"), (hot, "2 of 10 seconds"), (local, "11 of 10000")] {
+        let limited = Facts { seconds: 10.0, throttled_s: 0.2, ..good() };
+        for (facts, word) in [
+            (unsent, "9989 of 10000"),
+            (hot, "2 of 10 seconds"),
+            (local, "11 of 10000"),
+            (limited, "0.20 of 10.0 seconds"),
+        ] {
             let reasons = saturation(&facts, None);
             assert!(reasons.len() == 1 && reasons[0].contains(word), "{reasons:?}");
         }

@@ -20,6 +20,7 @@ struct PhaseSum {
     all: Tally,
     unsent: u64,
     kinds: BTreeMap<usize, Tally>,
+    service: BTreeMap<usize, Latencies>,
     pops: BTreeMap<Arc<str>, Tally>,
     instances: BTreeMap<Arc<str>, u64>,
     statuses: BTreeMap<u16, u64>,
@@ -81,6 +82,11 @@ impl LoadSums {
                     sum.kinds.entry(kind).or_default().merge(tally);
                 }
             }
+            for (kind, served) in totals.service.iter().enumerate() {
+                if let Some(served) = served {
+                    sum.service.entry(kind).or_default().merge(served);
+                }
+            }
             for (name, tally) in totals.by_pop {
                 let known = sum.pops.len() < POPS_MAX || sum.pops.contains_key(&name);
                 sum.pops.entry(if known { name } else { Arc::from(OTHER) }).or_default().merge(&tally);
@@ -121,10 +127,18 @@ impl PhaseSum {
         // Without any PoP name there is nothing to tell apart.
         let named = self.pops.keys().any(|name| &**name != NO_POP);
         let pops = self.pops.iter().filter(|_| named);
+        let mut service = Latencies::default();
+        self.service.values().for_each(|kind| service.merge(kind));
+        let of_kind = |kind: &usize| self.service.get(kind).map(Latencies::encode).unwrap_or_default();
         PhaseStats {
             phase,
-            all: outcomes(&self.all),
-            kinds: kinds.map(|(kind, t)| (load.checked.requests[*kind].name.clone(), outcomes(t))).collect(),
+            all: Outcomes { service: service.encode(), ..outcomes(&self.all) },
+            kinds: kinds
+                .map(|(kind, t)| {
+                    let all = Outcomes { service: of_kind(kind), ..outcomes(t) };
+                    (load.checked.requests[*kind].name.clone(), all)
+                })
+                .collect(),
             pops: pops.map(|(name, t)| (name.to_string(), outcomes(t))).collect(),
             instances: self.instances.into_iter().map(|(name, count)| (name.to_string(), count)).collect(),
             statuses: self.statuses,
@@ -139,6 +153,7 @@ fn outcomes(tally: &Tally) -> Outcomes {
         ok: tally.ok,
         errors: tally.errors.by_name(),
         latencies: tally.latencies.encode(),
+        service: String::new(),
     }
 }
 

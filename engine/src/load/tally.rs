@@ -72,12 +72,14 @@ pub(super) struct Ending<'a> {
     pub(super) path: Option<&'a [u8]>,
     /// It was given a connection, or the attempt of one.
     pub(super) sent: bool,
+    /// Nanoseconds since its connection took it on, if it had one.
+    pub(super) served: Option<u64>,
 }
 
 impl Ending<'_> {
     /// It failed before there was an answer.
     pub(super) fn failed(class: ErrorClass) -> Self {
-        Self { failure: Some(class), status: None, pop: None, path: None, sent: true }
+        Self { failure: Some(class), status: None, pop: None, path: None, sent: true, served: None }
     }
 
     /// Its deadline passed before it had a connection.
@@ -105,6 +107,8 @@ pub(super) struct PhaseSlice {
 pub(super) struct PhaseTotals {
     /// By kind of request; empty if there is only one.
     pub(super) kinds: Vec<Option<Box<Tally>>>,
+    /// By kind of request, of good answers: from the moment when their connection took them on.
+    pub(super) service: Vec<Option<Box<Latencies>>>,
     pops: Vec<Option<Box<Tally>>>,
     /// By PoP; filled at the end.
     pub(super) by_pop: Vec<(Arc<str>, Box<Tally>)>,
@@ -313,9 +317,12 @@ impl Recorder {
         }
         let total = phases[phase as usize].get_or_insert_default();
         if *kinds > 1 {
-            tally(&mut total.kinds, kind).count(ending.failure, us);
+            slot(&mut total.kinds, kind).count(ending.failure, us);
         }
-        tally(&mut total.pops, pop).count(ending.failure, us);
+        slot(&mut total.pops, pop).count(ending.failure, us);
+        if let (None, Some(served)) = (ending.failure, ending.served) {
+            slot(&mut total.service, kind).record((served + 500) / 1000);
+        }
         if let Some(status) = ending.status {
             total.status(status);
         }
@@ -343,11 +350,11 @@ fn add(counts: &mut Vec<u64>, index: usize, n: u64) {
     counts[index] += n;
 }
 
-fn tally(tallies: &mut Vec<Option<Box<Tally>>>, index: usize) -> &mut Tally {
-    if tallies.len() <= index {
-        tallies.resize_with(index + 1, || None);
+fn slot<T: Default>(slots: &mut Vec<Option<Box<T>>>, index: usize) -> &mut T {
+    if slots.len() <= index {
+        slots.resize_with(index + 1, || None);
     }
-    tallies[index].get_or_insert_default()
+    slots[index].get_or_insert_default()
 }
 
 #[cfg(test)]
@@ -357,7 +364,14 @@ mod tests {
     use super::*;
 
     fn ok(pop: &str) -> Ending<'_> {
-        Ending { failure: None, status: Some(200), pop: Some(pop.as_bytes()), path: None, sent: true }
+        Ending {
+            failure: None,
+            status: Some(200),
+            pop: Some(pop.as_bytes()),
+            path: None,
+            sent: true,
+            served: None,
+        }
     }
 
     #[test]

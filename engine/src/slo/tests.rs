@@ -14,7 +14,7 @@ pub(super) fn outcomes(ok: u64, bad: u64, ms: u64) -> Outcomes {
         latencies.record(ms * 1000);
     }
     let errors = if bad > 0 { BTreeMap::from([("reset".to_owned(), bad)]) } else { BTreeMap::new() };
-    Outcomes { due: ok + bad, ok, errors, latencies: latencies.encode() }
+    Outcomes { due: ok + bad, ok, errors, latencies: latencies.encode(), ..Outcomes::default() }
 }
 
 /// One second of 400 requests in each of `seconds`, with what happens in the fault given by `fault`.

@@ -71,7 +71,7 @@ mod tests {
         let errors = errors.iter().map(|(class, n)| ((*class).to_owned(), *n)).collect();
         PhaseStats {
             phase: Phase::Fault,
-            all: Outcomes { due: 4500, ok: 4188, errors, latencies: String::new() },
+            all: Outcomes { due: 4500, ok: 4188, errors, ..Outcomes::default() },
             kinds: BTreeMap::new(),
             pops: BTreeMap::new(),
             instances: BTreeMap::new(),

@@ -9,6 +9,7 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -317,6 +318,21 @@ fn of_folder<'h>(all: &'h [Hierarchy], folder: &Folder) -> Option<&'h Hierarchy>
 
 fn system(what: String) -> impl FnOnce(io::Error) -> InjectError {
     move |source| InjectError::System { what, source }
+}
+
+/// How long a process has been kept from running so far because its group, or one above it, had used up its time; none if
+/// the kernel does not say.
+pub fn throttled(cgroups: &dyn Cgroups, pid: u32) -> Option<Duration> {
+    let place = place_of(cgroups, pid, Controller::Cpu).ok()??;
+    let groups = above(cgroups, &place.folder).ok()?.into_iter().chain([place.folder]);
+    let of = |folder: Folder| {
+        let stat = cgroups.read(&folder, "cpu.stat").ok()??;
+        match place.version {
+            Version::One => flat(&stat, "throttled_time").map(Duration::from_nanos),
+            Version::Two => flat(&stat, "throttled_usec").map(Duration::from_micros),
+        }
+    };
+    groups.filter_map(of).max()
 }
 
 /// The number behind a word at the beginning of a line: `usage_usec 12`.
