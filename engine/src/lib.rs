@@ -3,6 +3,7 @@
 //! Top to bottom: [`cli`] → [`run`] → {[`load`], [`probe`], [`lab`]} → [`plan`] → [`experiment`]. Pure, without tokio:
 //! [`experiment`], [`plan`], [`slo`], [`schedule`].
 
+pub mod capacity;
 pub mod cli;
 pub mod clock;
 pub mod experiment;
@@ -15,3 +16,4 @@ mod reading;
 pub mod run;
 pub mod schedule;
 pub mod slo;
+pub mod trial;

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use crate::random::Random;
 
+pub mod presets;
+
 /// The highest rate, in requests per second.
 pub const MAX_RATE: f64 = 10_000_000.0;
 /// The longest profile.

@@ -10,6 +10,7 @@ pub mod render;
 pub(crate) mod sample;
 #[cfg(test)]
 mod schema;
+pub mod sending;
 mod series;
 mod svg;
 mod table;

@@ -35,6 +35,8 @@ mod pressure;
 mod real;
 /// The schemas, checked in and generated.
 mod schema;
+/// A load by itself, and the search for a capacity.
+mod sending;
 /// Homes, labs, servers, clients, turns.
 mod support;
 /// The rules of the house, as tests.

@@ -137,18 +137,12 @@ fn own_relay(fault: &str, texts: &mut [String]) -> Result<RelayDecl, String> {
     Ok(RelayDecl { name, listen: "127.0.0.1:0".to_owned(), upstream, protocol })
 }
 
-pub(super) fn inject(
-    global: &Global,
-    _args: &InjectArgs,
-    own: Option<(&str, &ArgMatches)>,
-    out: &mut Out,
-) -> u8 {
-    let Some((name, matches)) = own else {
-        return out.fail(exit::INVALID, "which fault? squall faults lists them");
-    };
-    let Some(injector) = registry::find(name) else {
-        return out.fail(exit::INVALID, &format!("there is no fault `{name}`"));
-    };
+/// What a fault's own options mean.
+///
+/// # Errors
+/// What is wrong with them, one mistake to a line.
+fn read(global: &Global, name: &str, matches: &ArgMatches, length: Duration) -> Result<AdHoc, String> {
+    let injector = registry::find(name).ok_or_else(|| format!("there is no fault `{name}`"))?;
     let about = injector.about();
     let mut given = BTreeMap::new();
     for param in about.params.iter().chain(about.target.selectors()) {
@@ -156,23 +150,12 @@ pub(super) fn inject(
             given.insert(param.name.to_owned(), values.cloned().collect::<Vec<String>>());
         }
     }
-    let length = match matches.get_one::<String>("for").map(|text| text.parse::<Span>()) {
-        Some(Ok(span)) if span.0 > Duration::ZERO => span.0,
-        Some(Err(error)) => return out.fail(exit::INVALID, &format!("--for: {error}")),
-        _ => return out.fail(exit::INVALID, "--for must be longer than zero"),
-    };
-    let relay = match given.get_mut("relay").map(|texts| own_relay(name, texts)).transpose() {
-        Ok(relay) => relay,
-        Err(error) => return out.fail(exit::INVALID, &format!("--relay: {error}")),
-    };
-    let (args, selector) = match parse_args(injector, &given) {
-        Ok(parsed) => parsed,
-        Err(mistakes) => return out.fail(exit::INVALID, &mistakes.join("\nsquall: ")),
-    };
-    let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
-        return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
-    };
-    let ad_hoc = AdHoc {
+    let relay = given.get_mut("relay").map(|texts| own_relay(name, texts)).transpose();
+    let relay = relay.map_err(|error| format!("--relay: {error}"))?;
+    let (args, selector) = parse_args(injector, &given).map_err(|mistakes| mistakes.join("\n"))?;
+    let exe = std::env::current_exe()
+        .map_err(|error| format!("this system does not tell squall its own path: {error}"))?;
+    Ok(AdHoc {
         injector,
         args,
         selector,
@@ -182,6 +165,69 @@ pub(super) fn inject(
         crash: matches.get_one::<CrashPoint>("crash-at").copied(),
         store: global.store(),
         exe,
+    })
+}
+
+/// A fault as one would write it after `squall inject`, without `--for`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn written(global: &Global, text: &str, length: Duration) -> Result<AdHoc, String> {
+    let words = words(text)?;
+    if words.iter().any(|word| word == "--for" || word.starts_with("--for=")) {
+        return Err("--for is not for you to say: the fault lives as long as its search".to_owned());
+    }
+    let all = std::iter::once("inject".to_owned()).chain(words).chain(["--for=1s".to_owned()]);
+    let matches = with_faults(Command::new("inject"))
+        .try_get_matches_from(all)
+        .map_err(|error| super::usage(&error))?;
+    let (name, own) = matches.subcommand().ok_or("it names no fault")?;
+    let ad_hoc = read(global, name, own, length)?;
+    if ad_hoc.relay.is_some() {
+        return Err("a relay of its own stands before nobody who is loaded here: aim at a relay of the lab"
+            .to_owned());
+    }
+    Ok(ad_hoc)
+}
+
+/// Words parted by blanks; what stands in quotes is one word.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                word.get_or_insert_default();
+                quote = Some(c);
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    if quote.is_some() { Err("a quote is not closed".to_owned()) } else { Ok(words) }
+}
+
+pub(super) fn inject(
+    global: &Global,
+    _args: &InjectArgs,
+    own: Option<(&str, &ArgMatches)>,
+    out: &mut Out,
+) -> u8 {
+    let Some((name, matches)) = own else {
+        return out.fail(exit::INVALID, "which fault? squall faults lists them");
+    };
+    let length = match matches.get_one::<String>("for").map(|text| text.parse::<Span>()) {
+        Some(Ok(span)) if span.0 > Duration::ZERO => span.0,
+        Some(Err(error)) => return out.fail(exit::INVALID, &format!("--for: {error}")),
+        _ => return out.fail(exit::INVALID, "--for must be longer than zero"),
+    };
+    let ad_hoc = match read(global, name, matches, length) {
+        Ok(ad_hoc) => ad_hoc,
+        Err(mistakes) => return out.fail(exit::INVALID, &mistakes.replace('\n', "\nsquall: ")),
+    };
+    let Ok(runtime) = out::runtime() else {
+        return out.fail(exit::BUG, "this system gives squall no event queue");
     };
     let mut view = View::new(out.quiet, out.json, injectors::secrets::Secrets::default());
     let held = runtime.block_on(async {
@@ -210,5 +256,35 @@ pub(super) fn inject(
             code
         }
         Err((code, error)) => out.fail(code, &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_parted_by_blanks_and_kept_together_by_quotes() {
+        let read = |text| words(text).unwrap();
+        assert_eq!(read("  a --b  c "), ["a", "--b", "c"]);
+        assert_eq!(read("a 'b c' \"d 'e\" f''"), ["a", "b c", "d 'e", "f"]);
+        assert_eq!(read("a ''"), ["a", ""]);
+        assert!(words("a 'b").is_err());
+    }
+
+    #[test]
+    fn a_fault_in_words_is_read_like_one_on_the_command_line() {
+        let read = |text| written(&Global::default(), text, Duration::from_secs(1));
+        assert_eq!(read("process-pause --port 8080").unwrap().injector.about().name, "process-pause");
+        for (text, says) in [
+            ("process-paus --port 8080", "process-pause"),
+            ("process-pause --port 8080 --for 3s", "--for is not for you"),
+            ("relay-latency --relay web=127.0.0.1:80 --delay 5ms", "a relay of its own"),
+            ("network-delay", "required"),
+            ("", "missing"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
     }
 }

@@ -1,18 +1,22 @@
 //! The command line: verbs, options, and nothing else. stdout is the result, stderr the story.
 
+mod capacity;
 mod check;
 mod doctor;
 mod faults;
 mod forget;
 mod inject;
 mod lab;
+mod load;
 mod out;
 mod plan;
 mod recover;
 mod report;
 mod run;
 mod schema;
+mod sending;
 mod source;
+mod under;
 mod view;
 
 use std::ffi::OsString;
@@ -87,6 +91,10 @@ enum Verb {
     Check(check::CheckArgs),
     /// Make one fault, hold it for a time or until ^C, and put it back
     Inject(inject::InjectArgs),
+    /// Send one load by itself, and say how it was answered
+    Load(load::LoadArgs),
+    /// Find out how much a target carries, with a confidence interval
+    Capacity(capacity::CapacityArgs),
     /// Put back what an earlier run has left changed
     Recover(recover::RecoverArgs),
     /// Show a finished run again
@@ -176,6 +184,8 @@ fn dispatch(app: App, matches: &ArgMatches) -> u8 {
             let own = matches.subcommand_matches("inject").and_then(ArgMatches::subcommand);
             inject::inject(&global, &args, own, &mut out)
         }
+        Verb::Load(args) => load::load(&args, &mut out),
+        Verb::Capacity(args) => capacity::capacity(&global, &args, &mut out),
         Verb::Recover(args) => recover::recover(&global, &args, &mut out),
         Verb::Report(args) => report::report(&global, &args, &mut out),
         Verb::Faults(args) => faults::faults(&args, &mut out),

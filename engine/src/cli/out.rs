@@ -65,6 +65,17 @@ impl Out {
         };
     }
 
+    /// Tells an event of the story, as a JSON line.
+    pub fn event(&mut self, event: &impl Serialize) {
+        if !self.quiet {
+            let _ = writeln!(
+                io::stderr().lock(),
+                "{}",
+                serde_json::to_string(event).expect("events are plain data")
+            );
+        }
+    }
+
     /// Tells of a failure: on stderr, and as the document when one is asked for. Returns the exit code.
     pub fn fail(&mut self, code: u8, message: &str) -> u8 {
         self.warn(&format!("squall: {message}"));

@@ -102,6 +102,22 @@ fn example(sli: Sli) -> &'static str {
 }
 
 /// `<= 250ms` as (at least, limit).
+/// Reads a clause by itself, such as `p99 <= 100ms`; it must hold in the baseline, the only phase of a load alone.
+///
+/// # Errors
+/// In words: which part does not fit.
+pub fn objective(journey: &str, text: &str) -> Result<Objective, String> {
+    let text = text.trim();
+    let (name, limit) = text.split_at(text.find(['<', '>', ' ']).unwrap_or(text.len()));
+    let sli = sli(name).ok_or_else(|| {
+        format!(
+            "`{text}` names nothing that is measured: write it like `p99 <= 100ms` or `availability >= 99.9%`"
+        )
+    })?;
+    let (at_least, limit) = clause(sli, limit)?;
+    Ok(Objective { journey: journey.to_owned(), sli, at_least, limit, phases: vec![Phase::Baseline] })
+}
+
 fn clause(sli: Sli, text: &str) -> Result<(bool, f64), String> {
     let text = text.trim();
     let (at_least, limit) = if let Some(limit) = text.strip_prefix(">=") {

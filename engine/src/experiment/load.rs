@@ -243,15 +243,7 @@ pub(super) fn expect_fields(
 /// `200`, `2xx` or `200-299`.
 fn status(reader: &Reader<'_>, node: &Node) -> Option<(u16, u16)> {
     let text = reader.text(node, "status")?;
-    let range = if let Some(class) = text.strip_suffix("xx") {
-        class.parse::<u16>().ok().map(|class| (class * 100, class * 100 + 99))
-    } else if let Some((from, to)) = text.split_once('-') {
-        from.parse().ok().zip(to.parse().ok())
-    } else {
-        text.parse().ok().map(|code| (code, code))
-    };
-    let range =
-        range.filter(|(from, to)| (100..=599).contains(from) && (100..=599).contains(to) && from <= to);
+    let range = read_status(&text);
     if range.is_none() {
         reader.mistake_with(
             node.id,
@@ -260,6 +252,18 @@ fn status(reader: &Reader<'_>, node: &Node) -> Option<(u16, u16)> {
         );
     }
     range
+}
+
+/// `200`, `2xx` or `200-299`; none if it is none of these.
+pub fn read_status(text: &str) -> Option<(u16, u16)> {
+    let range = if let Some(class) = text.strip_suffix("xx") {
+        class.parse::<u16>().ok().map(|class| (class * 100, class * 100 + 99))
+    } else if let Some((from, to)) = text.split_once('-') {
+        from.parse().ok().zip(to.parse().ok())
+    } else {
+        text.parse().ok().map(|code| (code, code))
+    };
+    range.filter(|(from, to)| (100..=599).contains(from) && (100..=599).contains(to) && from <= to)
 }
 
 fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<Tls> {

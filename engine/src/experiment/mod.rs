@@ -30,7 +30,8 @@ use crate::lab::LabOptions;
 use crate::schedule::Profile;
 
 pub use fault::{Selector, parse_args};
-pub use judging::parse_guard;
+pub use judging::{objective, parse_guard};
+pub use load::read_status as status;
 pub use mistake::{Diagnostic, Mistakes};
 pub use parse::{Parsed, parse, parse_all};
 pub use topology::Topology;

@@ -35,6 +35,11 @@ impl Signals {
         Ok(Self { words })
     }
 
+    /// Words from somewhere else in this process.
+    pub fn from(words: mpsc::Receiver<&'static str>) -> Self {
+        Self { words }
+    }
+
     /// The next word; never, if there is none to come.
     pub async fn next(&mut self) -> &'static str {
         match self.words.recv().await {

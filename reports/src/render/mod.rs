@@ -3,14 +3,19 @@
 
 mod errors;
 mod html;
+mod interval_log;
 mod json;
 mod junit;
 mod markdown;
 mod next;
+mod sending;
 mod terminal;
 #[cfg(test)]
 mod tests;
 mod words;
+
+pub use interval_log::interval_log;
+pub use sending::sending;
 
 use std::str::FromStr;
 

@@ -1,0 +1,142 @@
+//! Searches against targets of known capacity, on a simulated clock.
+
+use super::simulated_tests::{Target, search};
+use super::*;
+
+fn goal() -> Goal {
+    Goal {
+        start: 50.0,
+        max: 1e6,
+        width: 0.05,
+        confidence: 0.9,
+        trial_s: 5.0,
+        requests: 0.0,
+        confirm_s: 20.0,
+        within_s: 600.0,
+        collapse: false,
+    }
+}
+
+#[test]
+fn the_truth_lies_in_the_interval_about_as_often_as_it_says() {
+    for (noise, disturbed) in [(0.005, 0.0), (0.02, 0.05)] {
+        let (mut covered, mut took, mut off) = (0, Vec::new(), Vec::new());
+        for seed in 0..20 {
+            let mut target = Target::new(seed, noise, disturbed);
+            let found = search(&mut target, goal()).finding();
+            assert_eq!(found.limited_by, LimitedBy::Target, "{seed}: {found:?}");
+            let (low, high) = (found.low.unwrap(), found.high.unwrap());
+            assert!(high / low - 1.0 <= 0.05);
+            covered += u32::from((low..=high).contains(&target.capacity));
+            off.push((found.capacity.unwrap() / target.capacity - 1.0).abs());
+            took.push(found.took_s);
+        }
+        took.sort_by(f64::total_cmp);
+        off.sort_by(f64::total_cmp);
+        assert!(covered >= 17, "{covered} of 20 with noise {noise}");
+        assert!(took[10] <= 180.0, "{took:?}");
+        assert!(off[18] < 0.05, "{off:?}");
+    }
+}
+
+#[test]
+fn no_trial_is_far_above_what_has_passed() {
+    for seed in 0..20 {
+        let mut target = Target::new(seed, 0.02, 0.1);
+        let search = search(&mut target, goal());
+        let mut highest: f64 = 0.0;
+        for trial in search.trials() {
+            assert!(trial.rate <= (CLIMB * highest).max(goal().start) * 1.001, "{seed}: {trial:?}");
+            if trial.passed() == Some(true) {
+                highest = highest.max(trial.rate);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_search_that_is_resumed_goes_on_where_it_was() {
+    let mut target = Target::new(3, 0.02, 0.05);
+    let whole = search(&mut target, goal());
+    for cut in [1, 5, whole.trials().len() - 1] {
+        let mut resumed = Search::new(goal(), whole.trials()[..cut].to_vec());
+        for trial in &whole.trials()[cut..] {
+            let Step::Try { rate, seconds, .. } = resumed.next() else { panic!("it ends early") };
+            assert_eq!((rate, seconds), (trial.rate, trial.seconds));
+            resumed.learn(trial.clone());
+        }
+        assert_eq!(resumed.next(), Step::Done);
+        assert_eq!(resumed.finding(), whole.finding());
+    }
+}
+
+#[test]
+fn each_limit_has_its_name() {
+    let ends = |goal: Goal, answer: &dyn Fn(f64) -> Answer| {
+        let mut search = Search::new(goal, Vec::new());
+        for _ in 0..200 {
+            let Step::Try { purpose, rate, seconds } = search.next() else { return search.finding() };
+            search.learn(Trial { purpose, ..Trial::new(rate, seconds, answer(rate)) });
+        }
+        panic!("it never ends");
+    };
+    let found = ends(Goal { max: 5000.0, ..goal() }, &|_| Answer::Passed);
+    assert_eq!((found.limited_by, found.low, found.capacity), (LimitedBy::Maximum, Some(5000.0), None));
+    let late = |rate| if rate > 700.0 { Answer::Invalid { why: "late".to_owned() } } else { Answer::Passed };
+    let found = ends(goal(), &late);
+    assert_eq!(
+        (found.limited_by, found.low, found.why.as_str()),
+        (LimitedBy::Generator, Some(400.0), "late")
+    );
+    let found = ends(goal(), &|_| Answer::failed("availability"));
+    assert_eq!(
+        (found.limited_by, found.low, found.fails_first.as_deref()),
+        (LimitedBy::Target, None, Some("availability"))
+    );
+    assert!(found.why.starts_with("not even"), "{found:?}");
+    let known = |rate| if rate > 700.0 { Answer::failed("p99") } else { Answer::Passed };
+    let found = ends(Goal { within_s: 30.0, ..goal() }, &known);
+    assert_eq!(found.limited_by, LimitedBy::Undecided);
+    assert!(found.why.contains("time was up"), "{found:?}");
+}
+
+#[test]
+fn a_target_that_stands_no_long_trial_has_no_capacity_that_could_be_named() {
+    let mut search = Search::new(goal(), Vec::new());
+    while let Step::Try { purpose, rate, seconds } = search.next() {
+        let answer = match purpose {
+            Purpose::Confirm => Answer::failed("p99"),
+            _ if rate > 700.0 => Answer::failed("p99"),
+            _ => Answer::Passed,
+        };
+        search.learn(Trial { purpose, ..Trial::new(rate, seconds, answer) });
+    }
+    let found = search.finding();
+    assert_eq!((found.limited_by, found.confirmed), (LimitedBy::Undecided, false), "{found:?}");
+}
+
+#[test]
+fn too_much_is_offered_at_the_end_and_less_and_less_until_it_recovers() {
+    // Once it has had too much, it carries half.
+    let mut broken = false;
+    let mut search = Search::new(Goal { collapse: true, ..goal() }, Vec::new());
+    while let Step::Try { purpose, rate, seconds } = search.next() {
+        broken |= purpose == Purpose::Overload;
+        let carries = if broken { 510.0 } else { 1000.0 };
+        let answer = if rate <= carries { Answer::Passed } else { Answer::failed("p99") };
+        let seen = Seen { good_per_s: rate.min(carries), ..Seen::default() };
+        search.learn(Trial { purpose, seen, ..Trial::new(rate, seconds, answer) });
+    }
+    let found = search.finding();
+    let collapse = found.collapse.unwrap();
+    assert!((found.capacity.unwrap() / 1000.0 - 1.0).abs() < 0.05);
+    assert!(collapse.offered > 1250.0 && collapse.good_per_s < 520.0);
+    assert!((collapse.recovered_at.unwrap() / 500.0 - 1.0).abs() < 0.05, "{collapse:?}");
+}
+
+#[test]
+fn few_requests_make_trials_longer_within_a_bound() {
+    let few = Goal { start: 10.0, requests: 1000.0, ..goal() };
+    let Step::Try { seconds, .. } = Search::new(few, Vec::new()).next() else { panic!("nothing to do") };
+    assert_eq!(seconds, 18.0, "a hundred would be needed, six times as long is the most");
+}

@@ -1,0 +1,319 @@
+//! `squall capacity`: how much a target carries.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use injectors::units::{Rate, Share, Span};
+use reports::record::Objective;
+use serde::{Deserialize, Serialize};
+
+use super::Global;
+use super::inject::written;
+use super::load::refused;
+use super::out::{self, Out};
+use super::sending::{SendingArgs, rate};
+use super::source;
+use super::under::{Row, under};
+use crate::capacity::{Answer, Finding, Goal, LimitedBy, Search, Trial};
+use crate::load::LoadSpec;
+use crate::reading;
+use crate::run::Signals;
+use crate::run::inject::AdHoc;
+use crate::schedule::{Profile, Segment};
+use crate::slo::exit;
+use crate::trial::{self, Ended};
+
+/// The most bytes of an earlier result.
+const EARLIER_MAX: usize = 8 << 20;
+
+/// What is searched, and within which limits.
+#[derive(Debug, Args)]
+pub(super) struct CapacityArgs {
+    #[command(flatten)]
+    sending: SendingArgs,
+    /// The first rate; it is doubled until an objective fails
+    #[arg(long, value_name = "RATE", default_value = "50/s", value_parser = rate, help_heading = "Search")]
+    start: Rate,
+    /// No rate is higher
+    #[arg(long, value_name = "RATE", default_value = "100000/s", value_parser = rate, help_heading = "Search")]
+    max: Rate,
+    /// After so long no trial begins
+    #[arg(long, value_name = "TIME", default_value = "5m", help_heading = "Search")]
+    within: Span,
+    /// How wide the interval may be at the end
+    #[arg(long, value_name = "PERCENT", default_value = "5%", help_heading = "Search")]
+    width: Share,
+    /// How long a trial is
+    #[arg(long, value_name = "TIME", default_value = "5s", help_heading = "Search")]
+    trial: Span,
+    /// How long the trial is that confirms the result
+    #[arg(long, value_name = "TIME", default_value = "20s", help_heading = "Search")]
+    confirm: Span,
+    /// Do not overload the target at the end to see how it recovers
+    #[arg(long, help_heading = "Search")]
+    no_collapse: bool,
+    /// Go on with an earlier search, from its --json document
+    #[arg(long, value_name = "FILE", help_heading = "Search")]
+    resume: Option<PathBuf>,
+    /// Search again under a fault, written as after `squall inject` but without --for; may be given several times
+    #[arg(long, value_name = "FAULT", help_heading = "Search")]
+    under: Vec<String>,
+    /// What the capacity should be at least: decides between exit 0 and 1
+    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Judging")]
+    at_least: Option<Rate>,
+}
+
+/// The result, and all that it takes to go on.
+#[derive(Debug, Serialize, Deserialize)]
+struct Document {
+    /// What was sent and what had to hold, as options.
+    asked: String,
+    goal: Goal,
+    finding: Finding,
+    at_least: Option<f64>,
+    /// The same under each fault.
+    under: Vec<Row>,
+    exit: u8,
+    reasons: Vec<String>,
+    seed: u64,
+    trials: Vec<Trial>,
+}
+
+impl CapacityArgs {
+    fn goal(&self, objectives: &[Objective]) -> Result<Goal, String> {
+        let (width, trial_s) = (self.width.0, self.trial.0.as_secs_f64());
+        for (fits, what) in [
+            (!objectives.is_empty(), "say what must hold, such as --objective 'p99 <= 100ms'"),
+            (self.start.0 >= 0.1, "--start must be at least 0.1/s"),
+            (self.max.0 >= self.start.0, "--max is below --start"),
+            (self.max.0 <= 1e7, "--max must be at most 10000000/s"),
+            ((0.005..=0.5).contains(&width), "--width must be from 0.5% to 50%"),
+            ((1.0..=600.0).contains(&trial_s), "--trial must be from 1s to 10m"),
+            ((1.0..=3600.0).contains(&self.confirm.0.as_secs_f64()), "--confirm must be from 1s to 1h"),
+        ] {
+            if !fits {
+                return Err(what.to_owned());
+            }
+        }
+        // Fewer requests say nothing about a quantile.
+        let needed = objectives.iter().map(|objective| match objective.sli {
+            reports::record::Sli::Latency(q) => 10.0 / (1.0 - q).max(1e-4),
+            reports::record::Sli::Availability => 2.0 / (1.0 - objective.limit).max(1e-4),
+            reports::record::Sli::Throughput => 0.0,
+        });
+        Ok(Goal {
+            start: self.start.0,
+            max: self.max.0,
+            width,
+            confidence: 0.9,
+            trial_s,
+            requests: needed.fold(0.0, f64::max),
+            confirm_s: self.confirm.0.as_secs_f64(),
+            within_s: self.within.0.as_secs_f64(),
+            collapse: !self.no_collapse,
+        })
+    }
+}
+
+/// The trials of an earlier search for the same.
+fn earlier(path: &Path, asked: &str) -> Result<Vec<Trial>, String> {
+    let said = |why: String| format!("--resume: {}: {why}", path.display());
+    let bytes = reading::bytes(path, EARLIER_MAX).map_err(|error| said(error.to_string()))?;
+    let document: Document = serde_json::from_slice(&bytes)
+        .map_err(|_| said("it is no document of squall capacity --json".to_owned()))?;
+    if document.asked != asked {
+        return Err(said(format!("it is of another search: {}", document.asked)));
+    }
+    Ok(document.trials)
+}
+
+pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u8 {
+    let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
+    let asked = args.sending.again();
+    let ready = args.sending.objectives().and_then(|objectives| {
+        let goal = args.goal(&objectives)?;
+        let any = Segment::Hold { rate: goal.start, lasting: args.trial.0 };
+        let spec = args.sending.spec(Profile::new(vec![any]).map_err(|error| error.to_string())?)?;
+        let trials = args.resume.as_ref().map(|path| earlier(path, &asked)).transpose()?;
+        // A fault that cannot be read must be known before a long search.
+        let faults: Result<Vec<AdHoc>, String> = args
+            .under
+            .iter()
+            .map(|text| fault(global, text, &goal).map_err(|why| format!("--under: {why}")))
+            .collect();
+        Ok((Plan { spec, objectives, seed }, Search::new(goal, trials.unwrap_or_default()), faults?))
+    });
+    let (plan, search, faults) = match ready {
+        Ok(ready) => ready,
+        Err(why) => return out.fail(exit::INVALID, &why),
+    };
+    let Ok(runtime) = out::runtime() else {
+        return out.fail(exit::BUG, "this system gives squall no event queue");
+    };
+    let document = runtime.block_on(find(args, asked, &plan, search, faults, out));
+    match document {
+        Ok(document) => {
+            if out.json {
+                out.document(&document);
+            } else {
+                out.result(text(&document).as_bytes());
+            }
+            document.exit
+        }
+        Err((code, why)) => out.fail(code, &why),
+    }
+}
+
+/// What all searches have in common.
+pub(super) struct Plan {
+    pub(super) spec: LoadSpec,
+    pub(super) objectives: Vec<Objective>,
+    pub(super) seed: u64,
+}
+
+/// Searches alone, then under each fault.
+async fn find(
+    args: &CapacityArgs,
+    asked: String,
+    plan: &Plan,
+    mut search: Search,
+    faults: Vec<AdHoc>,
+    out: &mut Out,
+) -> Result<Document, (u8, String)> {
+    let mut signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
+    let mut number = search.trials().len();
+    let told = |trial: &Trial| {
+        number += 1;
+        line(out, number, trial);
+    };
+    let ended = trial::search(&plan.spec, &plan.objectives, &mut search, plan.seed, &mut signals, told).await;
+    let mut ended = ended.map_err(|error| (refused(&error), error.to_string()))?;
+    let finding = search.finding();
+    let (mut exit, mut reasons) = concluded(&finding, ended, args.at_least.map(|rate| rate.0));
+    let mut rows = Vec::new();
+    if !faults.is_empty() && finding.limited_by != LimitedBy::Target {
+        reasons.push(
+            "without a capacity of its own there is none to compare with: no fault was made".to_owned(),
+        );
+    } else {
+        for (fault, words) in faults.into_iter().zip(&args.under) {
+            if ended == Ended::ByOperator {
+                break;
+            }
+            out.tell(&format!("under {words}"));
+            let row;
+            (row, ended) = under(fault, words, plan, &search, &mut signals, out).await?;
+            if let Some((code, why)) = row.doubt(ended) {
+                exit = if exit == exit::NOT_RESTORED { exit } else { code };
+                reasons.push(format!("under {words}: {why}"));
+            }
+            rows.push(row);
+        }
+    }
+    Ok(Document {
+        asked,
+        goal: search.goal().clone(),
+        finding,
+        at_least: args.at_least.map(|rate| rate.0),
+        under: rows,
+        exit,
+        reasons,
+        seed: plan.seed,
+        trials: search.trials().to_vec(),
+    })
+}
+
+fn concluded(finding: &Finding, ended: Ended, at_least: Option<f64>) -> (u8, Vec<String>) {
+    if ended == Ended::ByOperator {
+        return (
+            exit::ABORTED,
+            vec!["the operator ended it: --resume goes on from a --json document".to_owned()],
+        );
+    }
+    let carried = finding.low.unwrap_or(0.0);
+    match (finding.limited_by, at_least) {
+        // What has been carried is enough, whatever kept it from being more.
+        (LimitedBy::Target | LimitedBy::Maximum, Some(wanted)) if carried >= wanted => {
+            (exit::HELD, Vec::new())
+        }
+        (LimitedBy::Target, Some(wanted)) if finding.high.unwrap_or(0.0) < wanted => {
+            (exit::MISSED, vec![format!("at least {wanted}/s were wanted")])
+        }
+        (LimitedBy::Target | LimitedBy::Maximum, Some(wanted)) => (
+            exit::INCONCLUSIVE,
+            vec![format!("the {wanted}/s that are wanted lie inside the interval, or beyond --max")],
+        ),
+        (LimitedBy::Target | LimitedBy::Maximum, None) => (exit::HELD, Vec::new()),
+        (LimitedBy::Generator | LimitedBy::Undecided, _) => (exit::INCONCLUSIVE, vec![finding.why.clone()]),
+    }
+}
+
+/// A fault that lives as long as a search may take.
+fn fault(global: &Global, text: &str, goal: &Goal) -> Result<AdHoc, String> {
+    let longest = goal.within_s + 4.0 * goal.confirm_s + 10.0 * goal.trial_s + 60.0;
+    written(global, text, Duration::from_secs_f64(longest))
+}
+
+/// One trial on one line.
+pub(super) fn line(out: &mut Out, number: usize, trial: &Trial) {
+    if out.json {
+        out.event(&serde_json::json!({"event": "trial", "number": number, "trial": trial}));
+        return;
+    }
+    let purpose = serde_json::to_value(trial.purpose).expect("a word");
+    let answer = match &trial.answer {
+        Answer::Passed => "passed".to_owned(),
+        Answer::Failed { clause, .. } => format!("failed: {clause}"),
+        Answer::Invalid { why } => format!("invalid: {why}"),
+    };
+    let time = |seconds: Option<f64>| seconds.map_or_else(|| "–".to_owned(), reports::format::seconds);
+    out.tell(&format!(
+        "{number:>3}  {:<8} {:>12} {:>5.0} s   p50 {:>8}   p99 {:>8}   {answer}",
+        purpose.as_str().unwrap_or_default(),
+        reports::format::rate(trial.rate),
+        trial.seconds,
+        time(trial.seen.p50_s),
+        time(trial.seen.p99_s)
+    ));
+}
+
+fn text(document: &Document) -> String {
+    let Document { finding, trials, .. } = document;
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "–".to_owned(), reports::format::rate);
+    let mut lines = Vec::new();
+    match (finding.limited_by, finding.capacity) {
+        (LimitedBy::Target | LimitedBy::Undecided, Some(capacity)) => lines.push(format!(
+            "capacity {}, between {} and {} with {:.0} % confidence",
+            reports::format::rate(capacity),
+            rate(finding.low),
+            rate(finding.high),
+            finding.confidence * 100.0
+        )),
+        (LimitedBy::Target, None) => lines.push("capacity: none that could be found".to_owned()),
+        _ => lines.push(format!("carries at least {}", rate(finding.low))),
+    }
+    let name = serde_json::to_value(finding.limited_by).expect("a word");
+    lines.push(format!("limited by: {} ({})", name.as_str().unwrap_or_default(), finding.why));
+    if let Some(clause) = &finding.fails_first {
+        lines.push(format!("fails first: {clause}"));
+    }
+    let bounds = finding.mlrsearch;
+    if bounds.lower.is_some() || bounds.upper.is_some() {
+        lines.push(format!("MLRsearch bounds: {} and {}", rate(bounds.lower), rate(bounds.upper)));
+    }
+    if let Some(collapse) = &finding.collapse {
+        lines.push(format!(
+            "offered {}, it gave {} good answers; it recovered at {}",
+            reports::format::rate(collapse.offered),
+            reports::format::rate(collapse.good_per_s),
+            collapse
+                .recovered_at
+                .map_or_else(|| "none of the lower rates that were tried".to_owned(), reports::format::rate)
+        ));
+    }
+    lines.push(format!("{} trials in {:.0} s", trials.len(), finding.took_s));
+    lines.extend(document.under.iter().flat_map(Row::lines));
+    lines.extend(document.reasons.iter().map(|reason| format!("• {reason}")));
+    lines.join("\n") + "\n"
+}

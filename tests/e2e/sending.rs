@@ -1,0 +1,267 @@
+//! One load by itself, and the search for a capacity, against nginx and a server whose capacity is known.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use injectors::sys::cgroup::{Cgroups as _, Controller, Version, host::Kernel};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::server::Server;
+use crate::support::{Home, quick, root, skipped, turns};
+
+/// The server of known capacity; ends with its stdin.
+struct Known {
+    url: String,
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Known {
+    fn new(workers: u32, service_ms: u32) -> Option<Self> {
+        let script = root().join("tests/bench.d/known.py");
+        let mut command = Command::new("python3");
+        command.arg(script).arg("0").arg(workers.to_string()).arg(service_ms.to_string());
+        let Ok(mut child) = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn() else {
+            skipped("python3 is not installed: apt-get install python3");
+            return None;
+        };
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let stdin = child.stdin.take();
+        Some(Self { url: format!("http://127.0.0.1:{}/", line.trim()), child, stdin })
+    }
+
+    fn port(&self) -> u16 {
+        self.url.trim_end_matches('/').rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_load_that_cannot_be_sent_is_refused_with_the_way_out() {
+    let home = Home::new();
+    for (args, says) in [
+        (&["load", "http://127.0.0.1:1/"][..], "say how fast and for how long"),
+        (&["load", "http://127.0.0.1:1/", "--rate", "5", "--for", "1s"], "write 5/s"),
+        (&["load", "http://192.0.2.1/", "--rate", "5/s", "--for", "1s"], "--allow-host 192.0.2.1"),
+        (&["load", "127.0.0.1:1", "--rate", "5/s", "--for", "1s"], "URL"),
+        (&["load", "http://127.0.0.1:1/", "--profile", "storm"], "smoke, soak, stress, spike, breakpoint"),
+        (
+            &["load", "http://127.0.0.1:1/", "--profile", "smoke", "--objective", "p99 < 1s"],
+            "neither >= nor <=",
+        ),
+        (
+            &["load", "http://127.0.0.1:1/", "--profile", "smoke", "--objective", "speed <= 1s"],
+            "names nothing",
+        ),
+        (&["load", "http://127.0.0.1:1/", "--profile", "smoke", "--header", "token"], "no colon"),
+        (&["load", "http://127.0.0.1:1/", "--profile", "smoke", "--body", "@/nowhere"], "/nowhere"),
+        (&["capacity", "http://127.0.0.1:1/"], "say what must hold"),
+        (
+            &["capacity", "http://127.0.0.1:1/", "--objective", "p99 <= 1s", "--max", "1/s"],
+            "--max is below --start",
+        ),
+        (
+            &["capacity", "http://127.0.0.1:1/", "--objective", "p99 <= 1s", "--resume", "/nowhere"],
+            "/nowhere",
+        ),
+    ] {
+        let done = home.squall(args).code(2);
+        assert!(done.err.contains(says), "{args:?}: {}", done.err);
+        assert!(!done.err.contains("token"), "a header may be secret: {}", done.err);
+    }
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_load_sends_what_was_intended_and_shows_three_series() {
+    let (_turn, home) = (turns(1), Home::new());
+    let Some(server) = Server::nginx(&home) else { return };
+    let url = format!("http://{}/?token=hush-hush", server.address());
+    let args =
+        ["load", &url, "--rate", "2000/s", "--for", "3s", "--header", "authorization: Bearer hush-hush"];
+    let done = home.squall(&[&args[..], &["--objective", "availability >= 99%", "--json"]].concat()).code(0);
+    let result: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(
+        (&result["intended"], &result["sent"], &result["ok"]),
+        (&6000.into(), &6000.into(), &6000.into())
+    );
+    let p50 = |series: &str| result[series]["p50_s"].as_f64().unwrap();
+    assert!(p50("service") <= p50("response") && p50("response") < 0.1, "{result}");
+    assert_eq!((&result["lag"]["count"], &result["verdict"]), (&6000.into(), &"held".into()));
+    assert!(!done.out.contains("hush-hush") && !done.err.contains("hush-hush"), "{done:?}");
+    let text = home.squall(&["load", &url, "--profile", "smoke", "--rate", "50/s", "--for", "2s"]).code(0);
+    for word in
+        ["intended 100", "response", "p99.9", "generator kept up", "no objective was given", "(smoke)"]
+    {
+        assert!(text.out.contains(word), "{word} is missing: {}", text.out);
+    }
+    assert!(text.out.lines().all(|line| line.chars().count() <= 120), "{}", text.out);
+    server.end();
+    // Nobody answers now: that is no success.
+    let done = home.squall(&["load", &url, "--rate", "50/s", "--for", "1s"]).code(6);
+    assert!(done.out.contains("refused") && done.out.contains("not one request"), "{}", done.out);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_load_is_missed_or_ended_early_and_says_so() {
+    let (_turn, home) = (turns(1), Home::new());
+    let Some(known) = Known::new(4, 8) else { return };
+    let url = known.url.as_str();
+    let slow = ["load", url, "--rate", "100/s", "--for", "2s", "--objective", "p50 <= 5ms"];
+    let done = home.squall(&slow).code(1);
+    assert!(done.out.contains("missed") && done.out.contains("p50 ≤ 5 ms"), "{}", done.out);
+    let mut going = home.start(&["load", url, "--rate", "100/s", "--for", "60s"]);
+    going.says("   2 of 60 s", Duration::from_secs(20));
+    going.signal(Signal::INT);
+    let done = going.end_within(Duration::from_secs(10)).code(4);
+    assert!(done.out.contains("ended by the operator") && done.out.contains("response"), "{}", done.out);
+    home.assert_nothing_left();
+}
+
+#[test]
+fn the_capacity_of_a_server_is_found_where_it_is_and_a_search_goes_on_where_it_was() {
+    if quick("the search for a capacity") {
+        return;
+    }
+    let (_turn, home) = (turns(2), Home::new());
+    let Some(known) = Known::new(4, 8) else { return };
+    let search = [
+        "capacity",
+        known.url.as_str(),
+        "--objective",
+        "p95 <= 40ms",
+        "--start",
+        "300/s",
+        "--trial",
+        "4s",
+        "--confirm",
+        "5s",
+        "--width",
+        "10%",
+    ];
+    let part = home.squall(&[&search[..], &["--within", "5s", "--json"]].concat()).code(6);
+    let first: Value = serde_json::from_str(&part.out).unwrap();
+    assert_eq!(first["finding"]["limited_by"], "undecided", "{first}");
+    let file = home.file("search.json", &part.out);
+    let resumed = [&search[..], &["--json", "--resume", file.to_str().unwrap()]].concat();
+    let done = home.start(&resumed).end_within(Duration::from_secs(240));
+    let whole: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(done.code, 0, "{whole:#}");
+    let finding = &whole["finding"];
+    let rate = |name: &str| finding[name].as_f64().unwrap();
+    // Its truth is 500/s.
+    assert!(rate("low") <= 505.0 && rate("high") >= 495.0, "{whole:#}");
+    assert_eq!(
+        (&finding["limited_by"], &finding["fails_first"]),
+        (&"target".into(), &"p95".into()),
+        "{whole:#}"
+    );
+    assert!(finding["collapse"]["recovered_at"].as_f64().unwrap() < 500.0, "{whole:#}");
+    let trials = whole["trials"].as_array().unwrap();
+    assert_eq!(trials[..first["trials"].as_array().unwrap().len()], first["trials"].as_array().unwrap()[..]);
+    let other = home.squall(&[
+        "capacity",
+        &known.url,
+        "--objective",
+        "p99 <= 1s",
+        "--resume",
+        file.to_str().unwrap(),
+    ]);
+    assert!(other.code(2).err.contains("it is of another search"));
+    home.assert_nothing_left();
+}
+
+#[test]
+fn what_a_fault_costs_is_found_by_the_same_search_while_it_lives() {
+    if quick("the search for a capacity under a fault") {
+        return;
+    }
+    let (_turn, home) = (turns(2), Home::new());
+    let (Some(one), Some(other)) = (Known::new(4, 16), Known::new(4, 16)) else { return };
+    let Some(server) = Server::balancing(&home, &[one.port(), other.port()]) else { return };
+    let (url, pause) =
+        (format!("http://{}/", server.address()), format!("process-pause --port {}", other.port()));
+    let args = [
+        "capacity",
+        &url,
+        "--objective",
+        "p95 <= 60ms",
+        "--start",
+        "150/s",
+        "--trial",
+        "4s",
+        "--confirm",
+        "5s",
+        "--width",
+        "20%",
+        "--no-collapse",
+        "--under",
+        &pause,
+        "--json",
+    ];
+    let done = home.start(&args).end_within(Duration::from_secs(300));
+    let document: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(done.code, 0, "{document:#}");
+    let (row, finding) = (&document["under"][0], &document["finding"]);
+    // Alone both carry 500/s; one of them is paused.
+    assert!((finding["capacity"].as_f64().unwrap() / 500.0 - 1.0).abs() < 0.15, "{document:#}");
+    let lost = |name: &str| row["lost"][name].as_f64().unwrap();
+    assert!(lost("low") <= 0.5 && lost("high") >= 0.5 && lost("low") > 0.25, "{document:#}");
+    let proof = &row["proof"][0];
+    assert_eq!((&proof["status"], &proof["undo"]), (&"confirmed".into(), &"restored".into()), "{document:#}");
+    server.end();
+    home.assert_nothing_left();
+}
+
+/// Puts a process into a control group that gives it hardly any CPU; none, and why, if this host has no such groups.
+fn throttled(pid: u32) -> Option<std::path::PathBuf> {
+    let mut all = Kernel.hierarchies().unwrap();
+    all.sort_by_key(|one| one.version == Version::Two);
+    let hierarchy = all.iter().find(|one| one.has(Controller::Cpu))?;
+    let folder = hierarchy.mount.join(format!("sqt-load-{}", std::process::id()));
+    if let Err(error) = std::fs::create_dir(&folder) {
+        skipped(&format!("a throttled generator: no control group: {error}"));
+        return None;
+    }
+    let quota = match hierarchy.version {
+        Version::One => ("cpu.cfs_quota_us", "2000"),
+        Version::Two => ("cpu.max", "2000 100000"),
+    };
+    std::fs::write(folder.join(quota.0), quota.1).unwrap();
+    std::fs::write(folder.join("cgroup.procs"), pid.to_string()).unwrap();
+    Some(folder)
+}
+
+#[test]
+fn a_generator_without_time_is_the_limit_and_not_the_target() {
+    if quick("a throttled generator") {
+        return;
+    }
+    let (_turn, home) = (turns(1), Home::new());
+    let Some(server) = Server::nginx(&home) else { return };
+    let url = format!("http://{}/", server.address());
+    let args =
+        ["capacity", &url, "--objective", "p99 <= 100ms", "--start", "1000/s", "--trial", "2s", "--json"];
+    let going = home.start(&args);
+    let Some(group) = throttled(going.pid()) else {
+        going.signal(Signal::INT);
+        going.end();
+        return server.end();
+    };
+    let done = going.end();
+    std::fs::remove_dir(group).unwrap();
+    server.end();
+    let document: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!((done.code, &document["finding"]["limited_by"]), (6, &"generator".into()), "{document:#}");
+    home.assert_nothing_left();
+}
