@@ -71,6 +71,8 @@ pub enum ProofStatus {
     Mismatch,
     /// Nothing could be measured.
     Unproven,
+    /// What it acts on is not there now: if it stays away, the fault did not last. To the record, it is unproven.
+    Gone,
 }
 
 /// Requested against measured.
@@ -89,6 +91,11 @@ pub struct Proof {
 }
 
 impl Proof {
+    /// What it acts on is not there now.
+    pub fn gone(requested: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { status: ProofStatus::Gone, ..Self::unproven(requested, why) }
+    }
+
     /// A proof without a single observation.
     pub fn unproven(requested: impl Into<String>, why: impl Into<String>) -> Self {
         Self {

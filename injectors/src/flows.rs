@@ -187,6 +187,23 @@ mod tests {
     }
 
     #[test]
+    fn what_can_never_be_hit_is_refused_instead_of_being_waited_for() {
+        let says =
+            |given: &[(&'static str, &str)]| read(given).map_or_else(|(_, why)| why, |_| String::new());
+        assert!(says(&[("to", "10.0.0.2"), ("ports", "22")]).contains("port 22 is always exempt"));
+        assert!(says(&[("local-ports", "22"), ("protocol", "tcp")]).contains("port 22 is always exempt"));
+        assert!(says(&[("to", "10.0.0.2,10.0.1.0/24"), ("protect", "10.0.0.0/16")]).contains("protected"));
+        for given in [
+            &[("to", "10.0.0.2"), ("ports", "22,80")][..],
+            &[("ports", "22"), ("protocol", "udp")],
+            &[("to", "10.0.0.0/16"), ("protect", "10.0.0.0/24")],
+            &[("to", "10.0.0.2,api.example.org"), ("protect", "10.0.0.2")],
+        ] {
+            assert_eq!(says(given), "", "{given:?}");
+        }
+    }
+
+    #[test]
     fn what_is_protected_by_the_experiment_is_spared_as_well() {
         let flows = read(&[("to", "10.0.0.0/8"), ("protect", "10.9.0.1")]).unwrap();
         let spared = flows.sparing(&["10.1.0.0/16".parse().unwrap()]).unwrap();

@@ -153,6 +153,14 @@ pub trait Injector: std::fmt::Debug + Sync {
         }
     }
 
+    /// Whether this user and this kernel can make it with these parameters, whatever the target: part of the plan.
+    ///
+    /// # Errors
+    /// What is missing, and what would serve.
+    fn able<'a>(&'a self, _env: &'a Env, _request: &'a Request) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Reads the world and returns the change; writes nothing.
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>>;
 

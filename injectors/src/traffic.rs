@@ -153,7 +153,7 @@ impl Traffic {
         if interface.as_deref().is_some_and(|name| !is_name(name) || name.len() > 15) {
             return Err((
                 Some("interface"),
-                "an interface has a name of 1 to 15 bytes without slashes".to_owned(),
+                "an interface has a name of 1 to 15 bytes without slashes and blanks".to_owned(),
             ));
         }
         let instance = get("instance").or(get("service")).map(str::to_owned);
@@ -221,8 +221,17 @@ impl Traffic {
         Ok(self)
     }
 
-    /// Refuses more than fits into one filter.
+    /// Refuses more than fits into one filter, and what can never hit a packet, as all of it is exempt.
     pub(crate) fn bounded(&self) -> Result<(), Mistake> {
+        const SSH: Ports = Ports { first: 22, last: 22 };
+        let only_ssh = |ports: &[Ports]| !ports.is_empty() && ports.iter().all(|ports| *ports == SSH);
+        if self.protocol != Some(Protocol::Udp) && (only_ssh(&self.ports) || only_ssh(&self.local_ports)) {
+            return Err((None, "it would hit nothing: port 22 is always exempt".to_owned()));
+        }
+        let spared = |to: &Network| self.protect.iter().any(|network| network.covers(to));
+        if self.names.is_empty() && !self.to.is_empty() && self.to.iter().all(spared) {
+            return Err((Some("to"), "it would hit nothing: all of it is protected".to_owned()));
+        }
         let parts = self.aim().parts();
         if parts <= PARTS_MAX {
             return Ok(());
@@ -379,7 +388,9 @@ impl Whose {
         }
         match (get("netns"), get("pid")) {
             (Some(name), _) if is_name(name) => Ok(Self::Named(name.to_owned())),
-            (Some(_), _) => Err((Some("netns"), "a namespace is named without slashes".to_owned())),
+            (Some(_), _) => {
+                Err((Some("netns"), "a namespace is named without slashes and blanks".to_owned()))
+            }
             (None, Some(pid)) => match pid.parse() {
                 Ok(pid) => Ok(Self::Process(pid)),
                 Err(_) => Err((Some("pid"), format!("`{pid}` is no process id"))),

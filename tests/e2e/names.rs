@@ -227,6 +227,20 @@ fn an_answer_is_late_or_stale_and_true_again_for_the_same_socket_as_soon_as_it_e
 }
 
 #[test]
+fn a_resolver_that_nobody_has_is_not_late() {
+    let Some(net) = Net::new("late DNS of nobody") else { return };
+    if net.ruleset("late DNS of nobody").is_none() {
+        return;
+    }
+    let home = Home::new();
+    let late = ["--answer", "delay", "--delay", "100ms", "--share", "100%", "--for", "2s"];
+    let args = [&["inject", "dns-fault", "--netns", &net.name, "--to", "10.77.0.55"][..], &late].concat();
+    let done = home.squall(&args).code(6);
+    assert!(!done.out.contains("confirmed"), "{}", done.out);
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_share_of_the_queries_is_hit() {
     let Some(net) = Net::new("a share of DNS") else { return };
     if net.ruleset("a share of DNS").is_none() {
@@ -296,8 +310,8 @@ fn a_namespace_whose_loopback_is_down_is_told_so() {
     let home = Home::new();
     let args = ["--answer", "servfail", "--share", "100%", "--for", "300ms"];
     net.near("ip", &["link", "set", "lo", "down"]);
-    let down = home.squall(&fault(&net, &args));
-    assert!(down.code != 0 && down.err.contains("ip link set lo up"), "{down:?}");
+    let down = home.squall(&fault(&net, &args)).code(3);
+    assert!(down.err.contains("ip link set lo up"), "{down:?}");
     home.assert_nothing_left();
 }
 

@@ -167,6 +167,30 @@ fn a_rate_is_confirmed_and_another_address_of_the_same_interface_does_not_feel_i
 }
 
 #[test]
+fn a_filter_of_others_that_comes_first_leaves_unproven_what_only_packets_of_our_own_meet() {
+    let Some(net) = furnished("filters of others") else { return };
+    let _turn = turns(1);
+    let home = Home::new();
+    net.near("tc", &["qdisc", "add", "dev", "near", "clsact"]);
+    let udp = ["match", "ip", "protocol", "17", "0xff", "flowid", "1:10"];
+    let filter = ["filter", "add", "dev", "near", "egress", "protocol", "ip", "prio", "5", "u32"];
+    net.near("tc", &[&filter[..], &udp].concat());
+    let before = net.picture();
+    let typed = TBF.typed(&net, &["--to", "10.77.0.2", "--for", "1s"]);
+    let done = home.squall(&words(&typed)).code(6);
+    for text in ["unproven", "filters of others (near egress pref 5) come first"] {
+        assert!(done.out.contains(text), "{text}: {}", done.out);
+    }
+    assert_eq!(net.picture(), before);
+    // What others send, and what comes past that filter, tells all the same.
+    let flood = net.flood("10.77.0.2", 9000);
+    let done = home.squall(&words(&TBF.typed(&net, &["--to", "10.77.0.2", "--for", "2s"]))).code(0);
+    assert!(done.out.contains("confirmed") && done.out.contains("come first"), "{}", done.out);
+    drop(flood);
+    home.assert_nothing_left();
+}
+
+#[test]
 fn a_rate_that_no_packet_meets_is_unproven() {
     let Some(net) = furnished("a rate without traffic") else { return };
     let rate = ["inject", "network-rate", "--netns", &net.name, "--to", "10.77.0.9", "--rate", "2mbit"];

@@ -240,7 +240,10 @@ pub(super) fn inject(
             if out.json {
                 out.document(&json!({"ok": code == exit::HELD, "exit": code, "injections": records}));
             } else {
-                for record in &records {
+                // What was refused has been told already, and has no effect that could be.
+                for record in
+                    records.iter().filter(|record| code != exit::REFUSED || record.applied_s.is_some())
+                {
                     let line = format!(
                         "{} on {}: {} (requested {}, measured {}); undo: {}\n",
                         record.fault,

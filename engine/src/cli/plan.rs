@@ -1,17 +1,22 @@
 //! `squall plan`.
 
+use std::time::Duration;
+
 use clap::Args;
-use injectors::Target;
 use injectors::faults::interface;
 use injectors::sys::netlink::host::Kernel;
+use injectors::{Env, Inventory, Request, Target};
 use reports::escape::terminal as safe;
 use serde_json::json;
 
 use super::out::{self, Out};
 use super::source::{self, Loaded, SourceArgs};
 use crate::experiment::{Mistakes, Selector};
-use crate::plan::{self, Plan, describe};
+use crate::plan::{self, Plan, PlannedInjection, describe};
 use crate::slo::exit;
+
+/// How long the host is looked at for one fault.
+const LOOKED: Duration = Duration::from_secs(5);
 
 /// What is planned.
 #[derive(Debug, Args)]
@@ -26,7 +31,9 @@ pub(super) fn plan(args: &PlanArgs, out: &mut Out) -> u8 {
         Ok(loaded) => loaded,
         Err(mistakes) => return invalid(out, &mistakes),
     };
-    let plan = &located(&loaded, seed);
+    let mut plan = located(&loaded, seed);
+    plan.notes.extend(lacks(&plan));
+    let plan = &plan;
     let secrets = &loaded.experiment.secrets;
     if out.json {
         let mut document = serde_json::to_value(plan).expect("plans are plain data");
@@ -54,6 +61,25 @@ fn located(loaded: &Loaded, seed: u64) -> Plan {
         }
     }
     plan::resolve(&experiment, seed).unwrap_or_else(|_| loaded.plan.clone())
+}
+
+/// Faults that this user and this kernel cannot make, as a run would be told.
+fn lacks(plan: &Plan) -> Vec<String> {
+    let (Ok(runtime), env) = (out::runtime(), Env::host(Inventory::default())) else { return Vec::new() };
+    let cannot = |planned: &PlannedInjection| {
+        if planned.args.text("fallback").is_some() {
+            return None;
+        }
+        let (args, target, seed) = (planned.args.clone(), planned.target.clone(), planned.seed);
+        let request = Request { id: "plan/0".to_owned(), args, target, seed };
+        let able = runtime.block_on(async {
+            tokio::time::timeout(LOOKED, planned.injector.able(&env, &request)).await.unwrap_or(Ok(()))
+        });
+        able.err().map(|error| format!("{} cannot be made here: {error}", planned.fault))
+    };
+    let mut lacks: Vec<String> = plan.injections.iter().filter_map(cannot).collect();
+    lacks.dedup();
+    lacks
 }
 
 /// Tells every mistake of a file.

@@ -347,7 +347,7 @@ fn status_name(status: ProofStatus) -> &'static str {
     match status {
         ProofStatus::Confirmed => "confirmed",
         ProofStatus::Mismatch => "mismatch",
-        ProofStatus::Unproven => "unproven",
+        ProofStatus::Unproven | ProofStatus::Gone => "unproven",
     }
 }
 

@@ -111,6 +111,10 @@ impl Injector for ConnectionReset {
         mistake(args, flows).map_or(Ok(()), |mistake| Err(vec![mistake]))
     }
 
+    fn able<'a>(&'a self, env: &'a Env, _request: &'a Request) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(require(&*env.network))
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(prepare(env, request))
     }

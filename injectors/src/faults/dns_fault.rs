@@ -154,6 +154,10 @@ impl Injector for DnsFault {
         reading::aimed(flows).and_then(|()| reading::asked(args)).map(drop).map_err(|mistake| vec![mistake])
     }
 
+    fn able<'a>(&'a self, env: &'a Env, _request: &'a Request) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(require(&*env.network))
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(prepare(env, request))
     }
@@ -230,6 +234,20 @@ async fn require(network: &dyn Network) -> Result<(), InjectError> {
     }
 }
 
+/// Refuses a namespace whose loopback is down: our resolver would listen there.
+async fn refuse_deaf(network: &dyn Network, place: &Place) -> Result<(), InjectError> {
+    let failed = failed(&place.name);
+    let Some(session) = network.enter(&place.space).await.map_err(&failed)? else { return Ok(()) };
+    let links = session.links().await.map_err(&failed)?;
+    if links.iter().any(|link| link.name == "lo" && link.down) {
+        return Err(InjectError::Lack(format!(
+            "the loopback of {} is down, and the resolver that answers wrongly would listen there: ip link set lo up",
+            place.name
+        )));
+    }
+    Ok(())
+}
+
 async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     let Target::Flows(flows) = &request.target else {
         return Err(InjectError::Target(format!("{} is no flow", request.target)));
@@ -241,6 +259,7 @@ async fn prepare(env: &Env, request: &Request) -> Result<Change, InjectError> {
     let mut parts = Vec::new();
     for place in places.clone() {
         refuse_taken(&*env.network, &place, &ours).await?;
+        refuse_deaf(&*env.network, &place).await?;
         parts.push(Part { upstreams: reading::upstreams(flows, &place)?, place });
     }
     let name = names.first().map_or(NOBODY.to_owned(), |name| name.replacen("*.", "squall.", 1));

@@ -47,7 +47,7 @@ static ABOUT: About = About {
             name: "reserve",
             kind: ParamKind::Size,
             presence: Presence::Default("512MiB"),
-            help: "what stays available on the host",
+            help: "what stays available on the host: at least 64MiB",
         },
     ],
     needs: &["nothing; in a group or a container: the right to write the group's cgroup.procs (root)"],
@@ -61,6 +61,8 @@ static ABOUT: About = About {
 const SLACK: u64 = 8 << 20;
 /// The least that it holds.
 const SIZE_MIN: u64 = 16 << 20;
+/// The least that stays available on the host, whatever `reserve` says: with less, it ends whom it likes.
+const RESERVE_MIN: u64 = 64 << 20;
 /// What stays free below a group's limit.
 const GROUP_RESERVE: u64 = 16 << 20;
 
@@ -74,6 +76,10 @@ impl Stressing for MemoryStress {
             (Some(size), None) if size < SIZE_MIN => Err(format!(
                 "size must be at least {}: less cannot be told from squall itself",
                 bytes(SIZE_MIN)
+            )),
+            _ if args.size("reserve").is_some_and(|reserve| reserve < RESERVE_MIN) => Err(format!(
+                "reserve must be at least {}: with less, the host itself would be short",
+                bytes(RESERVE_MIN)
             )),
             (Some(_), None) | (None, Some(_)) => Ok(()),
             _ => Err("say how much: either `size: 1GiB` or `fill: 90%`".to_owned()),

@@ -59,7 +59,7 @@ static ABOUT: About = About {
     proof: "Bytes that left while others waited, against the time. Where hardly anybody sends, echoes of our own to an \
             address in `to`, or to a neighbour or gateway that the kernel knows, fill it for half a second (rates up to 7 \
             Mbit/s). Confirmed within 3%, the length of one packet and the time by which this host was late; unproven if \
-            there was never more to send than the rate allows.",
+            there was never more to send than the rate allows, and mostly below 64 kbit/s, where a packet takes too long.",
     undo: "Our filter goes first, then our device and what waits in it; \
            the interface's own queueing, be it mq, fq_codel or htb with classes, was never touched.",
     example: "- network-rate: {to: 10.0.0.2, rate: 10mbit}",

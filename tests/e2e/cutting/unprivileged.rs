@@ -46,6 +46,13 @@ fn somebody_who_is_not_root_is_refused_and_told_what_would_serve() {
         let done = home.start_as(somebody.squall(&args)).end().code(3);
         assert!(done.err.contains("root") && done.err.contains(serves), "{fault}: {}", done.err);
     }
+    // The plan knows it already.
+    let text = "squall: v1\nexperiment: cut\nquestion: Is it cut?\nload:\n  - page: {open: {url: \"http://127.0.0.1:1/\", \
+                arrivals: [{hold: {rate: 5/s, for: 20s}}]}}\nobjectives:\n  - page: {availability: \">= 1%\"}\ntimeline:\n  \
+                - {at: 9s, for: 3s, faults: [{port-block: {to: 127.0.0.1, ports: \"7\"}}]}\n";
+    std::fs::write(somebody.folder.path().join("cut.yaml"), text).unwrap();
+    let plan = home.start_as(somebody.squall(&["plan", "cut.yaml"])).end().code(0);
+    assert!(plan.out.contains("port-block cannot be made here") && plan.out.contains("root"), "{}", plan.out);
     assert_eq!(ruleset(&net), before);
 }
 

@@ -51,6 +51,15 @@ impl Injector for Losing {
         if by_nft(args) { DRAWN.check(args, &flows(target)) } else { NETEM.check(args, target) }
     }
 
+    fn able<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            if !by_nft(&request.args) {
+                return NETEM.able(env, request).await;
+            }
+            DRAWN.able(env, &Request { target: flows(&request.target), ..request.clone() }).await
+        })
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             if !by_nft(&request.args) {

@@ -106,6 +106,14 @@ impl<C: Cutting> Injector for Cut<C> {
         self.0.plan(args, flows).map(drop).map_err(|mistake| vec![mistake])
     }
 
+    fn able<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            let Target::Flows(flows) = &request.target else { return Ok(()) };
+            let plan = self.0.plan(&request.args, flows).map_err(InjectError::Target)?;
+            require(&*env.network, plan.by, self.0.instead()).await
+        })
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let Target::Flows(flows) = &request.target else {
@@ -166,7 +174,12 @@ impl<C: Cutting> Injector for Cut<C> {
     fn observe<'a>(&'a self, env: &'a Env, change: &'a Change) -> Pending<'a, Result<Proof, InjectError>> {
         Box::pin(async move {
             let Apply { parts, ours, by, hits, .. } = recall(&change.fault, &change.apply)?;
+            let all = parts.len();
             let parts = follow(env, &parts, hits.as_ref()).await?;
+            if parts.len() < all {
+                let why = format!("{} of {all} containers are down", all - parts.len());
+                return Ok(Proof::gone(&change.summary, why));
+            }
             let looks = parts.iter().map(|part| look(&*env.network, part, &ours));
             let seen = futures_util::future::join_all(looks).await;
             let seen: Result<Vec<Seen>, io::Error> = seen.into_iter().collect();

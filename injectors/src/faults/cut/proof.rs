@@ -121,6 +121,7 @@ pub(super) fn judge(requested: String, by: By, all: &[Seen]) -> Proof {
     let idle = all.iter().find(|seen| seen.counted.as_ref().is_none_or(|all| total(all) == 0));
     let status = match idle {
         _ if !through.is_empty() => ProofStatus::Mismatch,
+        Some(seen) if seen.counted.is_none() => ProofStatus::Gone,
         Some(_) => ProofStatus::Unproven,
         None => ProofStatus::Confirmed,
     };
@@ -169,6 +170,9 @@ fn lost(share: f64, all: &[Seen]) -> Proof {
         }
     }
     let requested = format!("{:.2}% of packets", share * 100.0);
+    if let Some(seen) = all.iter().find(|seen| seen.counted.is_none()) {
+        return Proof::gone(requested, format!("its rules are gone{}", of(all, seen)));
+    }
     let counted = judge_share(requested.clone(), "packets lost", share, dropped, met);
     let felt = all.iter().find_map(|seen| seen.felt).map(|own| {
         let round = 1.0 - (1.0 - share).powi(own.passes as i32);
@@ -300,8 +304,10 @@ mod tests {
         );
         // Both ways: what is asked or answered gets lost.
         let own = |answered| Streamed { peer: seen.probes[0].0.peer, passes: 2, sent: 200, answered };
-        let quiet = |answered| Seen { counted: None, felt: Some(own(answered)), ..seen.clone() };
+        let quiet = |answered| Seen { counted: Some(Vec::new()), felt: Some(own(answered)), ..seen.clone() };
         assert_eq!(judge(String::new(), By::Lose(0.30), &[quiet(100)]).status, ProofStatus::Confirmed);
         assert_eq!(judge(String::new(), By::Lose(0.30), &[quiet(195)]).status, ProofStatus::Mismatch);
+        let gone = Seen { counted: None, ..quiet(100) };
+        assert_eq!(judge(String::new(), By::Lose(0.30), &[gone]).status, ProofStatus::Gone);
     }
 }

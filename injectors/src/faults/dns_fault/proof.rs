@@ -110,8 +110,10 @@ fn fits(asked: &Asked, told: Option<&Told>) -> bool {
         Answer::Servfail => coded(SERVER_FAILURE),
         Answer::Refused => coded(REFUSED),
         Answer::Timeout => told.is_none(),
-        // Whoever waits for longer than we do is late enough.
-        Answer::Delay(seconds) => told.is_none_or(|told| told.took.as_secs_f64() >= *seconds),
+        // Only what we do not wait for may be as late as that without coming.
+        Answer::Delay(seconds) => {
+            told.map_or(*seconds > DELAY_WAITED.as_secs_f64(), |told| told.took.as_secs_f64() >= *seconds)
+        }
         Answer::Wrong(all) => {
             told.is_some_and(|told| told.code == 0 && told.addresses.iter().all(|one| all.contains(one)))
         }
@@ -125,7 +127,7 @@ pub(super) fn judge(apply: &Apply, looks: &[Look]) -> Proof {
     let asked = &apply.asked;
     let requested = requested(asked);
     if looks.is_empty() {
-        return Proof::unproven(requested, "its containers are down");
+        return Proof::gone(requested, "its containers are down");
     }
     // Of a share, our own few queries say nothing; of all, every one does.
     let whole = asked.share >= 1.0;
@@ -140,7 +142,9 @@ pub(super) fn judge(apply: &Apply, looks: &[Look]) -> Proof {
     let idle: Vec<&Look> = alive().filter(|look| hit(look) == 0).collect();
     let status = if !wrong.is_empty() {
         ProofStatus::Mismatch
-    } else if ended.is_empty() && idle.is_empty() {
+    } else if !ended.is_empty() {
+        ProofStatus::Gone
+    } else if idle.is_empty() {
         ProofStatus::Confirmed
     } else {
         ProofStatus::Unproven
@@ -220,8 +224,17 @@ mod tests {
     #[test]
     fn a_true_answer_where_our_resolver_has_ended_refutes_nothing() {
         let proof = judge(&apply(1.0), &[seen("a", SERVER_FAILURE, Some(2)), seen("b", 0, None)]);
-        assert_eq!(proof.status, ProofStatus::Unproven);
+        assert_eq!(proof.status, ProofStatus::Gone);
         assert!(proof.measured.ends_with("; our resolver has ended in b"), "{}", proof.measured);
-        assert_eq!(judge(&apply(1.0), &[]).status, ProofStatus::Unproven);
+        assert_eq!(judge(&apply(1.0), &[]).status, ProofStatus::Gone);
+    }
+
+    #[test]
+    fn an_answer_that_never_comes_is_not_one_that_is_late() {
+        let asked = |answer| Asked { answer, ..apply(1.0).asked };
+        let told = |ms| Told { code: 0, addresses: Vec::new(), took: Duration::from_millis(ms) };
+        let late = asked(Answer::Delay(0.1));
+        assert!(fits(&late, Some(&told(120))) && !fits(&late, Some(&told(20))) && !fits(&late, None));
+        assert!(fits(&asked(Answer::Delay(30.0)), None), "nobody waits for so long");
     }
 }

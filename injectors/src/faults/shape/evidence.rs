@@ -51,6 +51,9 @@ pub(crate) struct Evidence {
     pub(crate) felt: Option<Felt>,
     /// Echoes of our own that filled the qdisc, if nobody else did.
     pub(crate) filled: Option<Filled>,
+    /// Filters of others that come before ours, in words: what they decide on never meets it, whatever becomes of packets
+    /// of our own.
+    pub(crate) ahead: Option<String>,
 }
 
 /// Echoes of our own that filled a qdisc.
@@ -113,7 +116,7 @@ pub(crate) fn either(first: Proof, second: Option<Proof>) -> Proof {
     let rank = |proof: &Proof| match proof.status {
         ProofStatus::Confirmed => 0,
         ProofStatus::Mismatch => 1,
-        ProofStatus::Unproven => 2,
+        ProofStatus::Unproven | ProofStatus::Gone => 2,
     };
     let samples = first.samples + second.samples;
     let (chief, other) = if rank(&first) <= rank(&second) { (first, second) } else { (second, first) };
@@ -395,6 +398,7 @@ mod tests {
             rtt: None,
             felt: None,
             filled: None,
+            ahead: None,
         };
         let status = |bytes, full| judge_rate("1MB/s".to_owned(), 1e6, &evidence(bytes, full)).status;
         assert_eq!(status(1_010_000, false), ProofStatus::Confirmed);

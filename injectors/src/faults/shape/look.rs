@@ -9,9 +9,13 @@ use super::part::Part;
 use super::probe::{self, Probe};
 use super::rtt::{self, Growth};
 use super::site::Known;
+use super::tree::PREF;
+use crate::sys::aim::Way;
 use crate::sys::netem::Netem;
 use crate::sys::netlink::Network;
 
+/// The most filters of others that are named.
+const AHEAD_MAX: usize = 4;
 /// How often a rate is looked at, and how far apart: further for one that lets few packets through.
 const LOOKS: u32 = 6;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -33,7 +37,11 @@ pub(super) async fn observe(
 ) -> io::Result<Result<Evidence, &'static str>> {
     const GONE: &str = "its device has gone";
     let Some((first, netem)) = look(network, apply).await? else { return Ok(Err(GONE)) };
-    let mut evidence = Evidence { counts: first, flow: None, netem, rtt: None, felt: None, filled: None };
+    let ahead = ahead(network, apply).await?;
+    let mut evidence =
+        Evidence { counts: first, flow: None, netem, rtt: None, felt: None, filled: None, ahead };
+    // Filters of others may let packets of our own through and no others: then these alone tell.
+    let asks = evidence.ahead.is_none();
     if let Some(bytes) = apply.part.rate() {
         let pause = Duration::from_secs_f64(ENOUGH / bytes.max(1) as f64 / f64::from(LOOKS - 1));
         let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
@@ -42,6 +50,7 @@ pub(super) async fn observe(
         // Whoever else sends has the way for himself; a neighbour that asks for an address is nobody.
         let others = last.since(first).bytes as f64;
         if flow.is_none()
+            && asks
             && others < IDLE * bytes as f64 * (pause * LOOKS).as_secs_f64()
             && let Some((known, probe)) = probe(network, apply).await?
             && let Some(stream) = probe.transfer(bytes, FILLING + pause * (LOOKS - 1) + TRAILING)
@@ -59,7 +68,8 @@ pub(super) async fn observe(
             let (whom, answered) = (probe.peer.name(), echoed.answers.len() as u64);
             evidence.filled = Some(Filled { whom, sent: echoed.sent, answered });
         }
-    } else if let Some((known, probe)) = probe(network, apply).await?
+    } else if asks
+        && let Some((known, probe)) = probe(network, apply).await?
         && let Some(stream) = probe.stream(&apply.part, netem.as_ref())
     {
         let hit = (&apply.aim, known.site.trees.as_slice());
@@ -130,6 +140,27 @@ async fn look_at_each(
         netem = netem.or_else(|| seen.first().and_then(evidence::netem));
     }
     Ok((!all.is_empty()).then_some((all, netem)))
+}
+
+/// Filters of others that stand before ours, in words.
+async fn ahead(network: &dyn Network, apply: &Apply) -> io::Result<Option<String>> {
+    let mut found = Vec::new();
+    for known in &apply.sites {
+        let Some(session) = network.enter(&known.site.space).await? else { continue };
+        for tree in &known.site.trees {
+            let others = session.filters(tree.link, tree.way).await?;
+            let mut prefs: Vec<u16> = others.iter().map(|one| one.pref).filter(|pref| *pref < PREF).collect();
+            prefs.sort_unstable();
+            prefs.dedup();
+            let prefs: Vec<String> = prefs.iter().take(AHEAD_MAX).map(ToString::to_string).collect();
+            if !prefs.is_empty() {
+                let way = if tree.way == Way::Out { "egress" } else { "ingress" };
+                found.push(format!("{} {way} pref {}", tree.interface, prefs.join(" ")));
+            }
+        }
+    }
+    found.truncate(AHEAD_MAX);
+    Ok((!found.is_empty()).then(|| format!("filters of others ({})", found.join(", "))))
 }
 
 /// How much longer round trips take, over all sites.

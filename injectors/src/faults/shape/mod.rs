@@ -177,6 +177,13 @@ impl<S: Shaping> Injector for Shaped<S> {
         self.0.part(args).map(drop).map_err(|mistake| vec![mistake])
     }
 
+    fn able<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<(), InjectError>> {
+        Box::pin(async move {
+            let part = self.0.part(&request.args).map_err(InjectError::Target)?;
+            require(&*env.network, &part, self.0.instead()).await
+        })
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let part = self.0.part(&request.args).map_err(InjectError::Target)?;
@@ -225,6 +232,10 @@ impl<S: Shaping> Injector for Shaped<S> {
                 Ok(evidence) => {
                     let mut proof = self.0.judge(&apply.part, &evidence);
                     let asked = apply.sites.iter().any(|known| known.probe.is_some());
+                    if let Some(ahead) = &evidence.ahead {
+                        proof.measured +=
+                            &format!("; {ahead} come first, and what they decide on is not hit");
+                    }
                     if proof.status == ProofStatus::Unproven && !apply.aim.locals.is_empty() && !asked {
                         proof.measured += "; from no address of this side in `from` has anybody answered us";
                     }
@@ -233,7 +244,7 @@ impl<S: Shaping> Injector for Shaped<S> {
                     }
                     Ok(proof)
                 }
-                Err(gone) => Ok(Proof::unproven(&change.summary, gone)),
+                Err(gone) => Ok(Proof::gone(&change.summary, gone)),
             }
         })
     }
@@ -283,14 +294,18 @@ impl<S: Shaping> Injector for Shaped<S> {
 pub(super) async fn require(network: &dyn Network, part: &Part, instead: &str) -> Result<(), InjectError> {
     let features = network.features().await.map_err(|error| match error.raw_os_error() {
         Some(1 | 13) => InjectError::Lack(format!(
-            "network faults need root, or CAP_NET_ADMIN and CAP_SYS_ADMIN; as this user, {instead}"
+            "network faults need root, or CAP_NET_ADMIN and CAP_SYS_ADMIN; as this user, {}",
+            by_relay(instead)
         )),
         _ => InjectError::System {
             what: "make a network namespace to try the kernel in".to_owned(),
             source: error,
         },
     })?;
-    let other = if part.kind() == "tbf" { "netem" } else { "tbf" };
+    let (other, instead) = match part.kind() {
+        "tbf" => ("netem", by_relay(instead)),
+        _ => ("tbf", instead.to_owned()),
+    };
     let lacks = features.iter().filter(|feature| feature.name != other);
     let lacks: Vec<String> = lacks
         .filter_map(|feature| feature.lack.as_ref().map(|why| (feature.name, why)))
@@ -303,6 +318,14 @@ pub(super) async fn require(network: &dyn Network, part: &Part, instead: &str) -
         })
         .collect();
     if lacks.is_empty() { Ok(()) } else { Err(InjectError::Lack(lacks.join("; "))) }
+}
+
+/// Of what would serve in place of netem, that which needs neither root nor another qdisc.
+fn by_relay(instead: &str) -> String {
+    match instead.split_once(", or ") {
+        Some((first, rest)) if first.contains("`by: ") => format!("use {rest}"),
+        _ => instead.to_owned(),
+    }
 }
 
 pub(super) async fn prepare(

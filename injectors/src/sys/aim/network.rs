@@ -85,6 +85,11 @@ impl Network {
         *self == Self::single(self.address)
     }
 
+    /// Whether all of another lies in it.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.bits <= other.bits && self.contains(other.address)
+    }
+
     /// Whether an address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_ipv4() == self.address.is_ipv4()

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use rtnetlink::packet_core::{Emitable, Nla};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
 use rtnetlink::packet_route::tc::{TcAttribute, TcMessage, TcOption, TcStats2};
@@ -50,7 +50,8 @@ pub(super) fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
 }
 
 pub(super) fn link(message: LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, ..Link::default() };
+    let down = !message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, down, ..Link::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,

@@ -52,6 +52,8 @@ pub struct Link {
     pub name: String,
     /// The free text that anybody may attach to it.
     pub alias: String,
+    /// Whether somebody has taken it down, or nobody up.
+    pub down: bool,
     /// Packets that it has taken in and given out.
     pub packets: (u64, u64),
     /// Bytes that it has taken in and given out.
