@@ -9,7 +9,7 @@ const FAULTS: [&[&str]; 5] = [
     &["network-rate", "--rate=20mbit", "--by=tbf"],
     &["network-loss", "--share=1%", "--by=nft", "--interface=eth0"],
     &["port-block", "--local-ports=81"],
-    &["dns-fault", "--answer=servfail", "--to=10.88.0.1"],
+    &["dns-fault", "--answer=servfail", "--share=100%", "--to=10.88.0.1"],
 ];
 /// Half-way through, where the first container has felt it and the last has not, is among the steps: `held` to `applied`.
 const AT: [&str; 5] = ["intended", "held", "applied", "undoing", "undone"];
