@@ -99,6 +99,7 @@ fn every_arrival_is_sent_once_and_ends_once() {
         assert_eq!(all.failed(), 0, "{:?}", all.errors);
         assert_eq!((all.due, all.ok), (server.requests() - before, all.due));
         assert_eq!(latencies(all).count(), all.due);
+        assert!(latencies(all).at_rank(1) > Some(5e-6), "nothing is sent before its time");
         assert_eq!(outcome.generator.due, all.due);
         assert_eq!(outcome.generator.sent, all.due);
         assert_eq!(outcome.loads[0].buckets.iter().map(|b| b.all.due).sum::<u64>(), all.due);

@@ -152,6 +152,9 @@ pub(super) fn run(setup: &Setup) -> io::Result<()> {
 async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     let Setup { clock, stop, workers, .. } = setup;
     let timer = Timer::new(*clock)?;
+    // Before the start the clock stands still: whatever is due at once would be sent too early, and look as if it had taken
+    // no time at all.
+    timer.until(0).await?;
     let mut streams: Vec<Stream> = (0..setup.loads.len()).map(|i| Stream::new(setup, i, shared)).collect();
     let (mut sweep_at, mut second, mut gather) = (0, u64::MAX, 0);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
