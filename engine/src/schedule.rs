@@ -143,9 +143,11 @@ impl Shape {
         }
     }
 
-    /// Newton's steps, kept within a bracket that shrinks each time.
+    /// Newton's steps within a bracket; where they leave it, or do not shrink by half (they can go to and fro for ever), the
+    /// bracket is halved instead.
     fn due_in_wave(self, n: f64, length: f64) -> f64 {
         let (mut low, mut high) = (0.0, length);
+        let mut before = length;
         let mut t = length * (n / self.arrivals(length)).clamp(0.0, 1.0);
         for _ in 0..100 {
             let off = self.arrivals(t) - n;
@@ -155,7 +157,9 @@ impl Shape {
                 low = t;
             }
             let newton = t - off / self.rate(t);
-            let next = if newton > low && newton < high { newton } else { 0.5 * (low + high) };
+            let fast = newton > low && newton < high && (newton - t).abs() <= 0.5 * before;
+            let next = if fast { newton } else { 0.5 * (low + high) };
+            before = (next - t).abs();
             if (next - t).abs() <= 1e-12 * length.max(1.0) {
                 return next;
             }

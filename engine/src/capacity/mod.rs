@@ -228,6 +228,8 @@ pub struct Finding {
 pub struct Search {
     goal: Goal,
     trials: Vec<Trial>,
+    /// How many of them were made before it was resumed: their time is not that of this search.
+    earlier: usize,
     posterior: Posterior,
 }
 
@@ -236,7 +238,7 @@ impl Search {
     pub fn new(goal: Goal, trials: Vec<Trial>) -> Self {
         let lowest = goal.start / CLIMB.powi(HALVINGS + 1);
         let posterior = Posterior::between(lowest, goal.max * 1.5);
-        let mut search = Self { goal, trials: Vec::new(), posterior };
+        let mut search = Self { goal, trials: Vec::new(), earlier: trials.len(), posterior };
         for trial in trials {
             search.learn(trial);
         }
@@ -263,7 +265,7 @@ impl Search {
 
     /// What to do next.
     pub fn next(&self) -> Step {
-        if self.spent() >= self.goal.within_s || self.generator().is_some() {
+        if self.is_time_up() || self.generator().is_some() {
             return Step::Done;
         }
         if self.confirmed() {
@@ -338,14 +340,16 @@ impl Search {
         self.trials.iter().map(|trial| trial.took_s).sum()
     }
 
+    fn is_time_up(&self) -> bool {
+        let now: f64 = self.trials[self.earlier..].iter().map(|trial| trial.took_s).sum();
+        now >= self.goal.within_s
+    }
+
     /// Why the generator ends the search.
     fn generator(&self) -> Option<&str> {
-        let why = |trial: &Trial| matches!(trial.answer, Answer::Invalid { .. });
-        match self.trials.as_slice() {
-            [.., one, other] if why(one) && why(other) => match &other.answer {
-                Answer::Invalid { why } => Some(why),
-                _ => None,
-            },
+        let mut last = self.trials.iter().rev().filter(|trial| trial.teaches()).map(|trial| &trial.answer);
+        match (last.next(), last.next()) {
+            (Some(Answer::Invalid { why }), Some(Answer::Invalid { .. })) => Some(why),
             _ => None,
         }
     }
@@ -384,7 +388,7 @@ impl Search {
                 LimitedBy::Target,
                 "beyond it the objectives fail, and a long trial below has passed".to_owned(),
             ),
-            (None, None, Some(rate)) if self.spent() < self.goal.within_s => {
+            (None, None, Some(rate)) if !self.is_time_up() => {
                 (LimitedBy::Target, format!("not even {rate:.1}/s is carried"))
             }
             _ if narrow => (LimitedBy::Undecided, "no long trial at the lower end has passed".to_owned()),

@@ -71,6 +71,30 @@ fn a_search_that_is_resumed_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_search_whose_time_was_up_has_its_time_again_when_it_is_resumed() {
+    let short = Goal { within_s: 30.0, ..goal() };
+    let mut target = Target::new(3, 0.0, 0.0);
+    let first = search(&mut target, short.clone());
+    assert_eq!(first.next(), Step::Done);
+    let resumed = Search::new(short, first.trials().to_vec());
+    assert!(matches!(resumed.next(), Step::Try { .. }));
+}
+
+#[test]
+fn a_generator_that_fails_when_too_much_is_offered_takes_nothing_back() {
+    let mut search = Search::new(Goal { collapse: true, ..goal() }, Vec::new());
+    while let Step::Try { purpose, rate, seconds } = search.next() {
+        let answer = match purpose {
+            Purpose::Overload | Purpose::Return => Answer::Invalid { why: "late".to_owned() },
+            _ if rate > 700.0 => Answer::failed("p99"),
+            _ => Answer::Passed,
+        };
+        search.learn(Trial { purpose, ..Trial::new(rate, seconds, answer) });
+    }
+    assert_eq!(search.finding().limited_by, LimitedBy::Target);
+}
+
+#[test]
 fn each_limit_has_its_name() {
     let ends = |goal: Goal, answer: &dyn Fn(f64) -> Answer| {
         let mut search = Search::new(goal, Vec::new());

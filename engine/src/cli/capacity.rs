@@ -202,13 +202,20 @@ async fn find(
                 break;
             }
             out.tell(&format!("under {words}"));
-            let row;
-            (row, ended) = under(fault, words, plan, &search, &mut signals, out).await?;
-            if let Some((code, why)) = row.doubt(ended) {
+            let doubt = match under(fault, words, plan, &search, &mut signals, out).await {
+                Ok((row, how)) => {
+                    ended = how;
+                    let doubt = row.doubt(how);
+                    rows.push(row);
+                    doubt
+                }
+                // What has been found so far is worth telling all the same.
+                Err(refused) => Some(refused),
+            };
+            if let Some((code, why)) = doubt {
                 exit = if exit == exit::NOT_RESTORED { exit } else { code };
                 reasons.push(format!("under {words}: {why}"));
             }
-            rows.push(row);
         }
     }
     Ok(Document {

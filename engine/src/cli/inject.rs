@@ -174,6 +174,9 @@ fn read(global: &Global, name: &str, matches: &ArgMatches, length: Duration) -> 
 /// What is wrong with it.
 pub(super) fn written(global: &Global, text: &str, length: Duration) -> Result<AdHoc, String> {
     let words = words(text)?;
+    if words.is_empty() {
+        return Err("it names no fault; squall faults lists them".to_owned());
+    }
     if words.iter().any(|word| word == "--for" || word.starts_with("--for=")) {
         return Err("--for is not for you to say: the fault lives as long as its search".to_owned());
     }
@@ -284,7 +287,7 @@ mod tests {
             ("process-pause --port 8080 --for 3s", "--for is not for you"),
             ("relay-latency --relay web=127.0.0.1:80 --delay 5ms", "a relay of its own"),
             ("network-delay", "required"),
-            ("", "missing"),
+            (" ", "names no fault"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

@@ -81,7 +81,7 @@ pub(super) async fn under(
     let came = trial::under(fault, what, &mut search, signals, &mut view, told).await;
     drop(view);
     let came = came.map_err(|error| match error {
-        UnderError::Fault(code, why) => (code, format!("--under {words}: {why}")),
+        UnderError::Fault(code, why) => (code, why),
         UnderError::Load(error) => (refused(&error), error.to_string()),
     })?;
     let finding = search.finding();
