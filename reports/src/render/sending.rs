@@ -2,7 +2,7 @@
 
 use super::words;
 use crate::escape;
-use crate::format::{count, estimate_and_interval, limit, rate, seconds, share};
+use crate::format::{count, estimate_and_interval, limit, many, percent, rate, seconds, share};
 use crate::latency::Latencies;
 use crate::sending::{Quantiles, Sending};
 use crate::table::{Cell, Table, Tone, paint, wrap};
@@ -122,7 +122,11 @@ fn curve(encoded: &str) -> Vec<String> {
     let at = |column: usize| 1.0 - 10f64.powf(-decades * column as f64 / (columns - 1) as f64);
     let (bottom, top) = (low.max(1e-6).ln(), high.max(low.max(1e-6) * 1.01).ln());
     let heights: Vec<f64> = (0..columns)
-        .map(|column| latencies.quantile(at(column)).unwrap_or(low).max(1e-6).ln())
+        // The last is the largest of all.
+        .map(
+            |column| if column + 1 == columns { high } else { latencies.quantile(at(column)).unwrap_or(low) },
+        )
+        .map(|time| time.max(1e-6).ln())
         .map(|time| (time - bottom) / (top - bottom) * (rows * 8) as f64)
         .collect();
     let mut lines = vec![String::new()];
@@ -166,14 +170,16 @@ fn block(eighths: f64) -> char {
 fn generator(lines: &mut Vec<String>, result: &Sending) {
     let generator = &result.generator;
     let word = if generator.saturated.is_empty() { "kept up" } else { "did not keep up" };
-    lines.push(format!(
-        "generator {word}: {} of {} arrivals sent, {} threads, the busiest computed {} of a second, at most {} connections",
+    let text = format!(
+        "generator {word}: {} of {} arrivals sent by {}, the busiest computed {} of a second; at most {} \
+         connections",
         count(result.sent),
         count(result.intended),
-        generator.workers,
-        share(generator.cpu_max),
+        many(u64::from(generator.workers), "thread"),
+        percent(generator.cpu_max),
         count(generator.connections_max)
-    ));
+    );
+    paragraph(lines, &text);
 }
 
 #[cfg(test)]
@@ -218,7 +224,7 @@ mod tests {
     fn it_fits_on_one_screen_and_names_what_it_shows() {
         let text = sending(&result(), false);
         assert!(text.lines().count() <= 30, "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH + 12), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         for word in [
             "intended 10,003",
             "good 10,001",
