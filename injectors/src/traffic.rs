@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::about::{Param, ParamKind, Presence};
-use crate::containers::Containers;
 use crate::sys::aim::{Aim, Exempt, Network, PARTS_MAX, Protocol, Way};
 use crate::target::{INSTANCE, Inventory, PICK, SERVICE};
+
+mod whose;
+
+pub use whose::Whose;
 
 /// The port of SSH: whoever came by it must be able to leave by it.
 const SSH: u16 = 22;
@@ -43,20 +45,6 @@ pub struct Traffic {
     /// The instance (or service, until one is picked) whose address and port are the other side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
-}
-
-/// Whose network it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Whose {
-    /// The one in which squall runs.
-    Own,
-    /// A named namespace, as `ip netns` lists them.
-    Named(String),
-    /// That of a process.
-    Process(u32),
-    /// Those of containers.
-    Containers(Containers),
 }
 
 /// Which way packets go, as the owner of the interface sees it.
@@ -371,47 +359,6 @@ impl Traffic {
                 || self.instance != other.instance
                 || self.names != other.names)
             && self.wide().meets(&other.wide())
-    }
-}
-
-impl Whose {
-    fn read(given: &BTreeMap<&'static str, String>) -> Result<Self, Mistake> {
-        let get = |name: &str| given.get(name).map(String::as_str);
-        let contained = ["container", "label", "image"].into_iter().find(|name| given.contains_key(name));
-        let ways: Vec<&'static str> =
-            ["netns", "pid"].into_iter().filter(|name| given.contains_key(name)).chain(contained).collect();
-        if let [first, second, ..] = ways.as_slice() {
-            return Err((Some(second), format!("write either {first} or {second}")));
-        }
-        if let (Some(name), Some(_)) = (contained, get("service").or(get("instance"))) {
-            return Err((Some(name), "it does not go with an instance of a service".to_owned()));
-        }
-        match (get("netns"), get("pid")) {
-            (Some(name), _) if is_name(name) => Ok(Self::Named(name.to_owned())),
-            (Some(_), _) => {
-                Err((Some("netns"), "a namespace is named without slashes and blanks".to_owned()))
-            }
-            (None, Some(pid)) => match pid.parse() {
-                Ok(pid) => Ok(Self::Process(pid)),
-                Err(_) => Err((Some("pid"), format!("`{pid}` is no process id"))),
-            },
-            (None, None) if contained.is_none() => Ok(Self::Own),
-            (None, None) => Ok(Containers::read(given)?.map_or(Self::Own, Self::Containers)),
-        }
-    }
-
-    /// Files of the namespace, the likeliest first.
-    pub fn files(&self) -> Vec<PathBuf> {
-        match self {
-            Self::Own => vec!["/proc/self/ns/net".into()],
-            Self::Named(name) => ["/run/netns", "/var/run/netns"]
-                .iter()
-                .map(|folder| PathBuf::from(folder).join(name))
-                .collect(),
-            Self::Process(pid) => vec![format!("/proc/{pid}/ns/net").into()],
-            // The engine knows them.
-            Self::Containers(_) => Vec::new(),
-        }
     }
 }
 

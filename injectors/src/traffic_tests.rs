@@ -1,5 +1,7 @@
 //! How traffic is read, named, and told apart.
 
+use std::path::PathBuf;
+
 use super::*;
 
 fn read(given: &[(&'static str, &str)]) -> Result<Traffic, Mistake> {
