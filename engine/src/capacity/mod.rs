@@ -2,7 +2,7 @@
 //! sends the load and looks at the clock.
 //!
 //! First rates are doubled until one fails, or halved until one passes. Then each trial is made where it tells most about
-//! the capacity ([`posterior`]), until the interval is narrow; a long trial at its lower end confirms it, or is one more
+//! the capacity (`posterior`), until the interval is narrow; a long trial at its lower end confirms it, or is one more
 //! piece of evidence. At last the target is offered too much, and less and less again: how far must load fall until it
 //! recovers? Everything follows from the trials made so far, so a search can be resumed.
 //!
