@@ -15,7 +15,7 @@ DOWNLOAD_DEADLINE = 180
 DISK = 256 << 20
 # An instruction takes 2 to the power of this, in nanoseconds.
 SHIFT = 2
-MODULES = """virtio_pci virtio_blk tcp_diag sch_netem sch_ingress cls_bpf act_mirred ifb veth bridge sch_prio sch_tbf sch_htb sch_fq sch_fq_codel
+MODULES = """virtio_pci virtio_blk tcp_diag sch_netem sch_ingress cls_bpf cls_u32 act_mirred ifb veth bridge sch_prio sch_tbf sch_htb sch_fq sch_fq_codel
     nf_tables nft_ct nft_reject_inet nft_numgen nft_redir nft_nat nft_chain_nat nft_limit""".split()
 TOOLS = ("dash", "ip", "tc", "nft", "nginx")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
