@@ -205,11 +205,6 @@ fn a_fault_of_a_group_is_felt_and_leaves_the_group_as_it_was() {
             }
         }
         assert_eq!(cage.says(case.files), before, "{}", case.fault);
-        // The disk of the vm lane is emulated: its kernel has let through twice as much, and squall has said so.
-        if case.fault == "io-limit" && done.code == 6 && std::path::Path::new("/real/squall").exists() {
-            skipped(&format!("io-limit on an emulated disk: {}", done.out.trim()));
-            continue;
-        }
         let done = done.code(0);
         assert!(done.out.contains("confirmed"), "{}", done.out);
         home.assert_nothing_left();
