@@ -15,20 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: searching SEEDS NOISE DISTURBED".into());
     };
     let (seeds, noise, disturbed) = (seeds.parse::<u64>()?, noise.parse()?, disturbed.parse()?);
-    let goal = Goal {
-        start: 50.0,
-        max: 1e6,
-        width: 0.05,
-        confidence: 0.9,
-        trial_s: 5.0,
-        requests: 0.0,
-        confirm_s: 20.0,
-        within_s: 600.0,
-        collapse: false,
-    };
     let one = |seed| {
         let mut target = simulated::Target::new(seed, noise, disturbed);
-        let found = simulated::search(&mut target, goal.clone()).finding();
+        let found = simulated::search(&mut target, simulated::goal()).finding();
         json!({"truth": target.capacity, "found": found})
     };
     let all: Vec<Value> = (0..seeds).map(one).collect();

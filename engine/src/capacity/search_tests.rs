@@ -1,21 +1,7 @@
 //! Searches against targets of known capacity, on a simulated clock.
 
-use super::simulated_tests::{Target, search};
+use super::simulated_tests::{Target, goal, search};
 use super::*;
-
-fn goal() -> Goal {
-    Goal {
-        start: 50.0,
-        max: 1e6,
-        width: 0.05,
-        confidence: 0.9,
-        trial_s: 5.0,
-        requests: 0.0,
-        confirm_s: 20.0,
-        within_s: 600.0,
-        collapse: false,
-    }
-}
 
 #[test]
 fn the_truth_lies_in_the_interval_about_as_often_as_it_says() {

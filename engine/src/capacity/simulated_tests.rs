@@ -57,6 +57,21 @@ impl Target {
     }
 }
 
+/// What is looked for.
+pub(super) fn goal() -> Goal {
+    Goal {
+        start: 50.0,
+        max: 1e6,
+        width: 0.05,
+        confidence: 0.9,
+        trial_s: 5.0,
+        requests: 0.0,
+        confirm_s: 20.0,
+        within_s: 600.0,
+        collapse: false,
+    }
+}
+
 /// A search to its end.
 pub(super) fn search(target: &mut Target, goal: Goal) -> Search {
     let mut search = Search::new(goal, Vec::new());

@@ -1,7 +1,6 @@
 //! `squall inject`: one ad hoc fault. Its options come from the registry.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command};
@@ -14,7 +13,7 @@ use serde_json::json;
 use super::Global;
 use super::out::{self, Out};
 use super::view::View;
-use crate::experiment::{RelayDecl, parse_args};
+use crate::experiment::{RelayDecl, here, parse_args};
 use crate::run::inject::{AdHoc, hold};
 use crate::run::{CrashPoint, Signals};
 use crate::slo::exit;
@@ -125,10 +124,9 @@ fn own_relay(fault: &str, texts: &mut [String]) -> Result<RelayDecl, String> {
     };
     let parts = upstream.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     let (host, _) = parts.ok_or_else(|| format!("`{upstream}` is not of the form HOST:PORT"))?;
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if bare != "localhost" && !bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
-        return Err(format!("`{bare}` is not this machine; in an experiment, `allow-hosts` can name it"));
-    }
+    here(host, &[]).map_err(|bare| {
+        format!("`{bare}` is not this machine; in an experiment, `allow-hosts` can name it")
+    })?;
     if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
         return Err(format!("`{name}` is no name: use small letters, digits and dashes"));
     }

@@ -1,13 +1,12 @@
 //! What `load` and `capacity` send: one request, from the command line.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 use injectors::units::{Rate, Span};
 use reports::record::Objective;
 
-use crate::experiment::objective;
+use crate::experiment::{here, objective};
 use crate::load::{CONNECTIONS_MAX, Expect, LoadSpec, RequestSpec, TlsSpec};
 use crate::reading;
 use crate::schedule::Profile;
@@ -105,12 +104,9 @@ impl SendingArgs {
         let host = uri
             .host()
             .ok_or_else(|| format!("`{}` is no URL: write it as http://HOST:PORT/PATH", self.url))?;
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let here = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if here || self.allowed.iter().any(|known| known == bare) {
-            return Ok(());
-        }
-        Err(format!("`{bare}` is not this machine: if it is yours to load, say so with --allow-host {bare}"))
+        here(host, &self.allowed).map_err(|bare| {
+            format!("`{bare}` is not this machine: if it is yours to load, say so with --allow-host {bare}")
+        })
     }
 
     /// What must hold.

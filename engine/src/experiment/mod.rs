@@ -33,7 +33,7 @@ pub use fault::{Selector, parse_args};
 pub use judging::{objective, parse_guard};
 pub use load::read_status as status;
 pub use mistake::{Diagnostic, Mistakes};
-pub use parse::{Parsed, parse, parse_all};
+pub use parse::{Parsed, here, parse, parse_all};
 pub use topology::Topology;
 
 /// How an experiment reads what lies beside it.

@@ -355,12 +355,18 @@ fn check_hosts<'u>(
     }
 }
 
-fn check_host(reader: &Reader<'_>, node: NodeId, host: &str, allowed: &[String]) -> bool {
+/// Whether a host of a URL is this machine, or one that may be loaded all the same.
+///
+/// # Errors
+/// The host without brackets, if it is neither.
+pub fn here<'h>(host: &'h str, allowed: &[String]) -> Result<(), &'h str> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let loopback = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if loopback || allowed.iter().any(|known| known == bare) {
-        return true;
-    }
+    if loopback || allowed.iter().any(|known| known == bare) { Ok(()) } else { Err(bare) }
+}
+
+fn check_host(reader: &Reader<'_>, node: NodeId, host: &str, allowed: &[String]) -> bool {
+    let Err(bare) = here(host, allowed) else { return true };
     let help = format!("if it is yours to load, say so: `allow-hosts: [{bare}]`");
     reader.mistake_with(node, format!("`{bare}` is not this machine"), help);
     false
