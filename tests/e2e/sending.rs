@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::server::Server;
-use crate::support::{Home, quick, root, skipped, turns};
+use crate::support::{Home, process, quick, root, skipped, turns, until};
 
 /// The server of known capacity; ends with its stdin.
 struct Known {
@@ -219,6 +219,20 @@ fn what_a_fault_costs_is_found_by_the_same_search_while_it_lives() {
     assert!(lost("low") <= 0.5 && lost("high") >= 0.5 && lost("low") > 0.25, "{document:#}");
     let proof = &row["proof"][0];
     assert_eq!((&proof["status"], &proof["undo"]), (&"confirmed".into(), &"restored".into()), "{document:#}");
+    // Neither the end of squall nor the operator's word leaves the fault behind. What was found alone is resumed.
+    let file = home.file("alone.json", &done.out);
+    let again = [&args[..args.len() - 1], &["--resume", file.to_str().unwrap()]].concat();
+    for (signal, code) in [(Signal::KILL, 137), (Signal::INT, 4)] {
+        let mut going = home.start(&again);
+        let paused = || process::state(other.child.id()) == Some('T');
+        until("a paused server", Duration::from_secs(20), || paused().then_some(()));
+        going.says("bracket", Duration::from_secs(20));
+        going.signal(signal);
+        until("a server that goes on", Duration::from_secs(3), || (!paused()).then_some(()));
+        let done = going.end().code(code);
+        assert!(code != 4 || done.out.contains("the fault was put back"), "{done:?}");
+        home.squall(&["recover"]).code(0);
+    }
     server.end();
     home.assert_nothing_left();
 }

@@ -101,6 +101,19 @@ pub enum Purpose {
     Return,
 }
 
+impl Purpose {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bracket => "bracket",
+            Self::Search => "search",
+            Self::Confirm => "confirm",
+            Self::Overload => "overload",
+            Self::Return => "return",
+        }
+    }
+}
+
 /// A trial that has been made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
@@ -183,6 +196,18 @@ pub enum LimitedBy {
     Maximum,
     /// Time ran out, or the answers contradict each other.
     Undecided,
+}
+
+impl LimitedBy {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Generator => "generator",
+            Self::Maximum => "maximum",
+            Self::Undecided => "undecided",
+        }
+    }
 }
 
 /// What came of the overload.

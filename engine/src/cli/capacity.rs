@@ -268,7 +268,6 @@ pub(super) fn line(out: &mut Out, number: usize, trial: &Trial) {
         out.event(&serde_json::json!({"event": "trial", "number": number, "trial": trial}));
         return;
     }
-    let purpose = serde_json::to_value(trial.purpose).expect("a word");
     let answer = match &trial.answer {
         Answer::Passed => "passed".to_owned(),
         Answer::Failed { clause, .. } => format!("failed: {clause}"),
@@ -277,7 +276,7 @@ pub(super) fn line(out: &mut Out, number: usize, trial: &Trial) {
     let time = |seconds: Option<f64>| seconds.map_or_else(|| "–".to_owned(), reports::format::seconds);
     out.tell(&format!(
         "{number:>3}  {:<8} {:>12} {:>5.0} s   p50 {:>8}   p99 {:>8}   {answer}",
-        purpose.as_str().unwrap_or_default(),
+        trial.purpose.name(),
         reports::format::rate(trial.rate),
         trial.seconds,
         time(trial.seen.p50_s),
@@ -300,8 +299,7 @@ fn text(document: &Document) -> String {
         (LimitedBy::Target, None) => lines.push("capacity: none that could be found".to_owned()),
         _ => lines.push(format!("carries at least {}", rate(finding.low))),
     }
-    let name = serde_json::to_value(finding.limited_by).expect("a word");
-    lines.push(format!("limited by: {} ({})", name.as_str().unwrap_or_default(), finding.why));
+    lines.push(format!("limited by: {} ({})", finding.limited_by.name(), finding.why));
     if let Some(clause) = &finding.fails_first {
         lines.push(format!("fails first: {clause}"));
     }

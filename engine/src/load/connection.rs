@@ -206,8 +206,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Exchange::Answered { reusable } => reusable && lane.load.reuse,
             Exchange::Failed(_) => false,
         };
-        let served = lane.shared.clock.now().saturating_sub(taken_on);
-        lane.end(job, &Ending { served: Some(served), ..ending(&exchange, &connection.parser, request) });
+        let ended = ending(&exchange, &connection.parser, request);
+        lane.end(job, &Ending { taken_on: Some(taken_on), ..ended });
         connection.served += 1;
         match lane.next() {
             Some(next) if !reusable => return Next::Job(next),
@@ -235,7 +235,7 @@ fn ending<'a>(exchange: &Exchange, parser: &'a Parser, request: &Request) -> End
         _ if !parser.found(request.needle.as_ref()) => Some(ErrorClass::Expectation),
         _ => None,
     };
-    Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true, served: None }
+    Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true, taken_on: None }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {

@@ -171,7 +171,7 @@ impl Lane {
         let phase = attribute(job.phase, phase.get());
         let mut recorder = recorder.borrow_mut();
         recorder.roll(now, open.get());
-        recorder.ended(self.load_index, usize::from(job.kind), phase, now.saturating_sub(job.due), ending);
+        recorder.ended(self.load_index, &job, phase, now, ending);
     }
 
     /// Wakes the tasks whose limit has passed, and ends the jobs that waited too long.

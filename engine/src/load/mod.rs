@@ -39,7 +39,7 @@ pub use class::{ErrorClass, Errors};
 pub use collect::{LoadTick, PhaseTick, Tick};
 pub use origin::OriginError;
 pub use phase::PhaseCell;
-pub use saturation::{CPU_HOT, Facts, saturation};
+pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
     CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
 };
@@ -59,6 +59,10 @@ const TICKS: usize = 60;
 const SLICES: usize = 8;
 /// The most loads of one run.
 pub const LOADS_MAX: usize = 64;
+
+/// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
+/// each injection under way.
+const FILES_RESERVED: u64 = 64;
 
 /// Why there is no load.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +146,17 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
         }));
     }
     Ok(Prepared(loads))
+}
+
+/// The same, kept within what this process may open; and what had to be lowered for that, in words.
+///
+/// # Errors
+/// As [`prepare`], or not even one connection for each load and thread fits.
+pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), LoadError> {
+    let mut prepared = prepare(specs).await?;
+    let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
+    let lowered = prepared.fit(limit, FILES_RESERVED)?;
+    Ok((prepared, lowered))
 }
 
 impl Prepared {

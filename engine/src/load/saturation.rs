@@ -62,14 +62,20 @@ const LATE_MIN: f64 = 10.0;
 /// The reasons why the numbers must not be trusted; none if the generator kept up. `tightest` is the smallest latency
 /// limit of any objective.
 pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
-    let mut reasons: Vec<String> =
-        facts.broken.iter().map(|why| format!("a load thread failed: {why}")).collect();
+    let mut reasons = overtaxed(facts, tightest);
     if (facts.sent_steady as f64) < 0.999 * facts.due_steady as f64 {
         reasons.push(format!(
             "only {} of {} requests were sent: the others found every connection busy until their deadline",
             facts.sent_steady, facts.due_steady
         ));
     }
+    reasons
+}
+
+/// Those of them that no target can cause.
+pub fn overtaxed(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
+    let mut reasons: Vec<String> =
+        facts.broken.iter().map(|why| format!("a load thread failed: {why}")).collect();
     let allowed = tightest.map_or(0.0, |limit| 0.1 * limit.as_secs_f64()).max(LAG_ALLOWED_S);
     let started = facts.lag.count();
     let late = started.saturating_sub(facts.lag.count_within(allowed));

@@ -12,6 +12,7 @@ use reports::record::Phase;
 
 use super::clock::{SECOND, thread_cpu};
 use super::http::POP_MAX;
+use super::lane::Job;
 use super::{ErrorClass, Errors};
 
 /// The most PoP names that are told apart; further ones are counted together.
@@ -72,14 +73,14 @@ pub(super) struct Ending<'a> {
     pub(super) path: Option<&'a [u8]>,
     /// It was given a connection, or the attempt of one.
     pub(super) sent: bool,
-    /// Nanoseconds since its connection took it on, if it had one.
-    pub(super) served: Option<u64>,
+    /// When its connection took it on, if it had one.
+    pub(super) taken_on: Option<u64>,
 }
 
 impl Ending<'_> {
     /// It failed before there was an answer.
     pub(super) fn failed(class: ErrorClass) -> Self {
-        Self { failure: Some(class), status: None, pop: None, path: None, sent: true, served: None }
+        Self { failure: Some(class), status: None, pop: None, path: None, sent: true, taken_on: None }
     }
 
     /// Its deadline passed before it had a connection.
@@ -304,9 +305,10 @@ impl Recorder {
         self.slice.connections = self.slice.connections.max(open);
     }
 
-    /// A request ended, `age` nanoseconds after its intended time.
-    pub(super) fn ended(&mut self, load: usize, kind: usize, phase: Phase, age: u64, ending: &Ending<'_>) {
-        let us = (age + 500) / 1000;
+    /// A request has ended now, in this phase.
+    pub(super) fn ended(&mut self, load: usize, job: &Job, phase: Phase, now: u64, ending: &Ending<'_>) {
+        let (since, kind) = (|then: u64| (now.saturating_sub(then) + 500) / 1000, usize::from(job.kind));
+        let us = since(job.due);
         let second = self.slice.loads[load][phase as usize].get_or_insert_default();
         second.all.count(ending.failure, us);
         second.unsent += u64::from(!ending.sent);
@@ -320,8 +322,8 @@ impl Recorder {
             slot(&mut total.kinds, kind).count(ending.failure, us);
         }
         slot(&mut total.pops, pop).count(ending.failure, us);
-        if let (None, Some(served)) = (ending.failure, ending.served) {
-            slot(&mut total.service, kind).record((served + 500) / 1000);
+        if let (None, Some(taken_on)) = (ending.failure, ending.taken_on) {
+            slot(&mut total.service, kind).record(since(taken_on));
         }
         if let Some(status) = ending.status {
             total.status(status);
@@ -370,8 +372,12 @@ mod tests {
             pop: Some(pop.as_bytes()),
             path: None,
             sent: true,
-            served: None,
+            taken_on: None,
         }
+    }
+
+    fn job(phase: Phase) -> Job {
+        Job { due: 0, kind: 0, phase }
     }
 
     #[test]
@@ -381,7 +387,13 @@ mod tests {
         for i in 0..100u16 {
             let ending = Ending { status: Some(200 + i), ..ok("") };
             let name = format!("pop{i}");
-            recorder.ended(0, 0, Phase::Baseline, 0, &Ending { pop: Some(name.as_bytes()), ..ending });
+            recorder.ended(
+                0,
+                &job(Phase::Baseline),
+                Phase::Baseline,
+                0,
+                &Ending { pop: Some(name.as_bytes()), ..ending },
+            );
         }
         recorder.close(1, 0);
         let last = slices.recv().unwrap();
@@ -400,7 +412,7 @@ mod tests {
         let mut recorder = Recorder::new(0, &[1], out);
         let mut see = |path: &str| {
             let ending = Ending { path: Some(path.as_bytes()), ..ok("a") };
-            recorder.ended(0, 0, Phase::Baseline, 0, &ending);
+            recorder.ended(0, &job(Phase::Baseline), Phase::Baseline, 0, &ending);
         };
         for path in ["edge,auth", "edge, catalog", "edge", "", "e\u{fc},edge"] {
             see(path);
@@ -420,7 +432,7 @@ mod tests {
         let (out, slices) = sync_channel(1);
         let mut recorder = Recorder::new(0, &[1], out);
         for second in 0..5 {
-            recorder.ended(0, 0, Phase::Fault, 0, &ok("a"));
+            recorder.ended(0, &job(Phase::Fault), Phase::Fault, 0, &ok("a"));
             recorder.roll((second + 1) * SECOND, 0);
         }
         let count = |slice: &Slice| slice.loads[0][Phase::Fault as usize].as_ref().map_or(0, |p| p.all.ok);

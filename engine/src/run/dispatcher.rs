@@ -18,8 +18,8 @@ use super::watch::{Watch, snapshot};
 use super::world::World;
 use super::{Options, Refusal, Signals, build, late_names};
 use crate::clock::Clock;
-use crate::experiment::{Experiment, Late};
-use crate::load::{self, LoadError, PhaseCell, Running, Stop, Tick};
+use crate::experiment::Experiment;
+use crate::load::{self, PhaseCell, Running, Stop, Tick};
 use crate::plan::Plan;
 use crate::probe;
 
@@ -31,10 +31,6 @@ const SLACK: Duration = Duration::from_secs(120);
 const BEAT: Duration = Duration::from_millis(500);
 /// How long injections may take to end once they were told to.
 const UNDO_DEADLINE: Duration = Duration::from_secs(180);
-
-/// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
-/// each injection under way.
-const FILES_RESERVED: u64 = 64;
 
 /// What has come of a run so far.
 pub(super) struct Course {
@@ -80,7 +76,7 @@ pub(super) async fn dispatch(
     observer: &mut dyn Observer,
 ) -> Result<RunRecord, Refusal> {
     let late = late_names(world);
-    let (prepared, lowered) = prepare_load(experiment, &late).await?;
+    let (prepared, lowered) = load::ready(load::specs(experiment, &late)).await?;
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
     injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;
@@ -143,17 +139,6 @@ pub(super) async fn dispatch(
     let record = build::record(experiment, &plan, options, run, world, course, outcome);
     settled.end(record.judgement.exit).await;
     Ok(record)
-}
-
-/// The load, checked and within what this process may open; and what had to be lowered for that.
-async fn prepare_load(
-    experiment: &Experiment,
-    late: &Late,
-) -> Result<(load::Prepared, Option<String>), LoadError> {
-    let mut prepared = load::prepare(load::specs(experiment, late)).await?;
-    let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
-    let lowered = prepared.fit(limit, FILES_RESERVED)?;
-    Ok((prepared, lowered))
 }
 
 impl Course {

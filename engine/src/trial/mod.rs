@@ -17,8 +17,6 @@ pub use under::{Searching, Under, UnderError, under};
 
 /// How long after the call the first request is due: the threads are up by then.
 const LEAD: Duration = Duration::from_millis(50);
-/// Files that stay free for this process.
-const FILES_RESERVED: u64 = 32;
 
 /// Who ended a load before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +42,8 @@ pub struct Finished {
     pub results: Vec<ObjectiveResult>,
     /// Why its numbers must not be trusted; empty if the generator kept up.
     pub doubts: Vec<String>,
+    /// Those of them that are the generator's own: a target that hangs can use up every connection.
+    pub own_doubts: Vec<String>,
     /// What had to be lowered to be able to start, in words.
     pub lowered: Option<String>,
 }
@@ -56,13 +56,11 @@ impl Finished {
 
     /// Held only if every objective did.
     pub fn verdict(&self) -> Verdict {
-        let is = |wanted| self.results.iter().any(|result| result.verdict == wanted);
-        match () {
-            () if !self.doubts.is_empty() => Verdict::Unknown,
-            () if is(Verdict::Missed) => Verdict::Missed,
-            () if is(Verdict::Unknown) => Verdict::Unknown,
-            () => Verdict::Held,
+        if !self.doubts.is_empty() {
+            return Verdict::Unknown;
         }
+        let any = |wanted: &Verdict| self.results.iter().any(|result| result.verdict == *wanted);
+        [Verdict::Missed, Verdict::Unknown].into_iter().find(any).unwrap_or(Verdict::Held)
     }
 }
 
@@ -78,9 +76,7 @@ pub async fn run(
     mut watch: impl FnMut(&Tick) -> bool,
 ) -> Result<Finished, LoadError> {
     let length = spec.profile.duration();
-    let mut prepared = load::prepare(vec![spec]).await?;
-    let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
-    let lowered = prepared.fit(limit, FILES_RESERVED)?;
+    let (prepared, lowered) = load::ready(vec![spec]).await?;
     let phase = Arc::new(PhaseCell::new(Phase::Baseline));
     let origin = Instant::now() + LEAD;
     let mut running = load::start(prepared, &phase, origin, seed)?;
@@ -112,9 +108,10 @@ pub async fn run(
     let tightest =
         tightest.map(|objective| objective.limit).min_by(f64::total_cmp).map(Duration::from_secs_f64);
     let doubts = load::saturation(&outcome.facts, tightest);
+    let own_doubts = load::overtaxed(&outcome.facts, tightest);
     let results = objectives
         .iter()
         .map(|objective| measure::in_phase(objective, outcome.loads.first(), Phase::Baseline))
         .collect();
-    Ok(Finished { outcome, seconds: sent_for.as_secs_f64(), ended, results, doubts, lowered })
+    Ok(Finished { outcome, seconds: sent_for.as_secs_f64(), ended, results, doubts, own_doubts, lowered })
 }

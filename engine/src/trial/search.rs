@@ -158,11 +158,7 @@ fn allowed(objective: &Objective) -> f64 {
 /// Passed, or the first objective that did not hold. The bare estimate decides: what chance there is in it, the search
 /// takes for what it is.
 fn answer(finished: &Finished, objectives: &[Objective], course: &Course<'_>, rate: f64) -> Answer {
-    let facts = &finished.outcome.facts;
-    // That every connection was busy is the target's doing; all other doubts are about the generator.
-    let busy = (facts.sent_steady as f64) < 0.999 * facts.due_steady as f64;
-    let mut doubts = finished.doubts.iter().filter(|doubt| !(busy && doubt.starts_with("only ")));
-    if let Some(why) = doubts.next() {
+    if let Some(why) = finished.own_doubts.first() {
         return Answer::Invalid { why: why.clone() };
     }
     for (objective, result) in objectives.iter().zip(&finished.results) {

@@ -67,38 +67,34 @@ impl Server {
 
     /// HAProxy before another server; none if it is not installed.
     pub(crate) fn haproxy(home: &Home, upstream: u16) -> Option<Self> {
-        let program = program("haproxy")?;
-        let (port, pid_file) = (free_port(), home.dir().join("haproxy.pid"));
-        let config = format!(
-            "global\n  maxconn 256\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 5s\n  timeout server 5s\n\
-             frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s 127.0.0.1:{upstream}\n"
-        );
-        let config = home.file("haproxy.cfg", &config);
-        let argv = [
-            program.to_str().unwrap(),
-            "-D",
-            "-f",
-            config.to_str().unwrap(),
-            "-p",
-            pid_file.to_str().unwrap(),
-        ];
-        Some(Self::start(home, port, &argv, pid_file.clone()))
+        Self::haproxy_with(home, "haproxy", |port| {
+            format!(
+                "global\n  maxconn 256\ndefaults\n  mode http\n  timeout connect 1s\n  timeout client 5s\n  timeout server 5s\n\
+                 frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  server s 127.0.0.1:{upstream}\n"
+            )
+        })
     }
 
     /// HAProxy before several servers, which asks each of them five times a second whether it is well; none if it is not
     /// installed.
     pub(crate) fn balancing(home: &Home, upstreams: &[u16]) -> Option<Self> {
-        let program = program("haproxy")?;
-        let (port, pid_file) = (free_port(), home.dir().join("balancing.pid"));
         let servers: String =
             upstreams.iter().map(|port| format!("  server s{port} 127.0.0.1:{port}\n")).collect();
-        let config = format!(
-            "defaults\n  mode http\n  timeout connect 200ms\n  timeout client 5s\n  timeout server 1s\n  timeout check 200ms\n  \
-             option redispatch 1\n  retries 2\n  retry-on conn-failure empty-response response-timeout\n\
-             frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  balance roundrobin\n  \
-             option httpchk GET /\n  default-server check inter 200ms fall 2 rise 1\n{servers}"
-        );
-        let config = home.file("balancing.cfg", &config);
+        Self::haproxy_with(home, "balancing", |port| {
+            format!(
+                "defaults\n  mode http\n  timeout connect 200ms\n  timeout client 5s\n  timeout server 1s\n  \
+                 timeout check 200ms\n  option redispatch 1\n  retries 2\n  \
+                 retry-on conn-failure empty-response response-timeout\n\
+                 frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\nbackend b\n  balance roundrobin\n  \
+                 option httpchk GET /\n  default-server check inter 200ms fall 2 rise 1\n{servers}"
+            )
+        })
+    }
+
+    fn haproxy_with(home: &Home, name: &str, config: impl FnOnce(u16) -> String) -> Option<Self> {
+        let program = program("haproxy")?;
+        let (port, pid_file) = (free_port(), home.dir().join(format!("{name}.pid")));
+        let config = home.file(&format!("{name}.cfg"), &config(port));
         let argv = [
             program.to_str().unwrap(),
             "-D",
