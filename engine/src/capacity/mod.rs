@@ -253,7 +253,7 @@ pub struct Finding {
 pub struct Search {
     goal: Goal,
     trials: Vec<Trial>,
-    /// How many of them were made before it was resumed: their time is not that of this search.
+    /// How many of them were made before it was resumed: neither their time nor what the generator lacked then counts now.
     earlier: usize,
     posterior: Posterior,
 }
@@ -314,8 +314,8 @@ impl Search {
     fn narrow(&self, passed: f64) -> Step {
         let (low, high) = self.interval();
         if high / low - 1.0 <= self.goal.width {
-            let failed = self.trials.iter().filter(|trial| trial.purpose == Purpose::Confirm).count();
-            return match failed {
+            let confirms = self.answered(false).filter(|trial| trial.purpose == Purpose::Confirm);
+            return match confirms.count() {
                 CONFIRMS.. => Step::Done,
                 _ => self.trial(Purpose::Confirm, low, self.goal.confirm_s),
             };
@@ -365,14 +365,19 @@ impl Search {
         self.trials.iter().map(|trial| trial.took_s).sum()
     }
 
+    /// Trials since it was resumed, if it was.
+    fn own(&self) -> impl DoubleEndedIterator<Item = &Trial> {
+        self.trials[self.earlier..].iter()
+    }
+
     fn is_time_up(&self) -> bool {
-        let now: f64 = self.trials[self.earlier..].iter().map(|trial| trial.took_s).sum();
+        let now: f64 = self.own().map(|trial| trial.took_s).sum();
         now >= self.goal.within_s
     }
 
     /// Why the generator ends the search.
     fn generator(&self) -> Option<&str> {
-        let mut last = self.trials.iter().rev().filter(|trial| trial.teaches()).map(|trial| &trial.answer);
+        let mut last = self.own().rev().filter(|trial| trial.teaches()).map(|trial| &trial.answer);
         match (last.next(), last.next()) {
             (Some(Answer::Invalid { why }), Some(Answer::Invalid { .. })) => Some(why),
             _ => None,

@@ -67,6 +67,20 @@ fn a_search_whose_time_was_up_has_its_time_again_when_it_is_resumed() {
 }
 
 #[test]
+fn a_search_that_the_generator_has_ended_goes_on_when_it_is_resumed() {
+    let trial = |rate, answer| Trial { purpose: Purpose::Bracket, ..Trial::new(rate, 3.0, answer) };
+    let late = || Answer::Invalid { why: "late".to_owned() };
+    let trials = vec![trial(50.0, Answer::Passed), trial(100.0, late()), trial(100.0, late())];
+    let mut search = Search::new(goal(), Vec::new());
+    for trial in &trials {
+        search.learn(trial.clone());
+    }
+    assert_eq!((search.next(), search.finding().limited_by), (Step::Done, LimitedBy::Generator));
+    let resumed = Search::new(goal(), trials);
+    assert_eq!(resumed.next(), Step::Try { purpose: Purpose::Bracket, rate: 100.0, seconds: 3.0 });
+}
+
+#[test]
 fn a_generator_that_fails_when_too_much_is_offered_takes_nothing_back() {
     let mut search = Search::new(Goal { collapse: true, ..goal() }, Vec::new());
     while let Step::Try { purpose, rate, seconds } = search.next() {
