@@ -226,8 +226,11 @@ pub struct PhaseStats {
     /// Answers by instance that served them, as named in their `x-squall-path` header; empty if none were named.
     #[serde(default)]
     pub instances: BTreeMap<String, u64>,
-    /// By status code.
+    /// By status code; of gRPC calls, their own where it is not OK; of DNS answers, their code where it is an error.
     pub statuses: BTreeMap<u16, u64>,
+    /// Times of the TLS handshakes that ended well in this phase. HdrHistogram V2 deflate in base64; empty without any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub handshakes: String,
 }
 
 /// One load in one slice of time.

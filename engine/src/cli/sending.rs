@@ -1,5 +1,6 @@
 //! What `load` and `capacity` send: one request, from the command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,7 +8,9 @@ use injectors::units::{Rate, Span};
 use reports::record::Objective;
 
 use crate::experiment::{here, objective};
-use crate::load::{CONNECTIONS_MAX, Expect, LoadSpec, RequestSpec, TlsSpec};
+use crate::load::{
+    CONNECTIONS_MAX, Expect, HttpVersion, Identity, LoadSpec, RequestSpec, STREAMS_MAX, TlsSpec,
+};
 use crate::reading;
 use crate::schedule::Profile;
 
@@ -19,7 +22,7 @@ pub(super) const NAME: &str = "load";
 /// What is sent.
 #[derive(Debug, Args)]
 pub(super) struct SendingArgs {
-    /// What is asked for: http:// or https://
+    /// What is asked for: http:// or https://; grpc:// or grpcs:// for a unary call, whose message is the body
     pub(super) url: String,
     /// A clause that must hold, such as 'p99 <= 100ms' or 'availability >= 99.9%'; may be given several times
     #[arg(long = "objective", value_name = "CLAUSE", help_heading = "Judging")]
@@ -52,12 +55,37 @@ pub(super) struct SendingArgs {
     /// The time for a connection to be there, TLS included
     #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "Connections")]
     connect_timeout: Span,
+    /// Which HTTP is spoken: 1 (HTTP/1.1) or 2; 2 without TLS is begun by prior knowledge (h2c)
+    #[arg(long, value_name = "N", default_value = "1", value_parser = version, help_heading = "Connections")]
+    http: HttpVersion,
+    /// The most requests that a connection carries at a time, over HTTP/2 or gRPC
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Connections",
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
+    streams: u32,
+    /// Connect to this Unix socket, whatever host the URL names
+    #[arg(long, value_name = "PATH", help_heading = "Connections")]
+    unix_socket: Option<PathBuf>,
+    /// Connect from this address of this machine; several take turns, each with ports of its own
+    #[arg(long = "source", value_name = "ADDRESS", help_heading = "Connections")]
+    sources: Vec<IpAddr>,
     /// Trust these certificates as well (PEM)
     #[arg(long, value_name = "FILE", help_heading = "Connections")]
     ca: Option<PathBuf>,
     /// Trust any certificate
     #[arg(long, help_heading = "Connections")]
     insecure: bool,
+    /// Ask for this name in TLS, and verify it, instead of the URL's host
+    #[arg(long, value_name = "NAME", help_heading = "Connections")]
+    server_name: Option<String>,
+    /// The certificate (PEM, with its chain) to show to servers that ask for one
+    #[arg(long, value_name = "FILE", requires = "key", help_heading = "Connections")]
+    cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "cert", help_heading = "Connections")]
+    key: Option<PathBuf>,
+    /// A full TLS handshake for each connection, instead of resuming earlier sessions
+    #[arg(long, help_heading = "Connections")]
+    no_resume: bool,
     /// A host beyond this machine that is yours to load; may be given several times
     #[arg(long = "allow-host", value_name = "HOST", help_heading = "Connections")]
     allowed: Vec<String>,
@@ -72,7 +100,9 @@ impl SendingArgs {
     /// # Errors
     /// What is wrong, in one sentence.
     pub(super) fn spec(&self, profile: Profile) -> Result<LoadSpec, String> {
-        self.allow()?;
+        if self.unix_socket.is_none() {
+            self.allow()?;
+        }
         let mut request = RequestSpec::get(&self.url);
         request.method.clone_from(&self.method);
         request.headers = self.headers.iter().map(|field| header(field)).collect::<Result<_, _>>()?;
@@ -86,15 +116,28 @@ impl SendingArgs {
             let statuses: Result<Vec<_>, _> = self.statuses.iter().map(|text| status(text)).collect();
             request.expect = Expect { statuses: statuses?, ..Expect::default() };
         }
-        let text = |path: &PathBuf| file(path).and_then(reading::text);
-        let ca = self.ca.as_ref().map(|path| text(path).map_err(|error| format!("--ca: {error}")));
+        let pem = |option: &str, path: &Option<PathBuf>| {
+            let text = |path: &PathBuf| file(path).and_then(reading::text);
+            path.as_ref().map(|path| text(path).map_err(|error| format!("{option}: {error}"))).transpose()
+        };
+        let identity = pem("--cert", &self.cert)?.zip(pem("--key", &self.key)?);
         let mut spec = LoadSpec::new(NAME, vec![request], profile);
         spec.poisson = self.poisson;
         spec.reuse = !self.no_reuse;
         spec.max_connections = self.connections;
         spec.deadline = self.deadline.0;
         spec.connect_timeout = self.connect_timeout.0;
-        spec.tls = TlsSpec { ca: ca.transpose()?, insecure: self.insecure, server_name: None };
+        spec.http = self.http;
+        spec.streams = self.streams;
+        spec.unix.clone_from(&self.unix_socket);
+        spec.sources.clone_from(&self.sources);
+        spec.tls = TlsSpec {
+            ca: pem("--ca", &self.ca)?,
+            insecure: self.insecure,
+            server_name: self.server_name.clone(),
+            identity: identity.map(|(certificate, key)| Identity { certificate, key }),
+            resume: !self.no_resume,
+        };
         Ok(spec)
     }
 
@@ -135,9 +178,27 @@ impl SendingArgs {
         self.objectives.iter().for_each(|text| option("objective", text));
         option("deadline", &self.deadline.to_string());
         option("connections", &self.connections.to_string());
-        for (on, name) in
-            [(self.poisson, "--poisson"), (self.no_reuse, "--no-reuse"), (self.insecure, "--insecure")]
-        {
+        if self.http == HttpVersion::Two {
+            option("http", "2");
+            option("streams", &self.streams.to_string());
+        }
+        if let Some(path) = &self.unix_socket {
+            option("unix-socket", &path.display().to_string());
+        }
+        self.sources.iter().for_each(|source| option("source", &source.to_string()));
+        let files = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        for (name, path) in files.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+            option(name, &path.display().to_string());
+        }
+        if let Some(name) = &self.server_name {
+            option("server-name", name);
+        }
+        for (on, name) in [
+            (self.poisson, "--poisson"),
+            (self.no_reuse, "--no-reuse"),
+            (self.insecure, "--insecure"),
+            (self.no_resume, "--no-resume"),
+        ] {
             if on {
                 words.push(name.to_owned());
             }
@@ -170,6 +231,14 @@ fn status(text: &str) -> Result<std::ops::RangeInclusive<u16>, String> {
     crate::experiment::status(text)
         .map(|(from, to)| from..=to)
         .ok_or_else(|| format!("--status: `{text}` is no status; write 200, 2xx or 200-204"))
+}
+
+fn version(text: &str) -> Result<HttpVersion, String> {
+    match text {
+        "1" | "1.1" => Ok(HttpVersion::One),
+        "2" => Ok(HttpVersion::Two),
+        _ => Err(format!("`{text}` is none that squall speaks: write 1 or 2")),
+    }
 }
 
 /// A rate as written, or a plain number of requests per second.

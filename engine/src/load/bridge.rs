@@ -45,7 +45,9 @@ fn spec(load: &Load, late: &Late) -> LoadSpec {
             ca: load.tls.ca.clone(),
             insecure: load.tls.insecure,
             server_name: load.tls.server_name.clone(),
+            ..TlsSpec::default()
         },
+        ..LoadSpec::new("", Vec::new(), load.arrivals.clone())
     }
 }
 

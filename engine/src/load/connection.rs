@@ -2,72 +2,19 @@
 //!
 //! Per request: one write, one read, no allocation, no timer. The deadline is the sweep's business (`Lane::sweep`).
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::ErrorClass;
+use super::dial::{Counted, Transport, connect};
 use super::http::{Parser, Progress, Rules};
-use super::lane::{Job, Lane, Shared, Slot, overdue_class};
+use super::lane::{Job, Lane, Slot};
 use super::spec::Request;
 use super::tally::Ending;
-
-/// What lies between HTTP and TCP.
-pub(super) trait Transport {
-    /// What HTTP is spoken over.
-    type Stream: AsyncRead + AsyncWrite + Unpin;
-
-    /// Turns a connection into such a stream.
-    fn secure(&self, tcp: TcpStream) -> impl Future<Output = io::Result<Self::Stream>>;
-}
-
-/// Nothing.
-pub(super) struct Plain;
-
-impl Transport for Plain {
-    type Stream = TcpStream;
-
-    async fn secure(&self, tcp: TcpStream) -> io::Result<TcpStream> {
-        Ok(tcp)
-    }
-}
-
-/// TLS.
-pub(super) struct Secure(pub(super) TlsConnector, pub(super) ServerName<'static>);
-
-impl Transport for Secure {
-    type Stream = TlsStream<TcpStream>;
-
-    async fn secure(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        self.0.connect(self.1.clone(), tcp).await
-    }
-}
-
-/// An open socket, counted.
-struct Counted(Rc<Shared>);
-
-impl Counted {
-    fn new(shared: &Rc<Shared>) -> Self {
-        shared.open.set(shared.open.get() + 1);
-        shared.recorder.borrow_mut().opened(shared.open.get());
-        Self(Rc::clone(shared))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
-}
 
 /// An open connection and how far its current exchange is.
 struct Connection<S> {
@@ -103,15 +50,16 @@ enum Next {
 pub(super) async fn drive<T: Transport>(lane: Rc<Lane>, index: u32, transport: T) {
     let slot = &lane.slots[index as usize];
     poll_fn(|cx| {
-        *slot.waker.borrow_mut() = Some(cx.waker().clone());
+        *lane.posts[index as usize].waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Ready(())
     })
     .await;
     loop {
         let mut job = poll_fn(|_| slot.job.take().map_or(Poll::Pending, Poll::Ready)).await;
         loop {
-            let next = match connect(&lane, slot, &job, &transport).await {
-                Ok(connection) => serve(&lane, index, job, connection).await,
+            let deadline = job.due + lane.load.deadline;
+            let next = match connect(&lane, &slot.alarm, deadline, &transport).await {
+                Ok(opened) => serve(&lane, index, job, Connection::new(opened)).await,
                 Err(class) => {
                     lane.end(job, &Ending::failed(class));
                     lane.next().map_or(Next::Rest, Next::Job)
@@ -126,62 +74,6 @@ pub(super) async fn drive<T: Transport>(lane: Rc<Lane>, index: u32, transport: T
     }
 }
 
-async fn connect<T: Transport>(
-    lane: &Lane,
-    slot: &Slot,
-    job: &Job,
-    transport: &T,
-) -> Result<Connection<T::Stream>, ErrorClass> {
-    let deadline = job.due + lane.load.deadline;
-    let limit = deadline.min(lane.shared.clock.now() + lane.load.connect_within);
-    slot.expired.set(false);
-    slot.limit.set(limit);
-    let counted = Counted::new(&lane.shared);
-    let reached = Cell::new(false);
-    let mut attempt = pin!(open(lane, transport, &reached));
-    let opened = poll_fn(|cx| match attempt.as_mut().poll(cx) {
-        Poll::Pending if slot.expired.take() => Poll::Ready(Err(match overdue_class(deadline, limit) {
-            ErrorClass::ConnectTimeout if reached.get() => ErrorClass::Tls,
-            class => class,
-        })),
-        poll => poll,
-    })
-    .await;
-    slot.limit.set(u64::MAX);
-    Ok(Connection {
-        stream: opened?,
-        parser: Parser::default(),
-        served: 0,
-        written: 0,
-        flushed: false,
-        write_failed: None,
-        _counted: counted,
-    })
-}
-
-/// Tries the addresses in turn, beginning with the next one of the rotation; tells when one is reached.
-async fn open<T: Transport>(
-    lane: &Lane,
-    transport: &T,
-    reached: &Cell<bool>,
-) -> Result<T::Stream, ErrorClass> {
-    let addresses = &lane.load.origins[lane.origin].addresses;
-    let first = lane.rotation.replace(lane.rotation.get().wrapping_add(1));
-    let mut failure = ErrorClass::Local;
-    for i in 0..addresses.len() {
-        match TcpStream::connect(addresses[first.wrapping_add(i) % addresses.len()]).await {
-            Ok(tcp) => {
-                reached.set(true);
-                // Only a matter of speed.
-                let _ = tcp.set_nodelay(true);
-                return transport.secure(tcp).await.map_err(|e| ErrorClass::of_handshake(&e));
-            }
-            Err(error) => failure = ErrorClass::of_connect(&error),
-        }
-    }
-    Err(failure)
-}
-
 /// Sends this job and then whatever comes, as long as the connection lasts.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     lane: &Lane,
@@ -193,11 +85,10 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let request = &lane.load.checked.requests[usize::from(job.kind)];
         connection.begin();
-        slot.expired.set(false);
-        slot.limit.set(job.due + lane.load.deadline);
+        slot.alarm.set(job.due + lane.load.deadline);
         let taken_on = lane.shared.clock.now();
         let exchange = poll_fn(|cx| connection.poll_exchange(cx, lane, slot, request)).await;
-        slot.limit.set(u64::MAX);
+        slot.alarm.clear();
         let reusable = match exchange {
             Exchange::Stale => {
                 lane.shared.recorder.borrow_mut().reconnected();
@@ -239,6 +130,18 @@ fn ending<'a>(exchange: &Exchange, parser: &'a Parser, request: &Request) -> End
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new((stream, counted): (S, Counted)) -> Self {
+        Self {
+            stream,
+            parser: Parser::default(),
+            served: 0,
+            written: 0,
+            flushed: false,
+            write_failed: None,
+            _counted: counted,
+        }
+    }
+
     fn begin(&mut self) {
         self.parser.reset();
         self.written = 0;
@@ -253,11 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         slot: &Slot,
         request: &Request,
     ) -> Poll<Exchange> {
-        if slot.expired.take() {
+        if slot.alarm.rang() {
             return Poll::Ready(Exchange::Failed(ErrorClass::Deadline));
         }
         if !self.flushed {
-            self.poll_send(cx, &request.bytes);
+            self.poll_send(cx, &request.message.head);
         }
         let rules = Rules {
             head_request: request.bodiless,

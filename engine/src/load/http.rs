@@ -8,7 +8,7 @@ mod needle;
 
 use chunked::{Chunked, Step};
 pub(super) use needle::Needle;
-use needle::Search;
+pub(super) use needle::Search;
 
 /// The largest response head (and trailer section), in bytes.
 pub(super) const HEAD_MAX: usize = 64 * 1024;

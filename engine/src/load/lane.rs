@@ -12,10 +12,9 @@ use std::task::Waker;
 use reports::record::Phase;
 
 use super::clock::Clock;
-use super::connection::{Plain, Secure, drive};
 use super::phase::{PhaseCell, attribute};
 use super::tally::{Ending, Recorder};
-use super::{ErrorClass, Load};
+use super::{Load, wire};
 
 /// One arrival on its way.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +25,8 @@ pub(super) struct Job {
     pub(super) kind: u16,
     /// The phase when it was dispatched.
     pub(super) phase: Phase,
+    /// How often it was sent again, since no server had acted on it.
+    pub(super) again: u8,
 }
 
 /// What all lanes of a worker share; one thread, so no locks.
@@ -41,30 +42,95 @@ pub(super) struct Shared {
     pub(super) open: Cell<u64>,
 }
 
-/// The place of one connection and of the task that drives it.
+/// A time at which the sweep wakes a task.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    /// `u64::MAX` for never.
+    at: Cell<u64>,
+    rang: Cell<bool>,
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self { at: Cell::new(u64::MAX), rang: Cell::new(false) }
+    }
+}
+
+impl Alarm {
+    /// Rings at this time.
+    pub(super) fn set(&self, at: u64) {
+        self.rang.set(false);
+        self.at.set(at);
+    }
+
+    /// Does not ring any more.
+    pub(super) fn clear(&self) {
+        self.at.set(u64::MAX);
+    }
+
+    /// Whether it has rung since this was last asked.
+    pub(super) fn rang(&self) -> bool {
+        self.rang.take()
+    }
+
+    fn due(&self, now: u64) -> bool {
+        let due = self.at.get() <= now;
+        if due {
+            self.at.set(u64::MAX);
+            self.rang.set(true);
+        }
+        due
+    }
+}
+
+/// The place of one request at a time: a connection of its own, or a stream of one.
+#[derive(Default)]
 pub(super) struct Slot {
     /// Handed to the task.
     pub(super) job: Cell<Option<Job>>,
-    /// When the sweep wakes the task; `u64::MAX` for never.
-    pub(super) limit: Cell<u64>,
-    /// The limit has passed.
-    pub(super) expired: Cell<bool>,
-    /// Of the task.
+    /// The request's deadline, and where it has a connection of its own, that of connecting.
+    pub(super) alarm: Alarm,
+}
+
+/// The task of one connection, and what it must look at.
+#[derive(Default)]
+pub(super) struct Post {
     pub(super) waker: RefCell<Option<Waker>>,
+    /// Slots that were handed a job, where one task serves several.
+    pub(super) handed: RefCell<Vec<u32>>,
+    /// Slots whose alarm rang, where one task serves several.
+    pub(super) overdue: RefCell<Vec<u32>>,
+    /// The limit of connecting, where a connection has several slots.
+    pub(super) alarm: Alarm,
+}
+
+impl Post {
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
 }
 
 /// See the module.
 pub(super) struct Lane {
     pub(super) shared: Rc<Shared>,
     pub(super) load: Arc<Load>,
-    load_index: usize,
+    pub(super) load_index: usize,
     pub(super) origin: usize,
+    /// Those of connection c are `c * streams..(c + 1) * streams`.
     pub(super) slots: Box<[Slot]>,
+    /// By connection.
+    pub(super) posts: Box<[Post]>,
+    /// How many requests a connection carries at a time.
+    pub(super) streams: u32,
+    /// Whether one task serves several slots, even if it is only one.
+    multiplexed: bool,
     /// Slots with an open connection and nothing to do, the warmest last.
     idle: RefCell<Vec<u32>>,
-    /// Slots with a task but no connection.
+    /// Connections with a task that are not open.
     free: RefCell<Vec<u32>>,
-    /// Slots with a task.
+    /// Connections with a task.
     spawned: Cell<u32>,
     queue: RefCell<VecDeque<Job>>,
     /// The address that the next connection tries first.
@@ -77,21 +143,20 @@ impl Lane {
         load: Arc<Load>,
         load_index: usize,
         origin: usize,
-        slots: u32,
+        connections: u32,
         rotation: usize,
     ) -> Rc<Self> {
-        let slot = || Slot {
-            job: Cell::new(None),
-            limit: Cell::new(u64::MAX),
-            expired: Cell::new(false),
-            waker: RefCell::new(None),
-        };
+        let multiplexed = load.origins[origin].protocol.multiplexed();
+        let streams = if multiplexed { load.streams } else { 1 };
         Rc::new(Self {
             shared,
             load,
             load_index,
             origin,
-            slots: (0..slots).map(|_| slot()).collect(),
+            slots: (0..connections * streams).map(|_| Slot::default()).collect(),
+            posts: (0..connections).map(|_| Post::default()).collect(),
+            streams,
+            multiplexed,
             idle: RefCell::default(),
             free: RefCell::default(),
             spawned: Cell::new(0),
@@ -104,36 +169,61 @@ impl Lane {
     pub(super) fn dispatch(self: &Rc<Self>, job: Job, now: u64) {
         self.shared.recorder.borrow_mut().due(self.load_index, job.phase, now.saturating_sub(job.due));
         self.shared.outstanding.set(self.shared.outstanding.get() + 1);
+        self.place(job, now);
+    }
+
+    /// Finds a place for a job that has none (any more).
+    pub(super) fn place(self: &Rc<Self>, job: Job, now: u64) {
         if job.due + self.load.deadline <= now {
             self.end(job, &Ending::unsent());
             return;
         }
         let ready = self.idle.borrow_mut().pop();
-        if let Some(index) = ready.or_else(|| self.free.borrow_mut().pop()) {
-            let slot = &self.slots[index as usize];
-            slot.job.set(Some(job));
-            if let Some(waker) = &*slot.waker.borrow() {
-                waker.wake_by_ref();
-            }
-        } else if (self.spawned.get() as usize) < self.slots.len() {
-            self.spawn(job);
+        if let Some(index) = ready {
+            self.hand(index, job);
+            return;
+        }
+        let parked = self.free.borrow_mut().pop();
+        if let Some(connection) = parked {
+            self.hand(connection * self.streams, job);
+            self.enlist(connection);
+        } else if (self.spawned.get() as usize) < self.posts.len() {
+            let connection = self.spawned.get();
+            self.spawned.set(connection + 1);
+            self.hand(connection * self.streams, job);
+            self.enlist(connection);
+            wire::spawn(self, connection);
         } else {
             self.queue.borrow_mut().push_back(job);
         }
     }
 
-    fn spawn(self: &Rc<Self>, job: Job) {
-        let index = self.spawned.get();
-        self.spawned.set(index + 1);
-        self.slots[index as usize].job.set(Some(job));
-        // The tasks end with the worker's runtime, which drops them.
-        match &self.load.origins[self.origin].tls {
-            None => tokio::task::spawn_local(drive(Rc::clone(self), index, Plain)),
-            Some((connector, name)) => {
-                let secure = Secure(connector.clone(), name.clone());
-                tokio::task::spawn_local(drive(Rc::clone(self), index, secure))
-            }
-        };
+    fn hand(&self, index: u32, job: Job) {
+        let slot = &self.slots[index as usize];
+        slot.job.set(Some(job));
+        let post = &self.posts[(index / self.streams) as usize];
+        if self.multiplexed {
+            slot.alarm.set(job.due + self.load.deadline);
+            post.handed.borrow_mut().push(index);
+        }
+        post.wake();
+    }
+
+    /// Hands a connection that is to be opened again these jobs, at most one per slot; the other slots may be handed more.
+    pub(super) fn resume(&self, connection: u32, jobs: Vec<Job>) {
+        let slots = self.slots_of(connection);
+        self.idle.borrow_mut().extend((slots.start + jobs.len() as u32..slots.end).rev());
+        jobs.into_iter().zip(slots).for_each(|(job, index)| self.hand(index, job));
+    }
+
+    /// The slots of a connection.
+    pub(super) fn slots_of(&self, connection: u32) -> std::ops::Range<u32> {
+        connection * self.streams..(connection + 1) * self.streams
+    }
+
+    /// Of a connection that is being opened, the slots but the first may be handed jobs as well.
+    fn enlist(&self, connection: u32) {
+        self.idle.borrow_mut().extend((connection * self.streams + 1..(connection + 1) * self.streams).rev());
     }
 
     /// The job that waits longest and still has time.
@@ -145,7 +235,7 @@ impl Lane {
         self.queue.borrow_mut().pop_front()
     }
 
-    /// This slot's connection has nothing to do.
+    /// This slot's connection has nothing to do in it.
     pub(super) fn rest(&self, index: u32) {
         self.idle.borrow_mut().push(index);
     }
@@ -158,9 +248,14 @@ impl Lane {
         }
     }
 
-    /// This slot has no connection.
-    pub(super) fn park(&self, index: u32) {
-        self.free.borrow_mut().push(index);
+    /// No further jobs for these slots of a connection, for now.
+    pub(super) fn withdraw(&self, slots: std::ops::Range<u32>) {
+        self.idle.borrow_mut().retain(|index| !slots.contains(index));
+    }
+
+    /// This connection is not open.
+    pub(super) fn park(&self, connection: u32) {
+        self.free.borrow_mut().push(connection);
     }
 
     /// Ends a job.
@@ -176,13 +271,20 @@ impl Lane {
 
     /// Wakes the tasks whose limit has passed, and ends the jobs that waited too long.
     pub(super) fn sweep(&self, now: u64) {
-        for slot in &self.slots[..self.spawned.get() as usize] {
-            if slot.limit.get() <= now {
-                slot.limit.set(u64::MAX);
-                slot.expired.set(true);
-                if let Some(waker) = &*slot.waker.borrow() {
-                    waker.wake_by_ref();
+        let connections = self.spawned.get();
+        for (index, slot) in self.slots[..(connections * self.streams) as usize].iter().enumerate() {
+            if slot.alarm.due(now) {
+                let index = index as u32;
+                let post = &self.posts[(index / self.streams) as usize];
+                if self.multiplexed {
+                    post.overdue.borrow_mut().push(index);
                 }
+                post.wake();
+            }
+        }
+        for post in &self.posts[..connections as usize] {
+            if post.alarm.due(now) {
+                post.wake();
             }
         }
         self.drop_overdue(now);
@@ -200,9 +302,4 @@ impl Lane {
             }
         }
     }
-}
-
-/// The class of a job whose limit passed while it was being connected.
-pub(super) fn overdue_class(deadline: u64, limit: u64) -> ErrorClass {
-    if limit >= deadline { ErrorClass::Deadline } else { ErrorClass::ConnectTimeout }
 }

@@ -1,4 +1,4 @@
-//! The open-model load generator: HTTP/1.1, arrivals that keep their intended times, latency from the intended time.
+//! The open-model load generator: arrivals that keep their intended times, latency from the intended time.
 //!
 //! Invariants:
 //! - Every arrival ends in exactly one way: a good answer or one [`ErrorClass`]. Only a stop ([`Stop::Now`]) cuts
@@ -15,8 +15,11 @@ mod class;
 mod clock;
 mod collect;
 mod connection;
+mod dial;
+mod h2;
 mod http;
 mod lane;
+mod message;
 mod origin;
 mod phase;
 mod saturation;
@@ -24,6 +27,8 @@ mod spec;
 mod strain;
 mod sums;
 mod tally;
+mod url;
+mod wire;
 mod worker;
 
 use std::io;
@@ -41,7 +46,8 @@ pub use origin::OriginError;
 pub use phase::PhaseCell;
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
-    CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
+    CONNECTIONS_MAX, DEADLINE_MAX, Expect, HttpVersion, Identity, LoadSpec, REQUESTS_MAX, RequestSpec,
+    SOURCES_MAX, STREAMS_MAX, SpecError, TlsSpec,
 };
 
 use crate::schedule::Profile;
@@ -111,6 +117,7 @@ struct Load {
     poisson: bool,
     reuse: bool,
     max_connections: u32,
+    streams: u32,
     /// In nanoseconds.
     deadline: u64,
     /// In nanoseconds.
@@ -132,7 +139,7 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
     let mut loads = Vec::new();
     for spec in specs {
         let checked = spec::check(&spec).map_err(|why| LoadError::Spec { load: spec.name.clone(), why })?;
-        let origins = origin::prepare(&checked.origins, &spec.tls).await;
+        let origins = origin::prepare(&checked.origins, &spec).await;
         loads.push(Arc::new(Load {
             origins: origins.map_err(|why| LoadError::Origin { load: spec.name.clone(), why })?,
             name: Arc::from(spec.name),
@@ -141,6 +148,7 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
             poisson: spec.poisson,
             reuse: spec.reuse,
             max_connections: spec.max_connections,
+            streams: spec.streams,
             deadline: clock::nanos(spec.deadline),
             connect_within: clock::nanos(spec.connect_timeout),
         }));

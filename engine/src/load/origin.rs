@@ -1,18 +1,22 @@
 //! Where requests go: addresses, resolved once, and trust.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::sync::oneshot;
 use tokio_rustls::TlsConnector;
 
-use super::spec::{OriginName, TlsSpec};
+use super::spec::{Identity, LoadSpec, TlsSpec};
+use super::url::OriginName;
+use super::wire::Protocol;
 
 /// The time for resolving one name.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(5);
@@ -32,6 +36,12 @@ pub enum OriginError {
     /// Not a name that a certificate could have.
     #[error("{0:?} is no server name")]
     ServerName(String),
+    /// The client's certificate or key cannot be read.
+    #[error("the client's {0}: {1}")]
+    Identity(&'static str, String),
+    /// No source address is of the target's family.
+    #[error("none of the source addresses can reach {0}: they are of another family")]
+    Sources(String),
     /// The TLS library refused the settings.
     #[error("cannot set up TLS: {0}")]
     Tls(String),
@@ -39,29 +49,53 @@ pub enum OriginError {
 
 /// A place to connect to.
 pub(super) struct Origin {
-    /// At least one.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) protocol: Protocol,
+    pub(super) place: Place,
+    /// Where connections come from; the kernel's choice if empty.
+    pub(super) sources: Vec<IpAddr>,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
+/// What is connected to.
+pub(super) enum Place {
+    /// At least one.
+    Addresses(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
 /// Resolves and prepares all origins of a load.
-pub(super) async fn prepare(names: &[OriginName], tls: &TlsSpec) -> Result<Vec<Origin>, OriginError> {
-    let secure = names.iter().any(|name| name.tls);
-    let connector = if secure { Some(TlsConnector::from(Arc::new(config(tls)?))) } else { None };
+pub(super) async fn prepare(names: &[OriginName], spec: &LoadSpec) -> Result<Vec<Origin>, OriginError> {
+    let tls = &spec.tls;
     let mut origins = Vec::new();
     for name in names {
-        let addresses = resolve(&name.host, name.port).await?;
-        let tls = match connector.as_ref().filter(|_| name.tls) {
-            Some(connector) => {
-                let asked = tls.server_name.as_ref().unwrap_or(&name.host);
-                let server = ServerName::try_from(asked.clone());
-                Some((connector.clone(), server.map_err(|_| OriginError::ServerName(asked.clone()))?))
-            }
-            None => None,
+        let place = match &spec.unix {
+            Some(path) => Place::Unix(path.clone()),
+            None => Place::Addresses(reachable(name, &spec.sources).await?),
         };
-        origins.push(Origin { addresses, tls });
+        let secure = if name.tls {
+            let asked = tls.server_name.as_ref().unwrap_or(&name.host);
+            let server = ServerName::try_from(asked.clone());
+            let server = server.map_err(|_| OriginError::ServerName(asked.clone()))?;
+            Some((TlsConnector::from(Arc::new(config(tls, name.protocol)?)), server))
+        } else {
+            None
+        };
+        let sources = spec.sources.clone();
+        origins.push(Origin { protocol: name.protocol, place, sources, tls: secure });
     }
     Ok(origins)
+}
+
+/// The addresses of a host; if there are source addresses, those of their families.
+async fn reachable(name: &OriginName, sources: &[IpAddr]) -> Result<Vec<SocketAddr>, OriginError> {
+    let mut addresses = resolve(&name.host, name.port).await?;
+    if !sources.is_empty() {
+        addresses.retain(|address| sources.iter().any(|source| source.is_ipv4() == address.is_ipv4()));
+        if addresses.is_empty() {
+            return Err(OriginError::Sources(name.host.clone()));
+        }
+    }
+    Ok(addresses)
 }
 
 /// All addresses of a host, by the system's resolver, in a thread of its own since it blocks.
@@ -87,20 +121,35 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> 
     if addresses.is_empty() { Err(fail("it has no address".to_owned())) } else { Ok(addresses) }
 }
 
-fn config(spec: &TlsSpec) -> Result<ClientConfig, OriginError> {
+fn config(spec: &TlsSpec, protocol: Protocol) -> Result<ClientConfig, OriginError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|e| OriginError::Tls(e.to_string()))?;
-    let mut config = if spec.insecure {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustEverything(provider)))
-            .with_no_client_auth()
+    let builder = if spec.insecure {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustEverything(provider)))
     } else {
-        builder.with_root_certificates(roots(spec)?).with_no_client_auth()
+        builder.with_root_certificates(roots(spec)?)
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut config = match &spec.identity {
+        None => builder.with_no_client_auth(),
+        Some(Identity { certificate, key }) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+            let chain = chain.map_err(|e| OriginError::Identity("certificate", e.to_string()))?;
+            if chain.is_empty() {
+                return Err(OriginError::Identity("certificate", "there is none in this PEM".to_owned()));
+            }
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+                .map_err(|e| OriginError::Identity("key", e.to_string()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| OriginError::Identity("certificate and key", e.to_string()))?
+        }
+    };
+    if !spec.resume {
+        config.resumption = Resumption::disabled();
+    }
+    config.alpn_protocols = vec![protocol.alpn().to_vec()];
     Ok(config)
 }
 

@@ -1,19 +1,28 @@
 //! What a load sends, and the check that makes it fit to be sent. Nothing is resolved or opened here.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper::Uri;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::HeaderName;
 
 use super::http::Needle;
+use super::message::{self, Message};
+use super::url::{self, OriginName};
 use crate::schedule::Profile;
 
 /// The most requests of one load.
 pub const REQUESTS_MAX: usize = 256;
 /// The most connections of one load.
 pub const CONNECTIONS_MAX: u32 = 100_000;
+/// The most streams of one connection.
+pub const STREAMS_MAX: u32 = 1000;
+/// The most source addresses of one load.
+pub const SOURCES_MAX: usize = 256;
+/// The most requests under way at a time, over all connections.
+const SLOTS_MAX: u64 = 1_000_000;
 /// The longest deadline: the largest latency that a record can hold.
 pub const DEADLINE_MAX: Duration = Duration::from_mins(10);
 
@@ -38,8 +47,26 @@ pub struct LoadSpec {
     pub connect_timeout: Duration,
     /// The response header that names the PoP.
     pub pop_header: String,
-    /// How servers are trusted.
+    /// Which HTTP is spoken where the URL says `http` or `https`.
+    pub http: HttpVersion,
+    /// The most requests that a connection carries at a time, where the protocol can do that (HTTP/2, gRPC).
+    pub streams: u32,
+    /// A Unix socket that is connected to, whatever host the URLs name.
+    pub unix: Option<PathBuf>,
+    /// The addresses that connections come from, in turn; chosen by the kernel if there are none.
+    pub sources: Vec<IpAddr>,
+    /// How servers are trusted, and what they are shown.
     pub tls: TlsSpec,
+}
+
+/// Which HTTP is spoken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    One,
+    /// HTTP/2: agreed upon within TLS, by prior knowledge (h2c) without.
+    Two,
 }
 
 impl LoadSpec {
@@ -56,6 +83,10 @@ impl LoadSpec {
             deadline: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
             pop_header: "x-squall-pop".to_owned(),
+            http: HttpVersion::One,
+            streams: 100,
+            unix: None,
+            sources: Vec::new(),
             tls: TlsSpec::default(),
         }
     }
@@ -68,7 +99,7 @@ pub struct RequestSpec {
     pub name: String,
     /// The method.
     pub method: String,
-    /// `http://` or `https://`, without user name and password.
+    /// `http://`, `https://`, `grpc://` or `grpcs://`, without user name and password.
     pub url: String,
     /// Further header fields. Length, coding and connection are the generator's own.
     pub headers: Vec<(String, String)>,
@@ -111,8 +142,8 @@ impl Default for Expect {
     }
 }
 
-/// How servers are trusted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// How servers are trusted, and what they are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsSpec {
     /// Certificates in PEM, trusted besides the system's.
     pub ca: Option<String>,
@@ -120,6 +151,33 @@ pub struct TlsSpec {
     pub insecure: bool,
     /// The name to ask for and to verify, instead of the URL's host.
     pub server_name: Option<String>,
+    /// The certificate (PEM, with its chain) and the key (PEM) that servers are shown.
+    pub identity: Option<Identity>,
+    /// Resume sessions of earlier connections, as browsers do; otherwise each handshake is a full one.
+    pub resume: bool,
+}
+
+impl Default for TlsSpec {
+    /// The system's certificates, no identity, with resumption.
+    fn default() -> Self {
+        Self { ca: None, insecure: false, server_name: None, identity: None, resume: true }
+    }
+}
+
+/// A client's certificate and key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, with its chain.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Identity {
+    /// The key stays secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
 }
 
 /// Why a load cannot be sent.
@@ -137,6 +195,15 @@ pub enum SpecError {
     /// No connection, or more than [`CONNECTIONS_MAX`].
     #[error("max-connections must be between 1 and {CONNECTIONS_MAX}")]
     Connections,
+    /// No stream, or more than [`STREAMS_MAX`].
+    #[error("streams must be between 1 and {STREAMS_MAX}")]
+    Streams,
+    /// More requests at a time than there is room for.
+    #[error("connections times streams must be at most {SLOTS_MAX}")]
+    Slots,
+    /// More than [`SOURCES_MAX`], or none of the family of a target.
+    #[error("there can be at most {SOURCES_MAX} source addresses")]
+    Sources,
     /// A deadline of zero or beyond [`DEADLINE_MAX`].
     #[error("deadline and connect-timeout must be longer than 0 and at most 10 minutes")]
     Deadline,
@@ -158,25 +225,22 @@ pub enum SpecError {
     /// No status code would be good.
     #[error("request {0}: no status code between 100 and 999 is expected")]
     Statuses(String),
-}
-
-/// Scheme, host and port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct OriginName {
-    pub(super) tls: bool,
-    pub(super) host: String,
-    pub(super) port: u16,
+    /// A gRPC call names a service and a method.
+    #[error("request {0}: a gRPC URL ends with /package.Service/Method")]
+    Call(String),
 }
 
 /// A request, ready to be written.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) name: String,
-    pub(super) bytes: Vec<u8>,
+    pub(super) message: Message,
     /// Which of the load's origins.
     pub(super) origin: usize,
     /// HEAD: no answer has a body.
     pub(super) bodiless: bool,
+    /// The answer's own status is in its trailers.
+    pub(super) grpc: bool,
     /// Sending it twice does no more than sending it once.
     pub(super) idempotent: bool,
     pub(super) needle: Option<Needle>,
@@ -203,6 +267,15 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
     if spec.max_connections == 0 || spec.max_connections > CONNECTIONS_MAX {
         return Err(SpecError::Connections);
     }
+    if spec.streams == 0 || spec.streams > STREAMS_MAX {
+        return Err(SpecError::Streams);
+    }
+    if u64::from(spec.max_connections) * u64::from(spec.streams) > SLOTS_MAX {
+        return Err(SpecError::Slots);
+    }
+    if spec.sources.len() > SOURCES_MAX {
+        return Err(SpecError::Sources);
+    }
     if [spec.deadline, spec.connect_timeout].iter().any(|d| d.is_zero() || *d > DEADLINE_MAX) {
         return Err(SpecError::Deadline);
     }
@@ -218,119 +291,31 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
         }
         sum += u64::from(request.weight);
         weights.push(sum);
-        let (name, uri) = parse_url(request)?;
+        let (name, uri) = url::parse(&request.url, spec.http)
+            .map_err(|why| SpecError::Url(request.name.clone(), why))?;
+        let message = message::build(request, &name, &uri, spec.reuse)?;
         let next = origins.len();
+        let grpc = name.grpc;
         let origin = *origins.entry(name).or_insert(next);
-        requests.push(build(request, &uri, origin, spec.reuse)?);
+        requests.push(Request {
+            name: request.name.clone(),
+            message,
+            origin,
+            bodiless: request.method == "HEAD",
+            grpc,
+            idempotent: !grpc && message::method(request)?.is_idempotent(),
+            needle: request.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())),
+            statuses: request.expect.statuses.clone(),
+            words: url::words(if grpc { "POST" } else { &request.method }, &uri),
+        });
     }
     let mut names: Vec<(OriginName, usize)> = origins.into_iter().collect();
     names.sort_by_key(|(_, index)| *index);
     Ok(Checked { requests, origins: names.into_iter().map(|(name, _)| name).collect(), pop_header, weights })
 }
 
-fn parse_url(request: &RequestSpec) -> Result<(OriginName, Uri), SpecError> {
-    let wrong = |why| SpecError::Url(request.name.clone(), why);
-    let uri: Uri = request.url.parse().map_err(|_| wrong("this is not a URL"))?;
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(wrong("a URL must start with http:// or https://")),
-    };
-    let authority = uri.authority().ok_or_else(|| wrong("the URL names no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(wrong("user names and passwords do not belong into a URL; use a header"));
-    }
-    let host = authority.host();
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() {
-        return Err(wrong("the URL names no host"));
-    }
-    let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
-        (Some(0), _) => return Err(wrong("port 0 cannot be connected to")),
-        (Some(port), _) => port,
-        (None, Some((_, rest))) if !rest.ends_with(']') => {
-            return Err(wrong("the port is not a number up to 65535"));
-        }
-        (None, _) => {
-            if tls {
-                443
-            } else {
-                80
-            }
-        }
-    };
-    Ok((OriginName { tls, host: host.to_owned(), port }, uri))
-}
-
-fn header_name(name: &str) -> Result<HeaderName, SpecError> {
+pub(super) fn header_name(name: &str) -> Result<HeaderName, SpecError> {
     name.parse().map_err(|_| SpecError::HeaderName(name.to_owned()))
-}
-
-/// Headers that the generator writes itself, since its reading and its connections depend on them.
-const RESERVED: [&str; 6] = ["content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"];
-
-fn build(spec: &RequestSpec, uri: &Uri, origin: usize, reuse: bool) -> Result<Request, SpecError> {
-    let method = hyper::Method::from_bytes(spec.method.as_bytes())
-        .ok()
-        .filter(|m| *m != hyper::Method::CONNECT)
-        .ok_or_else(|| SpecError::Method(spec.name.clone(), spec.method.clone()))?;
-    if !spec.expect.statuses.iter().any(|range| range.clone().any(|code| (100..=999).contains(&code))) {
-        return Err(SpecError::Statuses(spec.name.clone()));
-    }
-    let target = uri.path_and_query().map_or("/", |p| p.as_str());
-    let mut head = format!("{method} {target} HTTP/1.1\r\n");
-    let mut given = Vec::new();
-    for (name, value) in &spec.headers {
-        let name = header_name(name)?;
-        if RESERVED.contains(&name.as_str()) {
-            return Err(SpecError::HeaderReserved(name.to_string()));
-        }
-        let checked = HeaderValue::from_str(value).map_err(|_| SpecError::HeaderValue(name.to_string()))?;
-        let text = checked.to_str().map_err(|_| SpecError::HeaderValue(name.to_string()))?;
-        given.push((name, text.to_owned()));
-    }
-    let has = |wanted: &str| given.iter().any(|(name, _)| name.as_str() == wanted);
-    if !has("host") {
-        head.extend(["host: ", uri.authority().map_or("", |a| a.as_str()), "\r\n"]);
-    }
-    if !has("user-agent") {
-        head += concat!("user-agent: squall/", env!("CARGO_PKG_VERSION"), "\r\n");
-    }
-    for (name, value) in &given {
-        head.extend([name.as_str(), ": ", value, "\r\n"]);
-    }
-    if !spec.body.is_empty()
-        || [hyper::Method::POST, hyper::Method::PUT, hyper::Method::PATCH].contains(&method)
-    {
-        head.extend(["content-length: ", &spec.body.len().to_string(), "\r\n"]);
-    }
-    head += if reuse { "\r\n" } else { "connection: close\r\n\r\n" };
-    let mut bytes = head.into_bytes();
-    bytes.extend_from_slice(&spec.body);
-    Ok(Request {
-        name: spec.name.clone(),
-        bytes,
-        origin,
-        bodiless: method == hyper::Method::HEAD,
-        idempotent: method.is_idempotent(),
-        needle: spec.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())),
-        statuses: spec.expect.statuses.clone(),
-        words: words(&method, uri),
-    })
-}
-
-/// `GET http://host/path?key=…`: values of the query may be secret.
-fn words(method: &hyper::Method, uri: &Uri) -> String {
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let authority = uri.authority().map_or("", |a| a.as_str());
-    let keys: Vec<String> = uri
-        .query()
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .map(|pair| pair.split_once('=').map_or_else(|| "…".to_owned(), |(key, _)| format!("{key}=…")))
-        .collect();
-    let query = if keys.is_empty() { String::new() } else { format!("?{}", keys.join("&")) };
-    format!("{method} {scheme}://{authority}{}{query}", uri.path())
 }
 
 #[cfg(test)]

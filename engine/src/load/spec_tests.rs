@@ -1,6 +1,7 @@
 //! What may be sent and what may not.
 
 use super::*;
+use crate::load::wire::Protocol;
 use crate::schedule::Segment;
 
 fn spec(change: impl FnOnce(&mut LoadSpec)) -> Result<Checked, SpecError> {
@@ -15,7 +16,12 @@ fn url(url: &str) -> Result<Checked, SpecError> {
 }
 
 fn text(checked: &Checked) -> String {
-    String::from_utf8(checked.requests[0].bytes.clone()).unwrap()
+    String::from_utf8(checked.requests[0].message.head.clone()).unwrap()
+}
+
+/// HTTP/1.1 without TLS.
+fn plain(host: &str) -> OriginName {
+    OriginName { protocol: Protocol::Http1, grpc: false, tls: false, host: host.into(), port: 80 }
 }
 
 #[test]
@@ -23,7 +29,7 @@ fn a_get_is_written_once_and_for_all() {
     let agent = concat!("squall/", env!("CARGO_PKG_VERSION"));
     let checked = url("http://h:81/a/b?c=d#e").unwrap();
     assert_eq!(text(&checked), format!("GET /a/b?c=d HTTP/1.1\r\nhost: h:81\r\nuser-agent: {agent}\r\n\r\n"));
-    assert_eq!(checked.origins, [OriginName { tls: false, host: "h".into(), port: 81 }]);
+    assert_eq!(checked.origins, [OriginName { port: 81, ..plain("h") }]);
     let closing = spec(|s| s.reuse = false).unwrap();
     assert!(text(&closing).ends_with("\r\nconnection: close\r\n\r\n"));
     let post = spec(|s| {
@@ -33,17 +39,17 @@ fn a_get_is_written_once_and_for_all() {
     });
     assert_eq!(
         text(&post.unwrap()),
-        format!("POST / HTTP/1.1\r\nuser-agent: {agent}\r\nhost: other\r\ncontent-length: 3\r\n\r\nabc")
+        format!("POST / HTTP/1.1\r\nhost: other\r\nuser-agent: {agent}\r\ncontent-length: 3\r\n\r\nabc")
     );
 }
 
 #[test]
 fn urls_name_their_origin() {
     let origin = |text: &str| url(text).map(|c| c.origins[0].clone());
-    assert_eq!(origin("https://h").unwrap(), OriginName { tls: true, host: "h".into(), port: 443 });
+    assert_eq!(origin("https://h").unwrap(), OriginName { tls: true, port: 443, ..plain("h") });
     assert_eq!(
         origin("http://[::1]:8080/").unwrap(),
-        OriginName { tls: false, host: "::1".into(), port: 8080 }
+        OriginName { port: 8080, ..plain("::1") }
     );
     assert_eq!(origin("http://[::1]/").unwrap().port, 80);
     for wrong in [

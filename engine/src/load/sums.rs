@@ -19,6 +19,7 @@ const OPEN_S: u64 = 2;
 struct PhaseSum {
     all: Tally,
     unsent: u64,
+    handshakes: Latencies,
     kinds: BTreeMap<usize, Tally>,
     service: BTreeMap<usize, Latencies>,
     pops: BTreeMap<Arc<str>, Tally>,
@@ -77,6 +78,7 @@ impl LoadSums {
         for (phase, totals) in Phase::ALL.into_iter().zip(totals) {
             let Some(totals) = totals else { continue };
             let sum = self.phases.entry(phase).or_default();
+            sum.handshakes.merge(&totals.handshakes);
             for (kind, tally) in totals.kinds.iter().enumerate() {
                 if let Some(tally) = tally {
                     sum.kinds.entry(kind).or_default().merge(tally);
@@ -132,6 +134,7 @@ impl PhaseSum {
         let of_kind = |kind: &usize| self.service.get(kind).map(Latencies::encode).unwrap_or_default();
         PhaseStats {
             phase,
+            handshakes: if self.handshakes.count() > 0 { self.handshakes.encode() } else { String::new() },
             all: Outcomes { service: service.encode(), ..outcomes(&self.all) },
             kinds: kinds
                 .map(|(kind, t)| {

@@ -106,6 +106,8 @@ pub(super) struct PhaseSlice {
 /// One load in one phase, from the beginning.
 #[derive(Debug, Default)]
 pub(super) struct PhaseTotals {
+    /// TLS handshakes that ended well in this phase.
+    pub(super) handshakes: Latencies,
     /// By kind of request; empty if there is only one.
     pub(super) kinds: Vec<Option<Box<Tally>>>,
     /// By kind of request, of good answers: from the moment when their connection took them on.
@@ -295,7 +297,13 @@ impl Recorder {
         self.slice.lag.record(lag / 1000);
     }
 
-    /// A stale connection was replaced.
+    /// A TLS handshake ended well; `took` is in nanoseconds.
+    pub(super) fn shook_hands(&mut self, load: usize, phase: Phase, took: u64) {
+        let total = self.totals[load].phases[phase as usize].get_or_insert_default();
+        total.handshakes.record((took + 500) / 1000);
+    }
+
+    /// A stale connection was replaced, or a request sent again that no server had acted on.
     pub(super) fn reconnected(&mut self) {
         self.slice.reconnects += 1;
     }
@@ -377,7 +385,7 @@ mod tests {
     }
 
     fn job(phase: Phase) -> Job {
-        Job { due: 0, kind: 0, phase }
+        Job { due: 0, kind: 0, phase, again: 0 }
     }
 
     #[test]

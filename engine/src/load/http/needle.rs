@@ -28,13 +28,13 @@ impl Needle {
 
 /// How much of the needle the last bytes match; stays at its length once found.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Search {
+pub(in crate::load) struct Search {
     matched: usize,
 }
 
 impl Search {
     /// Looks at more of the body.
-    pub(super) fn feed(&mut self, needle: &Needle, body: &[u8]) {
+    pub(in crate::load) fn feed(&mut self, needle: &Needle, body: &[u8]) {
         let Needle { text, shorter } = needle;
         let mut matched = self.matched;
         for byte in body {
@@ -52,7 +52,7 @@ impl Search {
     }
 
     /// Whether the needle was seen.
-    pub(super) fn found(self, needle: &Needle) -> bool {
+    pub(in crate::load) fn found(self, needle: &Needle) -> bool {
         self.matched == needle.text.len()
     }
 }

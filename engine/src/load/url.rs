@@ -1,0 +1,70 @@
+//! What a URL says about where a request goes and what is spoken there.
+
+use hyper::Uri;
+
+use super::spec::HttpVersion;
+use super::wire::Protocol;
+
+/// Scheme, host and port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OriginName {
+    pub(super) protocol: Protocol,
+    /// HTTP/2 carries calls, not requests.
+    pub(super) grpc: bool,
+    pub(super) tls: bool,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+/// The schemes: protocol (none: whichever HTTP the load speaks), gRPC, TLS, and the port that goes without saying.
+const SCHEMES: [(&str, Option<Protocol>, bool, bool, u16); 4] = [
+    ("http", None, false, false, 80),
+    ("https", None, false, true, 443),
+    ("grpc", Some(Protocol::Http2), true, false, 80),
+    ("grpcs", Some(Protocol::Http2), true, true, 443),
+];
+
+/// Reads a URL.
+pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, Uri), &'static str> {
+    let uri: Uri = url.parse().map_err(|_| "this is not a URL")?;
+    let scheme = uri.scheme_str();
+    let (_, protocol, grpc, tls, usual) = SCHEMES
+        .into_iter()
+        .find(|(name, ..)| Some(*name) == scheme)
+        .ok_or("a URL must start with http://, https://, grpc:// or grpcs://")?;
+    let authority = uri.authority().ok_or("the URL names no host")?;
+    if authority.as_str().contains('@') {
+        return Err("user names and passwords do not belong into a URL; use a header");
+    }
+    let host = authority.host();
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() {
+        return Err("the URL names no host");
+    }
+    let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
+        (Some(0), _) => return Err("port 0 cannot be connected to"),
+        (Some(port), _) => port,
+        (None, Some((_, rest))) if !rest.ends_with(']') => return Err("the port is not a number up to 65535"),
+        (None, _) => usual,
+    };
+    let spoken = match http {
+        HttpVersion::One => Protocol::Http1,
+        HttpVersion::Two => Protocol::Http2,
+    };
+    let host = host.to_owned();
+    Ok((OriginName { protocol: protocol.unwrap_or(spoken), grpc, tls, host, port }, uri))
+}
+
+/// `GET http://host/path?key=…`: values of the query may be secret.
+pub(super) fn words(method: &str, uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or_default();
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    let keys: Vec<String> = uri
+        .query()
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .map(|pair| pair.split_once('=').map_or_else(|| "…".to_owned(), |(key, _)| format!("{key}=…")))
+        .collect();
+    let query = if keys.is_empty() { String::new() } else { format!("?{}", keys.join("&")) };
+    format!("{method} {scheme}://{authority}{}{query}", uri.path())
+}
