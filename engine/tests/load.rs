@@ -1,6 +1,8 @@
 //! Laws of the load generator, on real sockets.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "load/http2.rs"]
+mod http2;
 #[path = "load/server.rs"]
 mod server;
 
