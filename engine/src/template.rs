@@ -54,6 +54,21 @@ impl Place {
     }
 }
 
+/// A body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// Sent as it is.
+    Bytes(Vec<u8>),
+    /// A text with slots. Its content type, or else its first character, says how values are escaped: [`Place::of_body`].
+    Text(String),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Bytes(Vec::new())
+    }
+}
+
 /// What is put in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slot {

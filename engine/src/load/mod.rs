@@ -19,6 +19,7 @@ mod http;
 mod lane;
 mod origin;
 mod phase;
+pub mod recipe;
 mod saturation;
 mod spec;
 mod strain;
@@ -41,13 +42,17 @@ pub use origin::OriginError;
 pub use phase::PhaseCell;
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
-    CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
+    Body, CONNECTIONS_MAX, DEADLINE_MAX, Expect, HeaderExpect, HeaderTest, JsonExpect, LoadSpec,
+    REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
 };
 
+use crate::feed::Feed;
 use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
+use lane::Job;
 use origin::Origin;
+use recipe::Arrival;
 use spec::Checked;
 use worker::{Setup, StopCell};
 
@@ -115,6 +120,23 @@ struct Load {
     deadline: u64,
     /// In nanoseconds.
     connect_within: u64,
+    feeds: Vec<Arc<Feed>>,
+    seed: u64,
+}
+
+impl Load {
+    /// The values of an arrival.
+    fn arrival(&self, job: &Job) -> Arrival<'_> {
+        Arrival::new(&self.feeds, self.seed, job.number)
+    }
+
+    /// Makes the request of an arrival if it is not the same each time.
+    fn make(&self, job: &Job, out: &mut Vec<u8>) {
+        let recipe = &self.checked.requests[usize::from(job.kind)].recipe;
+        if recipe.slotted() {
+            recipe.http1(&mut self.arrival(job), out).expect("it was looked at when it was dispatched");
+        }
+    }
 }
 
 /// Loads that are checked and whose names are resolved. Nothing has been sent.
@@ -143,6 +165,8 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
             max_connections: spec.max_connections,
             deadline: clock::nanos(spec.deadline),
             connect_within: clock::nanos(spec.connect_timeout),
+            feeds: spec.feeds,
+            seed: 0,
         }));
     }
     Ok(Prepared(loads))
@@ -240,7 +264,10 @@ pub fn start(
     seed: u64,
 ) -> Result<Running, LoadError> {
     let workers = prepared.workers();
-    let (clock, loads) = (Clock::new(origin), prepared.0);
+    let (clock, mut loads) = (Clock::new(origin), prepared.0);
+    for (index, load) in loads.iter_mut().enumerate() {
+        Arc::get_mut(load).expect("nothing has been started with it").seed = seed.wrapping_add(index as u64);
+    }
     let (out, slices) = sync_channel(SLICES * workers as usize);
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();
