@@ -92,6 +92,19 @@ pub enum Slot {
     },
     /// What an earlier step has extracted, by position among [`Known::extracted`].
     Extracted(usize),
+    /// A part of a request from a log. It has no name, and stands as it is: it was looked at when the log was read.
+    Replayed(Replayed),
+}
+
+/// See [`Slot::Replayed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// Path and query.
+    Target,
+    /// The type of the body.
+    ContentType,
+    /// The body.
+    Body,
 }
 
 /// Where values come from, for one request.
@@ -111,6 +124,11 @@ pub trait Values {
     /// What an earlier step has extracted; none if it has not.
     fn extracted(&self, _index: usize) -> Option<&str> {
         None
+    }
+
+    /// A part of the request of a log that is sent again.
+    fn replayed(&self, _part: Replayed) -> &[u8] {
+        &[]
     }
 }
 
@@ -227,6 +245,11 @@ impl Template {
         template
     }
 
+    /// Goes on with a part of a request from a log.
+    pub fn push_replayed(&mut self, part: Replayed) {
+        self.parts.push(Part::Slot(Slot::Replayed(part), Place::Plain));
+    }
+
     /// Goes on with bytes that are sent as they are.
     pub fn push_text(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
@@ -323,6 +346,10 @@ fn fill(slot: Slot, place: Place, values: &mut impl Values, out: &mut Vec<u8>) -
         Slot::Field { feed, column } => put(values.field(feed, column).ok_or(Unfit::Exhausted)?, place, out),
         Slot::Extracted(index) => put(values.extracted(index).ok_or(Unfit::Missing)?, place, out),
         Slot::Counter => number(values.counter(), out),
+        Slot::Replayed(part) => {
+            out.extend_from_slice(values.replayed(part));
+            Ok(())
+        }
         Slot::Uuid => uuid(values.uuid(), out),
         Slot::Random { from, to } => {
             let many = u128::from(to - from) + 1;

@@ -1,5 +1,6 @@
 //! Reading `load:`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::arrivals::{arrivals, positive_span};
@@ -9,6 +10,8 @@ use super::yaml::{Content, Node, NodeId};
 use super::{Load, Request, Tls};
 use crate::experiment::Sources;
 use crate::reading;
+use crate::replay::Trace;
+use crate::schedule::Profile;
 use crate::template::{Body, Known, Place, Template};
 
 /// The most loads in one experiment.
@@ -74,7 +77,10 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
             None
         }
     };
-    let arrivals = open.required("arrivals", "open").map(|node| arrivals(reader, node));
+    let (arrivals, replay) = match open.optional("replay") {
+        Some(node) => replayed(reading, &open, node).unzip(),
+        None => (open.required("arrivals", "open").and_then(|node| arrivals(reader, node)), None),
+    };
     let span = |name: &'static str, default: Duration| {
         open.optional(name).map_or(Some(default), |node| positive_span(reader, node, name))
     };
@@ -101,7 +107,8 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         name: name.to_owned(),
         node,
         requests: requests?,
-        arrivals: arrivals??,
+        arrivals: arrivals?,
+        replay,
         poisson: poisson?,
         reuse: reuse?,
         deadline: deadline?,
@@ -110,6 +117,17 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         pop_header: pop_header?,
         tls: tls?,
     })
+}
+
+/// A log in place of arrivals.
+fn replayed(reading: &Reading<'_>, open: &Fields<'_, '_>, node: &Node) -> Option<(Profile, Arc<Trace>)> {
+    for name in ["arrivals", "requests", "method", "body", "poisson"] {
+        if open.optional(name).is_some() {
+            reading.reader.mistake(node.id, format!("a load with `replay` has no `{name}`: the log says it"));
+            return None;
+        }
+    }
+    super::replaying::read(reading.reader, node, reading.sources)
 }
 
 /// What every request of a load shares unless it says otherwise.

@@ -12,6 +12,7 @@ mod load;
 pub mod mistake;
 mod parse;
 mod reader;
+mod replaying;
 mod scan;
 pub mod schema;
 pub mod topology;
@@ -33,6 +34,7 @@ use serde::Serialize;
 use crate::expect::{HeaderExpect, JsonExpect};
 use crate::feed::Feed;
 use crate::lab::LabOptions;
+use crate::replay::Trace;
 use crate::schedule::Profile;
 use crate::template::Body;
 
@@ -148,6 +150,8 @@ pub struct Load {
     pub requests: Vec<Request>,
     /// When.
     pub arrivals: Profile,
+    /// A log that is sent again; `arrivals` are its.
+    pub replay: Option<Arc<Trace>>,
     /// Random gaps instead of even ones.
     pub poisson: bool,
     /// Connections are kept alive.

@@ -165,6 +165,14 @@ fn open() -> Value {
     let own = json!({
         "requests": {"type": "array", "minItems": 1, "items": any_key(&reference("request"))},
         "arrivals": reference("arrivals"),
+        "replay": map(json!({
+            "log": text("an access log or a HAR, sent again to the url"),
+            "format": {"enum": ["combined", "json", "har"], "description": "what it looks like if left out"},
+            "speed": text("how much faster than it was, such as 2x"),
+            "methods": {"type": "array", "items": reference("text"), "description": "GET and HEAD if left out"},
+            "fields": {"type": "object", "description": "where JSON lines have what: time, method, path, request, took, body", "additionalProperties": reference("text")},
+            "keep-secrets": flag("send again what looks like a secret in queries and bodies"),
+        }), &["log"]),
         "poisson": flag("random gaps instead of even ones"),
         "reuse": flag("connections are kept alive; true if left out"),
         "deadline": reference("duration"),
@@ -181,7 +189,9 @@ fn open() -> Value {
         properties.remove("weight");
         properties.extend(own);
     }
-    map(properties, &["arrivals"])
+    let mut open = map(properties, &[]);
+    open["oneOf"] = json!([{"required": ["arrivals"]}, {"required": ["replay"]}]);
+    open
 }
 
 fn arrivals() -> Value {

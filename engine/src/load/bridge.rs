@@ -47,6 +47,7 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
             server_name: load.tls.server_name.clone(),
         },
         feeds: experiment.feeds.clone(),
+        replay: load.replay.clone(),
     }
 }
 

@@ -47,6 +47,7 @@ pub use spec::{
 };
 
 use crate::feed::Feed;
+use crate::replay::Trace;
 use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
@@ -121,13 +122,14 @@ struct Load {
     /// In nanoseconds.
     connect_within: u64,
     feeds: Vec<Arc<Feed>>,
+    replay: Option<Arc<Trace>>,
     seed: u64,
 }
 
 impl Load {
     /// The values of an arrival.
     fn arrival(&self, job: &Job) -> Arrival<'_> {
-        Arrival::new(&self.feeds, self.seed, job.number)
+        Arrival::new(&self.feeds, self.seed, job.number).replaying(self.replay.as_deref())
     }
 
     /// Makes the request of an arrival if it is not the same each time.
@@ -166,6 +168,7 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
             deadline: clock::nanos(spec.deadline),
             connect_within: clock::nanos(spec.connect_timeout),
             feeds: spec.feeds,
+            replay: spec.replay,
             seed: 0,
         }));
     }

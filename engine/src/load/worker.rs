@@ -91,7 +91,10 @@ impl Stream {
     fn dispatch(&mut self, shared: &Shared, workers: u32, now: u64) {
         let phase = shared.phase.get();
         while let Some(due) = self.next.filter(|due| *due <= now) {
-            let kind = self.pick();
+            let kind = match &self.load.replay {
+                Some(trace) => trace.shot(self.number).method,
+                None => self.pick(),
+            };
             let request = &self.load.checked.requests[usize::from(kind)];
             let job = Job { due, kind, phase, number: self.number };
             let lane = &self.lanes[request.origin];
