@@ -33,6 +33,8 @@ mod network;
 mod pressure;
 /// nginx and HAProxy from Debian.
 mod real;
+/// Data from feeds, expectations, and logs that are sent again.
+mod requests;
 /// The schemas, checked in and generated.
 mod schema;
 /// A load by itself, and the search for a capacity.

@@ -60,6 +60,10 @@ fn top_level() -> Value {
         "relays": named("relay"),
         "protect": {"type": "array", "items": reference("text"), "description": "addresses and networks of other sides that no network fault hits, besides SSH"},
         "warm-up": reference("duration"),
+        "feeds": {"type": "object", "description": "rows of data for requests, by name", "additionalProperties": map(json!({
+            "file": text("CSV with a header (.tsv: tabs), or JSON lines (.jsonl, .ndjson, .json)"),
+            "order": {"enum": ["sequential", "random", "unique"], "default": "sequential"},
+        }), &["file"])},
         "load": named("load"),
         "objectives": named("objective"),
         "steady-state": {"type": "array", "items": reference("probe")},
@@ -133,12 +137,30 @@ fn definitions() -> Map<String, Value> {
 
 fn request() -> Value {
     json!({
-        "url": text("http:// or https://"),
+        "url": text("http, https, grpc, grpcs, tcp, tls, udp or dns, and ://; its path and query may hold ${feed.column}, ${counter}, ${uuid}, ${random.1..100}"),
         "method": {"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]},
         "headers": {"type": "object", "additionalProperties": reference("text")},
-        "body": text("sent as it is"),
+        "body": {"anyOf": [
+            text("may hold ${feed.column}, ${counter}, ${uuid}, ${random.1..100}; escaped for JSON or a form by its content-type, or if it begins with { or ["),
+            one_key(json!({"file": text("a file that is sent as it is"), "template": text("a file with ${feed.column} and the like")})),
+        ]},
+        "reply": {"anyOf": [
+            {"enum": ["echo", "first"]},
+            one_key(json!({"bytes": number("its length"), "until": text("how it ends")})),
+        ], "description": "where a reply ends, over tcp, tls and udp"},
         "weight": number("its share among the load's requests"),
-        "expect": map(json!({"status": reference("statuses"), "body-contains": text("text that a good body holds")}), &[]),
+        "expect": map(json!({
+            "status": reference("statuses"),
+            "body-contains": text("text that a good body holds"),
+            "headers": {"type": "object", "description": "by name", "additionalProperties": {"anyOf": [
+                {"const": "present"},
+                one_key(json!({"equals": reference("text"), "contains": reference("text")})),
+            ]}},
+            "json": {"type": "object", "description": "by JSON pointer, such as /items/0/id", "additionalProperties": {"anyOf": [
+                {"const": "present"},
+                one_key(json!({"equals": reference("text")})),
+            ]}},
+        }), &[]),
     })
 }
 
@@ -147,6 +169,14 @@ fn open() -> Value {
     let own = json!({
         "requests": {"type": "array", "minItems": 1, "items": any_key(&reference("request"))},
         "arrivals": reference("arrivals"),
+        "replay": map(json!({
+            "log": text("an access log or a HAR, sent again to the url"),
+            "format": {"enum": ["combined", "json", "har"], "description": "what it looks like if left out"},
+            "speed": text("how much faster than it was, such as 2x"),
+            "methods": {"type": "array", "items": reference("text"), "description": "GET and HEAD if left out"},
+            "fields": {"type": "object", "description": "where JSON lines have what: time, method, path, request, took, body", "additionalProperties": reference("text")},
+            "keep-secrets": flag("send again what looks like a secret in queries and bodies"),
+        }), &["log"]),
         "poisson": flag("random gaps instead of even ones"),
         "reuse": flag("connections are kept alive; true if left out"),
         "deadline": reference("duration"),
@@ -157,13 +187,22 @@ fn open() -> Value {
             "ca": text("PEM file of a further authority"),
             "insecure": flag("any certificate will do"),
             "server-name": text("name to ask for and to check"),
+            "certificate": text("PEM file, with its chain, to show to servers that ask for one"),
+            "key": text("PEM file with its key"),
+            "resume": flag("resume sessions of earlier connections; true if left out"),
         }), &[]),
+        "http": {"enum": [1, 1.1, 2], "description": "which HTTP is spoken; 1 if left out; 2 without TLS is begun by prior knowledge"},
+        "streams": number("the most requests that a connection carries at a time, over HTTP/2 or gRPC; 100 if left out"),
+        "unix-socket": text("a Unix socket in place of the URL's host"),
+        "sources": {"type": "array", "items": text("an address of this machine"), "description": "where connections come from, in turn"},
     });
     if let (Value::Object(properties), Value::Object(own)) = (&mut properties, own) {
         properties.remove("weight");
         properties.extend(own);
     }
-    map(properties, &["arrivals"])
+    let mut open = map(properties, &[]);
+    open["oneOf"] = json!([{"required": ["arrivals"]}, {"required": ["replay"]}]);
+    open
 }
 
 fn arrivals() -> Value {

@@ -1,4 +1,4 @@
-//! One connection: opening it, one request after another on it, and waiting for the next.
+//! One connection that carries one request at a time: opening it, one request after another on it, and waiting for the next.
 //!
 //! Per request: one write, one read, no allocation, no timer. The deadline is the sweep's business (`Lane::sweep`).
 
@@ -11,15 +11,92 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::ErrorClass;
 use super::dial::{Counted, Transport, connect};
-use super::http::{Parser, Progress, Rules};
+use super::http::{NotHttp, Parser, Progress, Rules};
 use super::lane::{Job, Lane, Slot};
-use super::spec::Request;
+use super::recipe::Made;
+use super::spec::{Checked, Request};
 use super::tally::Ending;
 
+/// Reads the answers of one connection, one at a time.
+pub(super) trait Reading: Default {
+    /// Forgets the last answer.
+    fn reset(&mut self);
+
+    /// Whether any byte of this answer has come.
+    fn started(&self) -> bool;
+
+    /// Reads what arrived, in answer to what was sent.
+    fn feed(
+        &mut self,
+        load: &Checked,
+        request: &Request,
+        sent: &[u8],
+        input: &[u8],
+    ) -> Result<Progress, NotHttp>;
+
+    /// The connection ended: whether the answer is complete by that.
+    fn end(&mut self) -> bool;
+
+    /// Whether the connection may serve another request.
+    fn reusable(&self) -> bool;
+
+    /// Whether the answer is as expected, and what it says, as far as it has come.
+    fn judged(&self, request: &Request) -> Ending<'_>;
+}
+
+impl Reading for Parser {
+    fn reset(&mut self) {
+        self.reset();
+    }
+
+    fn started(&self) -> bool {
+        self.started()
+    }
+
+    fn feed(
+        &mut self,
+        load: &Checked,
+        request: &Request,
+        _: &[u8],
+        input: &[u8],
+    ) -> Result<Progress, NotHttp> {
+        let rules = Rules {
+            head_request: request.bodiless,
+            pop_header: &load.pop_header,
+            needle: request.needle.as_ref(),
+            checks: request.checks.as_ref(),
+        };
+        self.feed(&rules, input)
+    }
+
+    fn end(&mut self) -> bool {
+        self.end()
+    }
+
+    fn reusable(&self) -> bool {
+        self.keep_alive()
+    }
+
+    fn judged(&self, request: &Request) -> Ending<'_> {
+        let status = self.status();
+        let good = status.is_some_and(|code| request.statuses.iter().any(|good| good.contains(&code)));
+        let failure = if !good {
+            Some(ErrorClass::Status)
+        } else if self.found(request.needle.as_ref()) && self.meets(request.checks.as_ref()) {
+            None
+        } else {
+            Some(ErrorClass::Expectation)
+        };
+        Ending { failure, status, pop: self.pop(), path: self.path(), sent: true, taken_on: None }
+    }
+}
+
 /// An open connection and how far its current exchange is.
-struct Connection<S> {
+struct Connection<S, R> {
     stream: S,
-    parser: Parser,
+    reading: R,
+    /// The request, if it was made for this exchange alone.
+    made: Made,
     /// Responses so far.
     served: u64,
     written: usize,
@@ -47,7 +124,7 @@ enum Next {
 }
 
 /// The task of a slot. Ends only with the worker's runtime.
-pub(super) async fn drive<T: Transport>(lane: Rc<Lane>, index: u32, transport: T) {
+pub(super) async fn drive<T: Transport, R: Reading>(lane: Rc<Lane>, index: u32, transport: T) {
     let slot = &lane.slots[index as usize];
     poll_fn(|cx| {
         *lane.posts[index as usize].waker.borrow_mut() = Some(cx.waker().clone());
@@ -59,7 +136,7 @@ pub(super) async fn drive<T: Transport>(lane: Rc<Lane>, index: u32, transport: T
         loop {
             let deadline = job.due + lane.load.deadline;
             let next = match connect(&lane, &slot.alarm, deadline, &transport).await {
-                Ok(opened) => serve(&lane, index, job, Connection::new(opened)).await,
+                Ok(opened) => serve(&lane, index, job, Connection::<_, R>::new(opened)).await,
                 Err(class) => {
                     lane.end(job, &Ending::failed(class));
                     lane.next().map_or(Next::Rest, Next::Job)
@@ -75,16 +152,17 @@ pub(super) async fn drive<T: Transport>(lane: Rc<Lane>, index: u32, transport: T
 }
 
 /// Sends this job and then whatever comes, as long as the connection lasts.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve<S: AsyncRead + AsyncWrite + Unpin, R: Reading>(
     lane: &Lane,
     index: u32,
     mut job: Job,
-    mut connection: Connection<S>,
+    mut connection: Connection<S, R>,
 ) -> Next {
     let slot = &lane.slots[index as usize];
     loop {
         let request = &lane.load.checked.requests[usize::from(job.kind)];
         connection.begin();
+        lane.load.make(&job, &mut connection.made);
         slot.alarm.set(job.due + lane.load.deadline);
         let taken_on = lane.shared.clock.now();
         let exchange = poll_fn(|cx| connection.poll_exchange(cx, lane, slot, request)).await;
@@ -97,8 +175,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             Exchange::Answered { reusable } => reusable && lane.load.reuse,
             Exchange::Failed(_) => false,
         };
-        let ended = ending(&exchange, &connection.parser, request);
-        lane.end(job, &Ending { taken_on: Some(taken_on), ..ended });
+        let judged = connection.reading.judged(request);
+        let failure = if let Exchange::Failed(class) = exchange { Some(class) } else { judged.failure };
+        lane.end(job, &Ending { failure, taken_on: Some(taken_on), ..judged });
         connection.served += 1;
         match lane.next() {
             Some(next) if !reusable => return Next::Job(next),
@@ -116,24 +195,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn ending<'a>(exchange: &Exchange, parser: &'a Parser, request: &Request) -> Ending<'a> {
-    let status = parser.status();
-    let failure = match exchange {
-        Exchange::Failed(class) => Some(*class),
-        _ if !status.is_some_and(|code| request.statuses.iter().any(|good| good.contains(&code))) => {
-            Some(ErrorClass::Status)
-        }
-        _ if !parser.found(request.needle.as_ref()) => Some(ErrorClass::Expectation),
-        _ => None,
-    };
-    Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true, taken_on: None }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin, R: Reading> Connection<S, R> {
     fn new((stream, counted): (S, Counted)) -> Self {
         Self {
             stream,
-            parser: Parser::default(),
+            reading: R::default(),
+            made: Made::default(),
             served: 0,
             written: 0,
             flushed: false,
@@ -143,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn begin(&mut self) {
-        self.parser.reset();
+        self.reading.reset();
         self.written = 0;
         self.flushed = false;
         self.write_failed = None;
@@ -159,14 +226,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if slot.alarm.rang() {
             return Poll::Ready(Exchange::Failed(ErrorClass::Deadline));
         }
+        let made = std::mem::take(&mut self.made);
+        let sent = if request.recipe.slotted() { &made.head } else { &request.made.head };
         if !self.flushed {
-            self.poll_send(cx, &request.message.head);
+            self.poll_send(cx, sent);
         }
-        let rules = Rules {
-            head_request: request.bodiless,
-            pop_header: &lane.load.checked.pop_header,
-            needle: request.needle.as_ref(),
-        };
+        let exchange = self.poll_answer(cx, lane, request, sent);
+        self.made = made;
+        exchange
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        lane: &Lane,
+        request: &Request,
+        sent: &[u8],
+    ) -> Poll<Exchange> {
         let mut scratch = lane.shared.scratch.borrow_mut();
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
@@ -174,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let arrived = buffer.filled();
             match read {
                 Err(error) => return Poll::Ready(self.broken(request, ErrorClass::of_stream(&error))),
-                Ok(()) if arrived.is_empty() && self.parser.end() => {
+                Ok(()) if arrived.is_empty() && self.reading.end() => {
                     return Poll::Ready(Exchange::Answered { reusable: false });
                 }
                 Ok(()) if arrived.is_empty() => {
@@ -183,13 +259,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Ok(()) => {}
             }
-            match self.parser.feed(&rules, arrived) {
+            match self.reading.feed(&lane.load.checked, request, sent, arrived) {
                 Err(_) => return Poll::Ready(Exchange::Failed(ErrorClass::Protocol)),
                 Ok(Progress::More) => {}
                 Ok(Progress::Complete(used)) => {
                     // Bytes that nobody asked for, or a request that was answered before it was read: no second use.
                     let whole = used == arrived.len() && self.flushed && self.write_failed.is_none();
-                    return Poll::Ready(Exchange::Answered { reusable: whole && self.parser.keep_alive() });
+                    return Poll::Ready(Exchange::Answered { reusable: whole && self.reading.reusable() });
                 }
             }
         }
@@ -220,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// twice does no harm (RFC 9110, section 9.2.2).
     fn broken(&self, request: &Request, class: ErrorClass) -> Exchange {
         let harmless = request.idempotent || self.written == 0;
-        if self.served > 0 && !self.parser.started() && harmless && class == ErrorClass::Reset {
+        if self.served > 0 && !self.reading.started() && harmless && class == ErrorClass::Reset {
             Exchange::Stale
         } else {
             Exchange::Failed(class)

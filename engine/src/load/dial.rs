@@ -172,6 +172,8 @@ async fn open<T: Transport>(
     match &origin.place {
         Place::Unix(path) => match UnixStream::connect(path).await {
             Ok(socket) => secure(Socket::Unix(socket)).await,
+            // Where there is no socket, nobody listens.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(ErrorClass::Refused),
             Err(error) => Err(ErrorClass::of_connect(&error)),
         },
         Place::Addresses(addresses) => {

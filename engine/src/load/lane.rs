@@ -14,7 +14,7 @@ use reports::record::Phase;
 use super::clock::Clock;
 use super::phase::{PhaseCell, attribute};
 use super::tally::{Ending, Recorder};
-use super::{Load, wire};
+use super::{ErrorClass, Load, wire};
 
 /// One arrival on its way.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,8 @@ pub(super) struct Job {
     pub(super) kind: u16,
     /// The phase when it was dispatched.
     pub(super) phase: Phase,
+    /// Its number within the load, if its request has slots.
+    pub(super) number: u64,
     /// How often it was sent again, since no server had acted on it.
     pub(super) again: u8,
 }
@@ -170,6 +172,13 @@ impl Lane {
         self.shared.recorder.borrow_mut().due(self.load_index, job.phase, now.saturating_sub(job.due));
         self.shared.outstanding.set(self.shared.outstanding.get() + 1);
         self.place(job, now);
+    }
+
+    /// Takes an arrival that is due and cannot be made into a request.
+    pub(super) fn refuse(&self, job: Job, now: u64) {
+        self.shared.recorder.borrow_mut().due(self.load_index, job.phase, now.saturating_sub(job.due));
+        self.shared.outstanding.set(self.shared.outstanding.get() + 1);
+        self.end(job, &Ending { sent: false, ..Ending::failed(ErrorClass::Data) });
     }
 
     /// Finds a place for a job that has none (any more).

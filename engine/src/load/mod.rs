@@ -15,13 +15,16 @@ mod class;
 mod clock;
 mod collect;
 mod connection;
+mod datagram;
 mod dial;
+mod dns;
 mod h2;
 mod http;
 mod lane;
-mod message;
 mod origin;
 mod phase;
+pub mod recipe;
+mod reply;
 mod saturation;
 mod spec;
 mod strain;
@@ -46,14 +49,18 @@ pub use origin::OriginError;
 pub use phase::PhaseCell;
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
-    CONNECTIONS_MAX, DEADLINE_MAX, Expect, HttpVersion, Identity, LoadSpec, REQUESTS_MAX, RequestSpec,
-    SOURCES_MAX, STREAMS_MAX, SpecError, TlsSpec,
+    Body, CONNECTIONS_MAX, DEADLINE_MAX, Expect, HeaderExpect, HeaderTest, HttpVersion, Identity, JsonExpect,
+    LoadSpec, REQUESTS_MAX, Reply, RequestSpec, SOURCES_MAX, STREAMS_MAX, SpecError, TlsSpec,
 };
 
+use crate::feed::Feed;
+use crate::replay::Trace;
 use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
+use lane::Job;
 use origin::Origin;
+use recipe::{Arrival, Made};
 use spec::Checked;
 use worker::{Setup, StopCell};
 
@@ -122,6 +129,24 @@ struct Load {
     deadline: u64,
     /// In nanoseconds.
     connect_within: u64,
+    feeds: Vec<Arc<Feed>>,
+    replay: Option<Arc<Trace>>,
+    seed: u64,
+}
+
+impl Load {
+    /// The values of an arrival.
+    fn arrival(&self, job: &Job) -> Arrival<'_> {
+        Arrival::new(&self.feeds, self.seed, job.number).replaying(self.replay.as_deref())
+    }
+
+    /// Makes the request of an arrival if it is not the same each time.
+    fn make(&self, job: &Job, out: &mut Made) {
+        let recipe = &self.checked.requests[usize::from(job.kind)].recipe;
+        if recipe.slotted() {
+            recipe.make(&mut self.arrival(job), out).expect("it was looked at when it was dispatched");
+        }
+    }
 }
 
 /// Loads that are checked and whose names are resolved. Nothing has been sent.
@@ -151,6 +176,9 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
             streams: spec.streams,
             deadline: clock::nanos(spec.deadline),
             connect_within: clock::nanos(spec.connect_timeout),
+            feeds: spec.feeds,
+            replay: spec.replay,
+            seed: 0,
         }));
     }
     Ok(Prepared(loads))
@@ -248,7 +276,10 @@ pub fn start(
     seed: u64,
 ) -> Result<Running, LoadError> {
     let workers = prepared.workers();
-    let (clock, loads) = (Clock::new(origin), prepared.0);
+    let (clock, mut loads) = (Clock::new(origin), prepared.0);
+    for (index, load) in loads.iter_mut().enumerate() {
+        Arc::get_mut(load).expect("nothing has been started with it").seed = seed.wrapping_add(index as u64);
+    }
     let (out, slices) = sync_channel(SLICES * workers as usize);
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();

@@ -39,6 +39,9 @@ pub enum OriginError {
     /// The client's certificate or key cannot be read.
     #[error("the client's {0}: {1}")]
     Identity(&'static str, String),
+    /// Datagrams over a Unix socket.
+    #[error("a Unix socket can be connected to for http, https, grpc, grpcs, tcp and tls, not for udp and dns")]
+    Datagrams,
     /// No source address is of the target's family.
     #[error("none of the source addresses can reach {0}: they are of another family")]
     Sources(String),
@@ -69,6 +72,7 @@ pub(super) async fn prepare(names: &[OriginName], spec: &LoadSpec) -> Result<Vec
     let mut origins = Vec::new();
     for name in names {
         let place = match &spec.unix {
+            Some(_) if name.protocol.datagrams() => return Err(OriginError::Datagrams),
             Some(path) => Place::Unix(path.clone()),
             None => Place::Addresses(reachable(name, &spec.sources).await?),
         };
@@ -149,7 +153,7 @@ fn config(spec: &TlsSpec, protocol: Protocol) -> Result<ClientConfig, OriginErro
     if !spec.resume {
         config.resumption = Resumption::disabled();
     }
-    config.alpn_protocols = vec![protocol.alpn().to_vec()];
+    config.alpn_protocols = protocol.alpn().into_iter().map(<[u8]>::to_vec).collect();
     Ok(config)
 }
 

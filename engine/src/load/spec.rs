@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::HeaderName;
-
 use super::http::Needle;
-use super::message::{self, Message};
-use super::url::{self, OriginName};
+use super::recipe::{Made, Recipe, header_name};
+use super::url::OriginName;
+use super::wire::Protocol;
+use crate::expect::Checks;
+use crate::feed::{FEEDS_MAX, Feed, Order};
+use crate::replay::Trace;
 use crate::schedule::Profile;
+use crate::template::{Known, Slot};
+
+pub use crate::expect::{Expect, HeaderExpect, HeaderTest, JsonExpect};
+pub use crate::connecting::{HttpVersion, Identity, Reply, SOURCES_MAX, STREAMS_MAX, TlsSpec};
+pub use crate::template::Body;
 
 /// The most requests of one load.
 pub const REQUESTS_MAX: usize = 256;
 /// The most connections of one load.
 pub const CONNECTIONS_MAX: u32 = 100_000;
-/// The most streams of one connection.
-pub const STREAMS_MAX: u32 = 1000;
-/// The most source addresses of one load.
-pub const SOURCES_MAX: usize = 256;
 /// The most requests under way at a time, over all connections.
 const SLOTS_MAX: u64 = 1_000_000;
 /// The longest deadline: the largest latency that a record can hold.
@@ -57,16 +61,11 @@ pub struct LoadSpec {
     pub sources: Vec<IpAddr>,
     /// How servers are trusted, and what they are shown.
     pub tls: TlsSpec,
-}
-
-/// Which HTTP is spoken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum HttpVersion {
-    /// HTTP/1.1.
-    #[default]
-    One,
-    /// HTTP/2: agreed upon within TLS, by prior knowledge (h2c) without.
-    Two,
+    /// Rows of data for `${feed.column}` in the requests.
+    pub feeds: Vec<Arc<Feed>>,
+    /// A log that is sent again: the one request says where to, with which headers, and what a good answer is; the profile
+    /// is the log's ([`Trace::profile`]).
+    pub replay: Option<Arc<Trace>>,
 }
 
 impl LoadSpec {
@@ -88,27 +87,31 @@ impl LoadSpec {
             unix: None,
             sources: Vec::new(),
             tls: TlsSpec::default(),
+            feeds: Vec::new(),
+            replay: None,
         }
     }
 }
 
-/// One kind of request.
+/// One kind of request. URL, header values and a body that is a text may have slots (see [`crate::template`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestSpec {
     /// Its name, unique within the load.
     pub name: String,
     /// The method.
     pub method: String,
-    /// `http://`, `https://`, `grpc://` or `grpcs://`, without user name and password.
+    /// `http://`, `https://`, `grpc://` or `grpcs://`, without user name and password; no slots in scheme, host and port.
     pub url: String,
     /// Further header fields. Length, coding and connection are the generator's own.
     pub headers: Vec<(String, String)>,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Body,
     /// How often it is picked, relative to the others; at least 1.
     pub weight: u32,
     /// What a good answer is.
     pub expect: Expect,
+    /// Where a reply ends, over TCP and UDP.
+    pub reply: Reply,
 }
 
 impl RequestSpec {
@@ -119,64 +122,11 @@ impl RequestSpec {
             method: "GET".to_owned(),
             url: url.to_owned(),
             headers: Vec::new(),
-            body: Vec::new(),
+            body: Body::default(),
             weight: 1,
             expect: Expect::default(),
+            reply: Reply::Echo,
         }
-    }
-}
-
-/// What a good answer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expect {
-    /// Good status codes.
-    pub statuses: Vec<RangeInclusive<u16>>,
-    /// A text that the body must contain.
-    pub body_contains: Option<String>,
-}
-
-impl Default for Expect {
-    /// 200 to 399, any body.
-    fn default() -> Self {
-        Self { statuses: vec![200..=399], body_contains: None }
-    }
-}
-
-/// How servers are trusted, and what they are shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsSpec {
-    /// Certificates in PEM, trusted besides the system's.
-    pub ca: Option<String>,
-    /// Trust every certificate.
-    pub insecure: bool,
-    /// The name to ask for and to verify, instead of the URL's host.
-    pub server_name: Option<String>,
-    /// The certificate (PEM, with its chain) and the key (PEM) that servers are shown.
-    pub identity: Option<Identity>,
-    /// Resume sessions of earlier connections, as browsers do; otherwise each handshake is a full one.
-    pub resume: bool,
-}
-
-impl Default for TlsSpec {
-    /// The system's certificates, no identity, with resumption.
-    fn default() -> Self {
-        Self { ca: None, insecure: false, server_name: None, identity: None, resume: true }
-    }
-}
-
-/// A client's certificate and key, in PEM.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The certificate, with its chain.
-    pub certificate: String,
-    /// The key.
-    pub key: String,
-}
-
-impl std::fmt::Debug for Identity {
-    /// The key stays secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
     }
 }
 
@@ -228,22 +178,61 @@ pub enum SpecError {
     /// A gRPC call names a service and a method.
     #[error("request {0}: a gRPC URL ends with /package.Service/Method")]
     Call(String),
+    /// A slot that cannot be filled.
+    #[error("request {request}: {place}: {message} ({help})")]
+    Slot {
+        /// The request.
+        request: String,
+        /// Where in it.
+        place: String,
+        /// What is wrong.
+        message: String,
+        /// The way out.
+        help: String,
+    },
+    /// An expectation that cannot be looked at.
+    #[error("request {0}: {1}")]
+    Expect(String, &'static str),
+    /// More than [`FEEDS_MAX`], or two of one name.
+    #[error("it needs at most {FEEDS_MAX} feeds, each with a name of its own")]
+    Feeds,
+    /// More requests than rows of which each may be taken once.
+    #[error(
+        "feed {feed} has {rows} rows, each of which may be taken once, and {needed} requests are to be sent: send fewer, \
+         or take rows again (order `sequential` or `random`)"
+    )]
+    Rows {
+        /// The feed.
+        feed: String,
+        /// How many it has.
+        rows: usize,
+        /// How many are needed.
+        needed: u64,
+    },
 }
 
 /// A request, ready to be written.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) name: String,
-    pub(super) message: Message,
+    /// Its bytes, if they are the same each time; else `recipe` makes them.
+    pub(super) made: Made,
+    /// What it is made of.
+    pub(super) recipe: Recipe,
     /// Which of the load's origins.
     pub(super) origin: usize,
     /// HEAD: no answer has a body.
     pub(super) bodiless: bool,
     /// The answer's own status is in its trailers.
     pub(super) grpc: bool,
+    /// Where a reply ends that is neither HTTP nor DNS.
+    pub(super) reply: Reply,
+    /// Its last text, if that is what ends it.
+    pub(super) end: Option<Needle>,
     /// Sending it twice does no more than sending it once.
     pub(super) idempotent: bool,
     pub(super) needle: Option<Needle>,
+    pub(super) checks: Option<Checks>,
     pub(super) statuses: Vec<RangeInclusive<u16>>,
     /// What it sends, in words.
     pub(super) words: String,
@@ -257,6 +246,8 @@ pub(super) struct Checked {
     pub(super) pop_header: Vec<u8>,
     /// Running sums of the weights.
     pub(super) weights: Vec<u64>,
+    /// Whether headers of answers are looked at.
+    pub(super) fields: bool,
 }
 
 /// Checks all that can be wrong with a load before anything is opened.
@@ -279,7 +270,12 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
     if [spec.deadline, spec.connect_timeout].iter().any(|d| d.is_zero() || *d > DEADLINE_MAX) {
         return Err(SpecError::Deadline);
     }
+    let feeds = known(&spec.feeds)?;
+    let known = Known { feeds: &feeds, extracted: &[] };
     let pop_header = header_name(&spec.pop_header)?.as_str().as_bytes().to_vec();
+    if let Some(trace) = &spec.replay {
+        return replaying(spec, trace, &known, pop_header);
+    }
     let mut origins: BTreeMap<OriginName, usize> = BTreeMap::new();
     let (mut requests, mut weights, mut sum) = (Vec::new(), Vec::new(), 0u64);
     for (i, request) in spec.requests.iter().enumerate() {
@@ -291,31 +287,139 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
         }
         sum += u64::from(request.weight);
         weights.push(sum);
-        let (name, uri) = url::parse(&request.url, spec.http)
-            .map_err(|why| SpecError::Url(request.name.clone(), why))?;
-        let message = message::build(request, &name, &uri, spec.reuse)?;
+        let (recipe, name) = Recipe::new(request, &known, spec)?;
         let next = origins.len();
-        let grpc = name.grpc;
         let origin = *origins.entry(name).or_insert(next);
-        requests.push(Request {
-            name: request.name.clone(),
-            message,
-            origin,
-            bodiless: request.method == "HEAD",
-            grpc,
-            idempotent: !grpc && message::method(request)?.is_idempotent(),
-            needle: request.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())),
-            statuses: request.expect.statuses.clone(),
-            words: url::words(if grpc { "POST" } else { &request.method }, &uri),
-        });
+        requests.push(build(request, recipe, origin, &spec.feeds)?);
     }
+    check_rows(spec, &requests)?;
     let mut names: Vec<(OriginName, usize)> = origins.into_iter().collect();
     names.sort_by_key(|(_, index)| *index);
-    Ok(Checked { requests, origins: names.into_iter().map(|(name, _)| name).collect(), pop_header, weights })
+    let origins = names.into_iter().map(|(name, _)| name).collect();
+    let fields = requests.iter().any(|request| request.checks.is_some());
+    Ok(Checked { requests, origins, pop_header, weights, fields })
 }
 
-pub(super) fn header_name(name: &str) -> Result<HeaderName, SpecError> {
-    name.parse().map_err(|_| SpecError::HeaderName(name.to_owned()))
+/// A log that is sent again: a kind of request for each of its methods.
+fn replaying(
+    spec: &LoadSpec,
+    trace: &Trace,
+    known: &Known<'_>,
+    pop_header: Vec<u8>,
+) -> Result<Checked, SpecError> {
+    let [request] = spec.requests.as_slice() else { return Err(SpecError::Requests) };
+    if spec.poisson {
+        return Err(SpecError::Url(
+            request.name.clone(),
+            "a log brings its own times: they cannot be random",
+        ));
+    }
+    let (mut requests, mut origins) = (Vec::new(), Vec::new());
+    for (method, word) in trace.methods().iter().enumerate() {
+        let (recipe, origin) = Recipe::replayed(request, known, spec, trace, method as u16)?;
+        let mut made = build(request, recipe, 0, &spec.feeds)?;
+        if trace.methods().len() > 1 {
+            (*word).clone_into(&mut made.name);
+        }
+        origins = vec![origin];
+        requests.push(made);
+    }
+    check_rows(spec, &requests)?;
+    let fields = requests.iter().any(|request| request.checks.is_some());
+    Ok(Checked { requests, origins, pop_header, weights: vec![1], fields })
+}
+
+fn known(feeds: &[Arc<Feed>]) -> Result<Vec<(String, Vec<String>)>, SpecError> {
+    let twice = |at: usize| feeds[..at].iter().any(|other| other.name() == feeds[at].name());
+    if feeds.len() > FEEDS_MAX || (0..feeds.len()).any(twice) {
+        return Err(SpecError::Feeds);
+    }
+    Ok(feeds.iter().map(|feed| (feed.name().to_owned(), feed.columns().to_vec())).collect())
+}
+
+/// Whether rows that may be taken once suffice. Chance (random arrivals, weights) may still ask for a few more; those
+/// requests fail by name.
+fn check_rows(spec: &LoadSpec, requests: &[Request]) -> Result<(), SpecError> {
+    let needed = needed(spec, requests);
+    for (at, feed) in spec.feeds.iter().enumerate().filter(|(_, feed)| feed.order() == Order::Unique) {
+        let uses = |made: &Request| {
+            made.recipe.slots().any(|slot| matches!(slot, Slot::Field { feed, .. } if feed == at))
+        };
+        if needed > feed.rows() as u64 && requests.iter().any(uses) {
+            return Err(SpecError::Rows { feed: feed.name().to_owned(), rows: feed.rows(), needed });
+        }
+    }
+    Ok(())
+}
+
+/// How many requests take a row.
+fn needed(spec: &LoadSpec, requests: &[Request]) -> u64 {
+    if spec.replay.is_some() {
+        return spec.profile.total().round() as u64;
+    }
+    let weight = |slotted: bool| {
+        let picked = spec.requests.iter().zip(requests).filter(|(_, made)| !slotted || made.recipe.slotted());
+        picked.map(|(request, _)| f64::from(request.weight)).sum::<f64>()
+    };
+    (spec.profile.total() * weight(true) / weight(false) - 1e-6).ceil() as u64
+}
+
+fn build(
+    spec: &RequestSpec,
+    mut recipe: Recipe,
+    origin: usize,
+    feeds: &[Arc<Feed>],
+) -> Result<Request, SpecError> {
+    recipe.settle(feeds);
+    if !spec.expect.statuses.iter().any(|range| range.clone().any(|code| (100..=999).contains(&code))) {
+        return Err(SpecError::Statuses(spec.name.clone()));
+    }
+    let wrong = |why| SpecError::Expect(spec.name.clone(), why);
+    check_reply(spec, &recipe).map_err(wrong)?;
+    Ok(Request {
+        name: spec.name.clone(),
+        made: recipe.fixed(),
+        origin,
+        bodiless: recipe.method() == hyper::Method::HEAD,
+        grpc: recipe.grpc(),
+        reply: spec.reply.clone(),
+        end: match &spec.reply {
+            Reply::Until(text) => Some(Needle::new(text.as_bytes())),
+            _ => None,
+        },
+        idempotent: recipe.protocol() != Protocol::Tcp && recipe.method().is_idempotent(),
+        needle: spec.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())),
+        checks: Checks::new(&spec.expect).map_err(wrong)?,
+        statuses: spec.expect.statuses.clone(),
+        words: recipe.words(),
+        recipe,
+    })
+}
+
+/// What can be expected depends on what is spoken.
+fn check_reply(spec: &RequestSpec, recipe: &Recipe) -> Result<(), &'static str> {
+    let (raw, nothing) = (matches!(recipe.protocol(), Protocol::Tcp | Protocol::Udp), Expect::default());
+    let Expect { statuses, headers, json, .. } = &spec.expect;
+    if !raw && spec.reply != Reply::Echo {
+        return Err("where a reply ends can only be told for tcp, tls and udp");
+    }
+    let http = matches!(recipe.protocol(), Protocol::Http1 | Protocol::Http2);
+    if !http && (*statuses != nothing.statuses || !headers.is_empty() || !json.is_empty()) {
+        return Err("only http, https, grpc and grpcs have statuses, headers and bodies in JSON");
+    }
+    if !http && !spec.headers.is_empty() {
+        return Err("only http, https, grpc and grpcs have headers");
+    }
+    match &spec.reply {
+        Reply::Echo if raw && spec.body == Body::default() => {
+            Err("an empty message has no echo: give it a body, or say where the reply ends")
+        }
+        Reply::Until(text) if text.is_empty() || text.len() > 1024 => {
+            Err("the text that ends a reply must have 1 to 1,024 bytes")
+        }
+        Reply::Bytes(0) => Err("a reply has at least one byte"),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn url(url: &str) -> Result<Checked, SpecError> {
 }
 
 fn text(checked: &Checked) -> String {
-    String::from_utf8(checked.requests[0].message.head.clone()).unwrap()
+    String::from_utf8(checked.requests[0].made.head.clone()).unwrap()
 }
 
 /// HTTP/1.1 without TLS.
@@ -34,7 +34,7 @@ fn a_get_is_written_once_and_for_all() {
     assert!(text(&closing).ends_with("\r\nconnection: close\r\n\r\n"));
     let post = spec(|s| {
         s.requests[0].method = "POST".into();
-        s.requests[0].body = b"abc".to_vec();
+        s.requests[0].body = Body::Bytes(b"abc".to_vec());
         s.requests[0].headers = vec![("Host".into(), "other".into())];
     });
     assert_eq!(
@@ -118,4 +118,95 @@ fn limits_are_refused_when_exceeded() {
 fn words_leave_out_what_may_be_secret() {
     let checked = url("https://h/p?token=abc&flag&x=").unwrap();
     assert_eq!(checked.requests[0].words, "GET https://h/p?token=…&…&x=…");
+}
+
+fn feed(order: Order) -> Arc<Feed> {
+    let csv = crate::feed::Format::Separated(b',');
+    Arc::new(Feed::parse("users", order, csv, "id,token\na/1,t1\n2,\"t\n2\"\n").unwrap())
+}
+
+/// A request with data in each of its places.
+fn with_data(spec: &mut LoadSpec) {
+    let request = &mut spec.requests[0];
+    request.method = "POST".into();
+    request.url = "http://h:81?u=${users.id}&n=${counter}#part".into();
+    request.headers = vec![("x-token".into(), "v ${users.token}".into())];
+    request.body = Body::Text("{\"t\": \"${users.token}\"}".into());
+    spec.feeds = vec![feed(Order::Sequential)];
+}
+
+#[test]
+fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
+    use super::super::recipe::Arrival;
+    let agent = concat!("squall/", env!("CARGO_PKG_VERSION"));
+    let checked = spec(with_data).unwrap();
+    let (recipe, feeds) = (&checked.requests[0].recipe, [feed(Order::Sequential)]);
+    assert!(recipe.slotted() && checked.requests[0].made.head.is_empty());
+    assert_eq!(checked.requests[0].words, "POST http://h:81/?u=…&n=…");
+    let mut made = Made { head: b"of the last one".to_vec(), ..Made::default() };
+    recipe.make(&mut Arrival::new(&feeds, 1, 2), &mut made).unwrap();
+    let expected = format!(
+        "POST /?u=a%2F1&n=2 HTTP/1.1\r\nhost: h:81\r\nuser-agent: {agent}\r\nx-token: v t1\r\ncontent-length: 11\r\n\r\n{{\"t\": \"t1\"}}"
+    );
+    assert_eq!(String::from_utf8(made.head.clone()).unwrap(), expected);
+    let two = spec(|s| {
+        with_data(s);
+        s.http = HttpVersion::Two;
+    });
+    two.unwrap().requests[0].recipe.make(&mut Arrival::new(&feeds, 1, 2), &mut made).unwrap();
+    let fields = loona_fields(&made.head);
+    let agent_field = format!("user-agent={agent}");
+    let expected = [
+        ":method=POST",
+        ":scheme=http",
+        ":path=/?u=a%2F1&n=2",
+        ":authority=h:81",
+        &agent_field,
+        "x-token=v t1",
+        "content-length=11",
+    ];
+    assert_eq!((fields, &*made.body), (expected.map(str::to_owned).to_vec(), &b"{\"t\": \"t1\"}"[..]));
+    // The second row has a line break in what stands in a header.
+    assert_eq!(recipe.unfit(&Arrival::new(&feeds, 1, 2)), None);
+    let second = &mut Arrival::new(&feeds, 1, 3);
+    assert_eq!(recipe.unfit(second), Some(crate::template::Unfit::Header));
+    assert!(recipe.make(second, &mut made).is_err() && made.head.is_empty());
+}
+
+/// The fields of a header block.
+fn loona_fields(block: &[u8]) -> Vec<String> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let fields = loona_hpack::Decoder::new().decode(block).unwrap();
+    fields.iter().map(|(name, value)| format!("{}={}", text(name), text(value))).collect()
+}
+
+#[test]
+fn data_that_cannot_be_filled_in_is_refused_beforehand() {
+    let says = |change: fn(&mut LoadSpec)| {
+        let wrong = spec(|s| {
+            with_data(s);
+            change(s);
+        });
+        wrong.unwrap_err().to_string()
+    };
+    assert!(says(|s| s.requests[0].url = "http://${users.id}/".into()).contains("the same for all requests"));
+    let unknown = says(|s| s.requests[0].url = "http://h/${user.id}".into());
+    assert!(
+        unknown.contains("url: `${user.id}` is not known here (did you mean `${users.id}`?)"),
+        "{unknown}"
+    );
+    assert!(says(|s| s.feeds.clear()).contains("not known here"));
+    assert!(says(|s| s.feeds.push(feed(Order::Random))).contains("a name of its own"));
+    let few = says(|s| {
+        s.feeds = vec![feed(Order::Unique)];
+        s.profile = Profile::new(vec![Segment::Hold { rate: 3.0, lasting: Duration::from_secs(1) }]).unwrap();
+    });
+    assert!(few.contains("feed users has 2 rows") && few.contains("3 requests"), "{few}");
+    let unused = spec(|s| {
+        s.feeds = vec![feed(Order::Unique)];
+        s.profile = Profile::new(vec![Segment::Hold { rate: 3.0, lasting: Duration::from_secs(1) }]).unwrap();
+    });
+    assert!(unused.is_ok(), "a feed that no request uses does not run out");
+    let header = says(|s| s.requests[0].headers[0].1 = "a\r\nb: ${uuid}".into());
+    assert!(header.contains("a character that a header must not have"), "{header}");
 }

@@ -385,7 +385,7 @@ mod tests {
     }
 
     fn job(phase: Phase) -> Job {
-        Job { due: 0, kind: 0, phase, again: 0 }
+        Job { due: 0, kind: 0, phase, number: 0, again: 0 }
     }
 
     #[test]
@@ -460,6 +460,6 @@ mod tests {
             tally.count(Some(class), 20);
         }
         assert_eq!(tally.latencies.count(), 2);
-        assert_eq!(tally.ended(), 10);
+        assert_eq!(tally.ended(), 11);
     }
 }

@@ -17,21 +17,25 @@ pub(super) struct OriginName {
 }
 
 /// The schemes: protocol (none: whichever HTTP the load speaks), gRPC, TLS, and the port that goes without saying.
-const SCHEMES: [(&str, Option<Protocol>, bool, bool, u16); 4] = [
+const SCHEMES: [(&str, Option<Protocol>, bool, bool, u16); 8] = [
     ("http", None, false, false, 80),
     ("https", None, false, true, 443),
     ("grpc", Some(Protocol::Http2), true, false, 80),
     ("grpcs", Some(Protocol::Http2), true, true, 443),
+    ("tcp", Some(Protocol::Tcp), false, false, 0),
+    ("tls", Some(Protocol::Tcp), false, true, 0),
+    ("udp", Some(Protocol::Udp), false, false, 0),
+    ("dns", Some(Protocol::Dns), false, false, 53),
 ];
 
-/// Reads a URL.
-pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, Uri), &'static str> {
+/// Reads a URL: where it leads, and the authority as it is written.
+pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, String), &'static str> {
     let uri: Uri = url.parse().map_err(|_| "this is not a URL")?;
     let scheme = uri.scheme_str();
     let (_, protocol, grpc, tls, usual) = SCHEMES
         .into_iter()
         .find(|(name, ..)| Some(*name) == scheme)
-        .ok_or("a URL must start with http://, https://, grpc:// or grpcs://")?;
+        .ok_or("a URL must start with http, https, grpc, grpcs, tcp, tls, udp or dns, and ://")?;
     let authority = uri.authority().ok_or("the URL names no host")?;
     if authority.as_str().contains('@') {
         return Err("user names and passwords do not belong into a URL; use a header");
@@ -45,26 +49,13 @@ pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, Uri), &
         (Some(0), _) => return Err("port 0 cannot be connected to"),
         (Some(port), _) => port,
         (None, Some((_, rest))) if !rest.ends_with(']') => return Err("the port is not a number up to 65535"),
+        (None, _) if usual == 0 => return Err("the URL names no port"),
         (None, _) => usual,
     };
     let spoken = match http {
         HttpVersion::One => Protocol::Http1,
         HttpVersion::Two => Protocol::Http2,
     };
-    let host = host.to_owned();
-    Ok((OriginName { protocol: protocol.unwrap_or(spoken), grpc, tls, host, port }, uri))
-}
-
-/// `GET http://host/path?key=…`: values of the query may be secret.
-pub(super) fn words(method: &str, uri: &Uri) -> String {
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let authority = uri.authority().map_or("", |a| a.as_str());
-    let keys: Vec<String> = uri
-        .query()
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .map(|pair| pair.split_once('=').map_or_else(|| "…".to_owned(), |(key, _)| format!("{key}=…")))
-        .collect();
-    let query = if keys.is_empty() { String::new() } else { format!("?{}", keys.join("&")) };
-    format!("{method} {scheme}://{authority}{}{query}", uri.path())
+    let name = OriginName { protocol: protocol.unwrap_or(spoken), grpc, tls, host: host.to_owned(), port };
+    Ok((name, authority.as_str().to_owned()))
 }

@@ -2,16 +2,24 @@
 
 use std::rc::Rc;
 
-use super::connection;
+use super::connection::drive;
 use super::dial::{Plain, Secure, Transport};
-use super::h2;
+use super::http::Parser;
 use super::lane::Lane;
+use super::reply::Replies;
+use super::{datagram, h2};
 
 /// What is spoken with an origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Protocol {
     Http1,
     Http2,
+    /// Bytes over a connection, and a reply.
+    Tcp,
+    /// A datagram, and one in reply.
+    Udp,
+    /// A query over UDP.
+    Dns,
 }
 
 impl Protocol {
@@ -20,11 +28,17 @@ impl Protocol {
         matches!(self, Self::Http2)
     }
 
-    /// What is offered within TLS.
-    pub(super) fn alpn(self) -> &'static [u8] {
+    /// Whether it is spoken over datagrams.
+    pub(super) fn datagrams(self) -> bool {
+        matches!(self, Self::Udp | Self::Dns)
+    }
+
+    /// What is offered within TLS; nothing if the protocol has no name there.
+    pub(super) fn alpn(self) -> Option<&'static [u8]> {
         match self {
-            Self::Http1 => b"http/1.1",
-            Self::Http2 => b"h2",
+            Self::Http1 => Some(b"http/1.1"),
+            Self::Http2 => Some(b"h2"),
+            Self::Tcp | Self::Udp | Self::Dns => None,
         }
     }
 }
@@ -32,12 +46,16 @@ impl Protocol {
 /// Starts the task of a connection. It ends with the worker's runtime, which drops it.
 pub(super) fn spawn(lane: &Rc<Lane>, connection: u32) {
     let origin = &lane.load.origins[lane.origin];
-    match &origin.tls {
-        None => spawn_over(lane, connection, origin.protocol, Plain),
-        Some((connector, name)) => {
-            let agreed = (origin.protocol == Protocol::Http2).then(|| origin.protocol.alpn());
+    match (&origin.tls, origin.protocol) {
+        (_, Protocol::Udp | Protocol::Dns) => {
+            tokio::task::spawn_local(datagram::drive(Rc::clone(lane), connection));
+        }
+        (None, protocol) => spawn_over(lane, connection, protocol, Plain),
+        (Some((connector, name)), protocol) => {
+            // A server that agrees to nothing may still speak HTTP/1.1.
+            let agreed = (protocol == Protocol::Http2).then_some(protocol.alpn()).flatten();
             let secure = Secure { connector: connector.clone(), name: name.clone(), agreed };
-            spawn_over(lane, connection, origin.protocol, secure);
+            spawn_over(lane, connection, protocol, secure);
         }
     }
 }
@@ -45,7 +63,8 @@ pub(super) fn spawn(lane: &Rc<Lane>, connection: u32) {
 fn spawn_over<T: Transport + 'static>(lane: &Rc<Lane>, connection: u32, protocol: Protocol, transport: T) {
     let lane = Rc::clone(lane);
     match protocol {
-        Protocol::Http1 => tokio::task::spawn_local(connection::drive(lane, connection, transport)),
         Protocol::Http2 => tokio::task::spawn_local(h2::drive(lane, connection, transport)),
+        Protocol::Tcp => tokio::task::spawn_local(drive::<T, Replies>(lane, connection, transport)),
+        _ => tokio::task::spawn_local(drive::<T, Parser>(lane, connection, transport)),
     };
 }

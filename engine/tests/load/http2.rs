@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::load::{Expect, HttpVersion, LoadSpec, RequestSpec};
+use engine::load::{Body, Expect, HttpVersion, LoadSpec, RequestSpec};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Request, Response};
@@ -226,7 +226,7 @@ fn bodies_larger_than_any_window_pass() {
     let mut spec = two(&server.url(), 20.0, 1.0);
     spec.requests[0] = RequestSpec {
         method: "POST".to_owned(),
-        body: vec![7; SIZE],
+        body: Body::Bytes(vec![7; SIZE]),
         expect: Expect { body_contains: Some("the end".to_owned()), ..Expect::default() },
         ..spec.requests[0].clone()
     };
@@ -269,7 +269,7 @@ fn calls_have_a_status_of_their_own() {
         script.lock().unwrap().pop_front().unwrap()
     });
     let mut spec = two(&format!("grpc://{}/pets.Pets/List", server.address), 4.0, 1.0);
-    spec.requests[0].body = b"abc".to_vec();
+    spec.requests[0].body = Body::Bytes(b"abc".to_vec());
     let outcome = run(vec![spec]);
     let stats = &outcome.loads[0].phases[0];
     assert_eq!((stats.all.ok, &stats.all.errors), (1, &[("status".to_owned(), 3)].into()));

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::super::ErrorClass;
 use super::super::dial::{Counted, Transport, connect};
 use super::super::lane::{Job, Lane};
-use super::super::spec::Request;
+use super::super::recipe::Made;
+use super::super::spec::{Checked, Request};
 use super::super::tally::Ending;
 use super::head::Head;
 use super::session::{Event, Rules, Session};
@@ -112,6 +113,8 @@ struct Open<'a, S> {
     events: Vec<Event>,
     /// Slots to look at; kept for its memory.
     marked: Vec<u32>,
+    /// The request that is about to be sent, if it is not the same each time.
+    made: Made,
     _counted: Counted,
 }
 
@@ -132,12 +135,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Open<'a, S> {
             again: Vec::new(),
             events: Vec::new(),
             marked: Vec::new(),
+            made: Made::default(),
             _counted: counted,
         }
     }
 
     fn rules(&self) -> Rules<'a> {
-        Rules { requests: &self.lane.load.checked.requests, pop_header: &self.lane.load.checked.pop_header }
+        let Checked { requests, pop_header, fields, .. } = &self.lane.load.checked;
+        Rules { requests, pop_header, fields: *fields }
     }
 
     fn index(&self, slot: usize) -> u32 {
@@ -212,7 +217,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Open<'a, S> {
         let now = self.lane.shared.clock.now();
         self.lane.slots[self.index(slot) as usize].alarm.set(job.due + self.lane.load.deadline);
         self.flights[slot] = Some(Flight { job, taken_on: now });
-        self.session.send(slot, job.kind, self.rules());
+        let slotted = self.lane.load.checked.requests[usize::from(job.kind)].recipe.slotted();
+        self.lane.load.make(&job, &mut self.made);
+        let rules = self.rules();
+        self.session.send(slot, job.kind, slotted.then_some(&self.made), rules);
     }
 
     /// This slot has nothing to do any more: the next job, or rest.

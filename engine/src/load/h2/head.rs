@@ -29,6 +29,8 @@ pub(super) struct Head {
     pub(super) length: Option<u64>,
     /// The status of a gRPC call.
     pub(super) grpc: Option<u16>,
+    /// All fields, if somebody looks at them.
+    pub(super) fields: Vec<(Box<[u8]>, Box<[u8]>)>,
     /// It breaks a rule that concerns its stream alone.
     pub(super) malformed: bool,
 }
@@ -72,8 +74,8 @@ impl Heads {
         Self { decoder: Decoder::new(), known: Vec::new(), oldest: 0 }
     }
 
-    /// Reads a block; `pop_header` is in lower case.
-    pub(super) fn read(&mut self, block: &[u8], pop_header: &[u8]) -> Result<Rc<Head>, Malformed> {
+    /// Reads a block; `pop_header` is in lower case. `fields`: keep all of them.
+    pub(super) fn read(&mut self, block: &[u8], pop_header: &[u8], fields: bool) -> Result<Rc<Head>, Malformed> {
         if let Some((_, head)) = self.known.iter().find(|(known, _)| **known == *block) {
             return Ok(Rc::clone(head));
         }
@@ -84,6 +86,9 @@ impl Heads {
             size += name.len() + value.len() + 32;
             if size <= HEAD_MAX {
                 head.read(&name, &value, pop_header);
+                if fields {
+                    head.fields.push(((*name).into(), (*value).into()));
+                }
             }
         });
         if decoded.is_err() || size > HEAD_MAX {
@@ -226,7 +231,7 @@ mod tests {
             let date = format!("second {second}");
             for (status, nth) in [("200", 0), ("200", 1), ("404", 2), ("200", 3)] {
                 let block = encoder.encode(fields(&date, status));
-                let head = heads.read(&block, b"x-squall-pop").expect("a good block");
+                let head = heads.read(&block, b"x-squall-pop", false).expect("a good block");
                 let wanted = Head {
                     status: status.parse().ok(),
                     pop: Some(b"ams"[..].into()),
@@ -244,17 +249,17 @@ mod tests {
         let (mut encoder, mut heads) = (Encoder::new(), Heads::new());
         let long = vec![b'x'; 3000];
         let block = encoder.encode([(&b"x-long"[..], &long[..])]);
-        heads.read(&block, b"x-squall-pop").expect("one is fine");
+        heads.read(&block, b"x-squall-pop", false).expect("one is fine");
         let reference = encoder.encode([(&b"x-long"[..], &long[..])]);
         assert_eq!(reference.len(), 1);
-        assert_eq!(heads.read(&reference.repeat(100), b"x-squall-pop"), Err(Malformed));
+        assert_eq!(heads.read(&reference.repeat(100), b"x-squall-pop", false), Err(Malformed));
     }
 
     #[test]
     fn what_breaks_the_rules_of_a_stream_is_told() {
         let read = |fields: &[(&[u8], &[u8])]| {
             let block = Encoder::new().encode(fields.iter().copied());
-            Heads::new().read(&block, b"x-squall-pop").expect("a good block").malformed
+            Heads::new().read(&block, b"x-squall-pop", false).expect("a good block").malformed
         };
         assert!(!read(&[(b":status", b"204")]));
         assert!(read(&[(b":status", b"2x0")]));
@@ -267,7 +272,7 @@ mod tests {
         fn no_block_makes_it_panic(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..4)) {
             let mut heads = Heads::new();
             for block in blocks {
-                if heads.read(&block, b"x-squall-pop").is_err() {
+                if heads.read(&block, b"x-squall-pop", false).is_err() {
                     break;
                 }
             }

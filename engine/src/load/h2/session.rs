@@ -6,10 +6,11 @@
 use std::rc::Rc;
 
 use super::super::http::{HEAD_MAX, Search};
-use super::super::message::Message;
+use super::super::recipe::Made;
 use super::super::spec::Request;
 use super::frame::{self, Frame, Frames, Malformed};
 use super::head::{Head, Heads};
+use crate::expect::{Checks, JSON_MAX};
 
 /// The window of this side: the protocol's largest, so that no answer waits for leave.
 const WINDOW: u32 = 0x7fff_ffff;
@@ -32,7 +33,7 @@ const MAX_HEADER_LIST_SIZE: u16 = 6;
 /// What happened to a request or to the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
-    /// A complete answer: its head, its trailers, whether the body held what it should.
+    /// A complete answer: its head, its trailers, whether it held what it should.
     Answered { slot: usize, head: Rc<Head>, trailers: Option<Rc<Head>>, found: bool },
     /// The server has not acted on it: it may be sent again.
     Unprocessed { slot: usize },
@@ -50,7 +51,11 @@ pub(super) enum Event {
 #[derive(Debug)]
 struct Stream {
     kind: u16,
+    /// The request's body, if it was made for it alone.
+    made: Option<Vec<u8>>,
     head: Option<Rc<Head>>,
+    /// The answer's body, if it must be looked at as a whole; none once it is too large.
+    content: Option<Vec<u8>>,
     search: Search,
     /// Bytes of the answer's body.
     received: u64,
@@ -94,6 +99,8 @@ pub(super) struct Rules<'a> {
     pub(super) requests: &'a [Request],
     /// In lower case.
     pub(super) pop_header: &'a [u8],
+    /// Whether the fields of answers are looked at.
+    pub(super) fields: bool,
 }
 
 impl Session {
@@ -127,16 +134,20 @@ impl Session {
         Self { frames: Frames::default(), core }
     }
 
-    /// Sends a request of this kind in an empty slot.
-    pub(super) fn send(&mut self, slot: usize, kind: u16, rules: Rules<'_>) {
+    /// Sends a request of this kind in an empty slot; `made` if it is not the same each time.
+    pub(super) fn send(&mut self, slot: usize, kind: u16, made: Option<&Made>, rules: Rules<'_>) {
         let core = &mut self.core;
-        let Message { head, body } = &rules.requests[usize::from(kind)].message;
+        let request = &rules.requests[usize::from(kind)];
+        let Made { head, body, .. } = made.unwrap_or(&request.made);
         let id = core.next;
         core.next += 2;
         core.ids[slot] = id;
         core.streams[slot] = Some(Stream {
             kind,
+            // What goes out at once need not be kept; but windows may be shut.
+            made: made.filter(|made| !made.body.is_empty()).map(|made| made.body.clone()),
             head: None,
+            content: request.checks.as_ref().is_some_and(Checks::looks_at_bodies).then(Vec::new),
             search: Search::default(),
             received: 0,
             consumed: 0,
@@ -332,6 +343,12 @@ impl Core {
         if let Some(needle) = &rules.requests[usize::from(stream.kind)].needle {
             stream.search.feed(needle, content);
         }
+        if let Some(kept) = &mut stream.content {
+            kept.extend_from_slice(content);
+            if kept.len() > JSON_MAX {
+                stream.content = None;
+            }
+        }
         let unasked = stream.head.is_none();
         if stream.consumed >= REOPEN {
             let more = std::mem::take(&mut stream.consumed);
@@ -348,7 +365,7 @@ impl Core {
 
     fn head(&mut self, id: u32, last: bool, block: &[u8], rules: Rules<'_>) -> Result<(), Malformed> {
         // Even what nobody waits for any more changes the table.
-        let head = self.heads.read(block, rules.pop_header)?;
+        let head = self.heads.read(block, rules.pop_header, rules.fields)?;
         let Some(slot) = self.slot(id) else { return Ok(()) };
         let Some(stream) = &mut self.streams[slot] else { return Ok(()) };
         let trailers = stream.head.is_some();
@@ -372,7 +389,8 @@ impl Core {
 
     /// The answer is complete.
     fn end(&mut self, slot: usize, trailers: Option<Rc<Head>>, rules: Rules<'_>) {
-        let Some(Stream { kind, head: Some(head), search, received, closed, .. }) = self.streams[slot].take()
+        let Some(Stream { kind, head: Some(head), content, search, received, closed, .. }) =
+            self.streams[slot].take()
         else {
             return;
         };
@@ -385,7 +403,11 @@ impl Core {
         let request = &rules.requests[usize::from(kind)];
         let bodiless = request.bodiless || matches!(head.status, Some(204 | 304));
         let short = !bodiless && head.length.is_some_and(|length| length != received);
-        let found = request.needle.as_ref().is_none_or(|needle| search.found(needle));
+        let found = request.needle.as_ref().is_none_or(|needle| search.found(needle))
+            && request.checks.as_ref().is_none_or(|checks| {
+                let fields = head.fields.iter().map(|(name, value)| checks.met_by(name, value));
+                checks.all_met(fields.fold(0, |all, met| all | met)) && checks.body_holds(content.as_deref())
+            });
         self.events.push(if short {
             Event::Broken { slot }
         } else {
@@ -398,7 +420,7 @@ impl Core {
         let Self { unwritten, streams, ids, out, window, payload_max, .. } = self;
         unwritten.retain(|slot| {
             let Some(stream) = &mut streams[*slot] else { return false };
-            let body = &rules.requests[usize::from(stream.kind)].message.body;
+            let body = stream.made.as_ref().unwrap_or(&rules.requests[usize::from(stream.kind)].made.body);
             while out.len() < AHEAD && !stream.closed {
                 let allowed = (*window).min(stream.window).max(0);
                 let rest = &body[stream.sent..];

@@ -23,7 +23,7 @@ impl Peer {
             ..RequestSpec::get("http://host/")
         };
         let post =
-            RequestSpec { method: "POST".into(), body: vec![7; 100_000], ..RequestSpec::get("http://host/post") };
+            RequestSpec { method: "POST".into(), body: crate::load::Body::Bytes(vec![7; 100_000]), ..RequestSpec::get("http://host/post") };
         let hold = Segment::Hold { rate: 1.0, lasting: std::time::Duration::from_secs(1) };
         let mut load = LoadSpec::new("test", vec![get, post], Profile::new(vec![hold]).expect("a profile"));
         load.http = spec::HttpVersion::Two;
@@ -34,8 +34,8 @@ impl Peer {
     }
 
     fn send(&mut self, slot: usize, kind: u16) {
-        let rules = Rules { requests: &self.requests, pop_header: b"x-squall-pop" };
-        self.session.send(slot, kind, rules);
+        let rules = Rules { requests: &self.requests, pop_header: b"x-squall-pop", fields: false };
+        self.session.send(slot, kind, None, rules);
     }
 
     fn head(&mut self, stream: u32, fields: &[(&str, &str)], last: bool) -> Vec<u8> {
@@ -46,14 +46,14 @@ impl Peer {
     }
 
     fn feed(&mut self, bytes: &[u8]) -> Result<Vec<Event>, Malformed> {
-        let rules = Rules { requests: &self.requests, pop_header: b"x-squall-pop" };
+        let rules = Rules { requests: &self.requests, pop_header: b"x-squall-pop", fields: false };
         self.session.feed(bytes, rules)?;
         Ok(self.session.events().collect())
     }
 
     /// What the session has written since, as kind, flags, stream and payload.
     fn written(&mut self) -> Vec<(u8, u8, u32, Vec<u8>)> {
-        let rules = Rules { requests: &self.requests, pop_header: b"x-squall-pop" };
+        let rules = Rules { requests: &self.requests, pop_header: b"x-squall-pop", fields: false };
         let out = std::mem::take(self.session.out(rules));
         let (mut frames, mut input, mut seen) = (Frames::default(), &out[..], Vec::new());
         while let Some(frame) = frames.next(&mut input).expect("well formed") {

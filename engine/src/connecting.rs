@@ -1,0 +1,85 @@
+//! How a load connects, as data: which HTTP, how many requests per connection, from where, with which trust, and where a
+//! reply ends.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// The most streams of one connection.
+pub const STREAMS_MAX: u32 = 1000;
+/// The most source addresses of one load.
+pub const SOURCES_MAX: usize = 256;
+/// How a load connects.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connecting {
+    /// Which HTTP is spoken with `http://` and `https://`.
+    pub http: HttpVersion,
+    /// The most requests that a connection carries at a time.
+    pub streams: u32,
+    /// A Unix socket in place of the URL's host.
+    pub unix: Option<PathBuf>,
+    /// The addresses that connections come from, in turn.
+    pub sources: Vec<IpAddr>,
+    /// What is trusted and shown.
+    pub tls: TlsSpec,
+}
+
+/// Which HTTP is spoken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    One,
+    /// HTTP/2: agreed upon within TLS, by prior knowledge (h2c) without.
+    Two,
+}
+
+/// How servers are trusted, and what they are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// Certificates in PEM, trusted besides the system's.
+    pub ca: Option<String>,
+    /// Trust every certificate.
+    pub insecure: bool,
+    /// The name to ask for and to verify, instead of the URL's host.
+    pub server_name: Option<String>,
+    /// The certificate (PEM, with its chain) and the key (PEM) that servers are shown.
+    pub identity: Option<Identity>,
+    /// Resume sessions of earlier connections, as browsers do; otherwise each handshake is a full one.
+    pub resume: bool,
+}
+
+impl Default for TlsSpec {
+    /// The system's certificates, no identity, with resumption.
+    fn default() -> Self {
+        Self { ca: None, insecure: false, server_name: None, identity: None, resume: true }
+    }
+}
+
+/// A client's certificate and key, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The certificate, with its chain.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Identity {
+    /// The key stays secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+/// Where a reply ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// It is what was sent.
+    Echo,
+    /// After so many bytes.
+    Bytes(u64),
+    /// With this text.
+    Until(String),
+    /// With whatever comes first.
+    First,
+}
