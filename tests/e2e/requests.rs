@@ -75,6 +75,10 @@ fn requests_are_filled_from_a_feed_and_numbered_without_gaps() {
         &feed,
         "--header",
         "x-id: ${uuid}",
+        "--connections",
+        "100",
+        "--deadline",
+        "10s",
         "--seed",
         "5",
     ];
@@ -118,6 +122,7 @@ fn requests_are_filled_from_a_feed_and_numbered_without_gaps() {
         let before = &by_number[&number(seen)];
         assert_eq!((&seen.target, &seen.id), (&before.target, &before.id));
     }
+    server.end();
     home.assert_nothing_left();
 }
 
@@ -165,6 +170,7 @@ fn rows_that_may_be_taken_once_are_and_what_cannot_be_sent_fails_by_name() {
         let done = home.squall(&args).code(2);
         assert!(done.err.contains(says), "{args:?}: {}", done.err);
     }
+    server.end();
     home.assert_nothing_left();
 }
 
@@ -175,7 +181,9 @@ fn answers_are_good_if_headers_and_json_are_as_expected() {
     let url = format!("http://{}/json", server.address());
     let load = |expects: &[&str], code| {
         let mut args = vec!["load", &url, "--rate", "50/s", "--for", "1s"];
-        expects.iter().for_each(|clause| args.extend(["--expect", clause]));
+        for clause in expects {
+            args.extend(["--expect", clause]);
+        }
         json(&home, &args, code)
     };
     let good =
@@ -185,6 +193,7 @@ fn answers_are_good_if_headers_and_json_are_as_expected() {
         let result = load(&["json /ok", wrong], 6);
         assert_eq!(result["errors"]["expectation"], 50, "{wrong}: {result}");
     }
+    server.end();
     home.assert_nothing_left();
 }
 
@@ -243,6 +252,7 @@ fn a_log_of_nginx_is_sent_again_with_its_paths_and_its_gaps() {
     assert_eq!(paths(&after), paths(&before), "kept as they were, since that was asked for");
     // The log has whole seconds: nothing is further from its time than that.
     assert!(off(&before, &after, 1.0).last() < Some(&1100.0));
+    server.end();
     home.assert_nothing_left();
 }
 
@@ -261,7 +271,7 @@ fn only_what_is_harmless_is_sent_again_and_the_rest_is_told() {
         home.squall(&[&["load", &url, "--replay", &har, "--header", "x-id: ${counter}"], more].concat())
     };
     let done = again(&[]).code(0);
-    for told in ["with a method that is not sent again", "another host", "squall load http"] {
+    for told in ["with a method that is not sent again", "another host"] {
         assert!(done.err.contains(told) || done.out.contains(told), "{told}: {done:?}");
     }
     let of = |seen: &[Seen]| -> Vec<String> {
@@ -282,6 +292,7 @@ fn only_what_is_harmless_is_sent_again_and_the_rest_is_told() {
         let done = home.squall(&[&["load", &url], args].concat()).code(2);
         assert!(done.err.contains(says), "{args:?}: {}", done.err);
     }
+    server.end();
     home.assert_nothing_left();
 }
 

@@ -88,7 +88,15 @@ fn preset(word: &str) -> Result<&'static Preset, String> {
 impl LoadArgs {
     /// The log that is sent again, if there is one.
     fn trace(&self) -> Result<Option<Trace>, String> {
-        let Some(path) = &self.replay else { return Ok(None) };
+        let Some(path) = &self.replay else {
+            // Where another option rules out --replay, the parser does not miss it.
+            let stray = self.speed.is_some() || self.format.is_some() || self.keep_secrets;
+            return if stray || !self.fields.is_empty() {
+                Err("--speed, --format, --field and --keep-secrets belong to --replay".to_owned())
+            } else {
+                Ok(None)
+            };
+        };
         let mut options = Options {
             format: self.format,
             speed: self.speed.unwrap_or(1.0),

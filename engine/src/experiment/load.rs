@@ -11,6 +11,7 @@ use super::connecting::{self, SCHEMES};
 use super::{Load, Request};
 use crate::experiment::Sources;
 use crate::connecting::Reply;
+use crate::feed::Feed;
 use crate::reading;
 use crate::replay::Trace;
 use crate::schedule::Profile;
@@ -33,8 +34,15 @@ const METHODS: &[(&str, &str)] = &[
 ];
 
 /// Reads the list of loads.
-pub(super) fn read(reader: &Reader<'_>, node: &Node, sources: &dyn Sources, known: &Known<'_>) -> Vec<Load> {
-    let reading = Reading { reader, sources, known };
+pub(super) fn read(
+    reader: &Reader<'_>,
+    node: &Node,
+    sources: &dyn Sources,
+    feeds: &[Arc<Feed>],
+) -> Vec<Load> {
+    let names: Vec<_> = feeds.iter().map(|feed| (feed.name().to_owned(), feed.columns().to_vec())).collect();
+    let known = Known { feeds: &names, extracted: &[] };
+    let reading = Reading { reader, sources, known: &known };
     let items = reader.list(node, "load");
     if items.is_empty() && matches!(&node.content, Content::List(items) if items.is_empty()) {
         reader.mistake(node.id, "load is empty: without traffic nothing can be judged");

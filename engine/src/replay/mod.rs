@@ -193,7 +193,8 @@ impl Trace {
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for (why, (count, lines)) in &self.left_out {
-            let mut note = format!("{count} entries of the log are left out: {why}");
+            let of = if *count == 1 { "1 entry of the log is" } else { "{count} entries of the log are" };
+            let mut note = format!("{} left out: {why}", of.replace("{count}", &count.to_string()));
             let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
             if !lines.is_empty() {
                 let _ = write!(note, " (first in line {})", lines.join(", "));

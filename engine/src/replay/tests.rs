@@ -39,7 +39,7 @@ fn a_log_in_the_combined_format_becomes_what_was_asked_for_and_when() {
     let notes = trace.notes().join("\n");
     for note in [
         "2 entries of the log are left out: not as the format wants it (first in line 3, 8)",
-        "1 entries of the log are left out: with a method that is not sent again (say `methods` to send it) (first in line 7)",
+        "1 entry of the log is left out: with a method that is not sent again (say `methods` to send it) (first in line 7)",
         "without a time that can be read (first in line 9)",
         "without a path that can be sent (first in line 10)",
         "whole seconds",
