@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::{Clock, MILLISECOND, SECOND};
 use super::phase::PhaseCell;
-use super::saturation::{CPU_HOT, Facts, saturation};
+use super::saturation::{CPU_HOT, Facts, STARVED, saturation};
 use super::strain::StrainMeter;
 use super::sums::LoadSums;
 use super::tally::{PhaseSlice, Slice, Tally};
@@ -157,6 +157,7 @@ impl Collector {
         if let (Some(before), Some(after)) = (self.throttled, throttled()) {
             self.facts.throttled_s = after.saturating_sub(before).as_secs_f64();
         }
+        self.facts.ticks = self.strain.ticks();
         // Nobody waits if the run was dropped.
         let _ = done.send(self.outcome());
     }
@@ -174,6 +175,15 @@ impl Collector {
         self.facts.worker_seconds += 1;
         self.facts.hot_seconds += u64::from(slice.cpu > CPU_HOT);
         self.facts.cpu_max = self.facts.cpu_max.max(slice.cpu);
+        // A fault that takes the CPU away is no weakness of the generator, as long as requests start in time.
+        if !matches!(self.phase.get(), Phase::Fault | Phase::Recovery) {
+            self.facts.steady_seconds += 1;
+            self.facts.starved_seconds += u64::from(slice.waited > STARVED);
+        }
+        self.facts.waited_max = self.facts.waited_max.max(slice.waited);
+        self.facts.handed.merge(&slice.handed);
+        self.facts.queued += slice.queued;
+        self.facts.lacks.merge(&slice.lacks);
         self.facts.reconnects += slice.reconnects;
         let mut pending = (second >= self.next_tick).then(|| self.pending.entry(second).or_default());
         self.facts.late_slices += u64::from(pending.is_none());
@@ -240,6 +250,8 @@ impl Collector {
             lag_p99_s: facts.lag.quantile(0.99).unwrap_or_default(),
             lag_max_s: facts.lag.max().unwrap_or_default(),
             cpu_max: facts.cpu_max,
+            waited_max: facts.waited_max,
+            queued: facts.queued,
             connections_max: facts.connections_max,
             saturated: saturation(&facts, None),
             strain: self.strain.record(),

@@ -176,7 +176,12 @@ async fn open<T: Transport>(
                 let _ = tcp.set_nodelay(true);
                 return transport.secure(tcp).await.map_err(|e| ErrorClass::of_handshake(&e));
             }
-            Err(error) => failure = ErrorClass::of_connect(&error),
+            Err(error) => {
+                failure = ErrorClass::of_connect(&error);
+                if failure == ErrorClass::Local {
+                    lane.shared.recorder.borrow_mut().lacked(&error);
+                }
+            }
         }
     }
     Err(failure)
@@ -195,7 +200,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         connection.begin();
         slot.expired.set(false);
         slot.limit.set(job.due + lane.load.deadline);
-        let taken_on = lane.shared.clock.now();
+        let taken_on = lane.begin(&mut job);
         let exchange = poll_fn(|cx| connection.poll_exchange(cx, lane, slot, request)).await;
         slot.limit.set(u64::MAX);
         let reusable = match exchange {

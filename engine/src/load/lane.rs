@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) kind: u16,
     /// The phase when it was dispatched.
     pub(super) phase: Phase,
+    /// It was given to a connection that was open and idle, which has not begun with it.
+    pub(super) handed: bool,
 }
 
 /// What all lanes of a worker share; one thread, so no locks.
@@ -101,7 +103,7 @@ impl Lane {
     }
 
     /// Takes an arrival that is due: onto an idle connection, a new one, or into the queue.
-    pub(super) fn dispatch(self: &Rc<Self>, job: Job, now: u64) {
+    pub(super) fn dispatch(self: &Rc<Self>, mut job: Job, now: u64) {
         self.shared.recorder.borrow_mut().due(self.load_index, job.phase, now.saturating_sub(job.due));
         self.shared.outstanding.set(self.shared.outstanding.get() + 1);
         if job.due + self.load.deadline <= now {
@@ -109,6 +111,7 @@ impl Lane {
             return;
         }
         let ready = self.idle.borrow_mut().pop();
+        job.handed = ready.is_some();
         if let Some(index) = ready.or_else(|| self.free.borrow_mut().pop()) {
             let slot = &self.slots[index as usize];
             slot.job.set(Some(job));
@@ -118,6 +121,7 @@ impl Lane {
         } else if (self.spawned.get() as usize) < self.slots.len() {
             self.spawn(job);
         } else {
+            self.shared.recorder.borrow_mut().queued();
             self.queue.borrow_mut().push_back(job);
         }
     }
@@ -161,6 +165,16 @@ impl Lane {
     /// This slot has no connection.
     pub(super) fn park(&self, index: u32) {
         self.free.borrow_mut().push(index);
+    }
+
+    /// A connection begins with a job, now.
+    pub(super) fn begin(&self, job: &mut Job) -> u64 {
+        let now = self.shared.clock.now();
+        // Once, even if the connection turns out to be stale.
+        if std::mem::take(&mut job.handed) {
+            self.shared.recorder.borrow_mut().begun(now.saturating_sub(job.due));
+        }
+        now
     }
 
     /// Ends a job.

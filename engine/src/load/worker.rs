@@ -91,7 +91,7 @@ impl Stream {
         while let Some(due) = self.next.filter(|due| *due <= now) {
             let kind = self.pick();
             let origin = self.load.checked.requests[usize::from(kind)].origin;
-            self.lanes[origin].dispatch(Job { due, kind, phase }, now);
+            self.lanes[origin].dispatch(Job { due, kind, phase, handed: false }, now);
             self.next = self.arrivals.next();
         }
     }
