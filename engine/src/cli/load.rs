@@ -9,6 +9,8 @@ use reports::record::{LoadRecord, Verdict};
 use reports::sending::{Quantiles, Sending};
 use reports::{Latencies, render};
 
+use super::Global;
+use super::capacity::{SearchingArgs, searched};
 use super::out::{self, Out};
 use super::sending::{SendingArgs, rate};
 use super::source;
@@ -18,13 +20,16 @@ use crate::run::{Signals, store};
 use crate::schedule::presets::{PRESETS, Preset};
 use crate::schedule::{Profile, Segment};
 use crate::slo::exit;
-use crate::trial::{self, Ended, Finished};
+use crate::trial::{self, Asked, Ended, Finished};
 
 /// What is sent, how fast, for how long.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
+    /// Find out how much the target carries instead: the search of `squall capacity` with its defaults
+    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log"])]
+    find: bool,
     /// Requests per second, such as 500/s; with --profile, the rate that it is built around
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Arrivals")]
     rate: Option<Rate>,
@@ -63,7 +68,8 @@ impl LoadArgs {
             }
             _ => {
                 return Err(
-                    "say how fast and for how long, such as --rate 500/s --for 30s, or name a --profile"
+                    "say how fast and for how long, such as --rate 500/s --for 30s, or name a --profile, or let --find \
+                     search for what is carried"
                         .to_owned(),
                 );
             }
@@ -72,7 +78,10 @@ impl LoadArgs {
     }
 }
 
-pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
+pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
+    if args.find {
+        return searched(global, &args.sending, &SearchingArgs::default(), out);
+    }
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
     let ready =
         args.arrivals().and_then(|arrivals| Ok((args.sending.spec(arrivals)?, args.sending.objectives()?)));
@@ -98,7 +107,10 @@ pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
             }
             true
         };
-        trial::run(spec.clone(), &objectives, seed, &mut signals, told).await
+        let probe = args.sending.probes();
+        let asked =
+            Asked { spec: &spec, objectives: &objectives, seed, probe, per_thread: None, twice: false };
+        trial::run(asked, &mut signals, told).await
     });
     match finished {
         Ok(finished) => {
@@ -204,6 +216,7 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         response: Quantiles::from(&decoded(&all.latencies)),
         service: Quantiles::from(&decoded(&all.service)),
         lag: Quantiles::from(lag),
+        probe: finished.probe.as_ref().map(Quantiles::from),
         kinds: stats
             .map(|stats| {
                 let kind = |(name, all): (&String, &reports::record::Outcomes)| {

@@ -184,7 +184,7 @@ fn dispatch(app: App, matches: &ArgMatches) -> u8 {
             let own = matches.subcommand_matches("inject").and_then(ArgMatches::subcommand);
             inject::inject(&global, &args, own, &mut out)
         }
-        Verb::Load(args) => load::load(&args, &mut out),
+        Verb::Load(args) => load::load(&global, &args, &mut out),
         Verb::Capacity(args) => capacity::capacity(&global, &args, &mut out),
         Verb::Recover(args) => recover::recover(&global, &args, &mut out),
         Verb::Report(args) => report::report(&global, &args, &mut out),

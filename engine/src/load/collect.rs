@@ -36,8 +36,12 @@ pub struct Tick {
     pub loads: Vec<LoadTick>,
     /// Start lateness of the 99th percentile, in seconds.
     pub lag_p99_s: Option<f64>,
+    /// What the first kind of request of the first load took, from when a connection began with it.
+    pub service: reports::Latencies,
     /// The largest share of the second that one worker computed.
     pub cpu: f64,
+    /// The largest share of the second for which one worker waited for a core.
+    pub waited: f64,
     /// The most connections open.
     pub connections: u64,
 }
@@ -73,7 +77,9 @@ pub struct PhaseTick {
 struct Pending {
     loads: BTreeMap<(usize, usize), PendingPhase>,
     lag: reports::Latencies,
+    service: reports::Latencies,
     cpu: f64,
+    waited: f64,
     connections: u64,
 }
 
@@ -189,7 +195,9 @@ impl Collector {
         self.facts.late_slices += u64::from(pending.is_none());
         if let Some(pending) = &mut pending {
             pending.lag.merge(&slice.lag);
+            pending.service.merge(&slice.service);
             pending.cpu = pending.cpu.max(slice.cpu);
+            pending.waited = pending.waited.max(slice.waited);
             pending.connections += slice.connections;
             self.facts.connections_max = self.facts.connections_max.max(pending.connections);
         }
@@ -290,6 +298,14 @@ impl Pending {
             });
         }
         let lag_p99_s = self.lag.quantile(0.99);
-        Tick { second, loads: by_load, lag_p99_s, cpu: self.cpu, connections: self.connections }
+        Tick {
+            second,
+            loads: by_load,
+            lag_p99_s,
+            service: self.service,
+            cpu: self.cpu,
+            waited: self.waited,
+            connections: self.connections,
+        }
     }
 }

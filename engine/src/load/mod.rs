@@ -54,7 +54,7 @@ use spec::Checked;
 use worker::{Setup, StopCell};
 
 /// The rate up to which one worker is enough, in requests per second.
-const RATE_PER_WORKER: f64 = 20_000.0;
+pub const PER_THREAD: f64 = 20_000.0;
 /// Ticks that wait for their reader.
 const TICKS: usize = 60;
 /// Slices that wait for the collector, per worker.
@@ -120,7 +120,7 @@ struct Load {
 }
 
 /// Loads that are checked and whose names are resolved. Nothing has been sent.
-pub struct Prepared(Vec<Arc<Load>>);
+pub struct Prepared(Vec<Arc<Load>>, Option<u32>);
 
 /// Checks the loads, resolves their hosts (once; all addresses are kept and used in turn) and reads certificates.
 /// Needs a tokio runtime with time.
@@ -147,7 +147,7 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
             connect_within: clock::nanos(spec.connect_timeout),
         }));
     }
-    Ok(Prepared(loads))
+    Ok(Prepared(loads, None))
 }
 
 /// The same, kept within what this process may open; and what had to be lowered for that, in words.
@@ -162,12 +162,16 @@ pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), L
 }
 
 impl Prepared {
+    /// So many threads instead of as many as the rate needs, as far as there are connections for them.
+    pub fn with_threads(self, threads: u32) -> Self {
+        Self(self.0, Some(threads.max(1)))
+    }
+
     /// Threads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
     fn workers(&self) -> u32 {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let peak: f64 = self.0.iter().map(|load| load.profile.peak()).sum();
         let connections = self.0.iter().map(|load| load.max_connections).min().unwrap_or(1);
-        ((peak / RATE_PER_WORKER).ceil() as u32).clamp(1, cores as u32).min(connections)
+        self.1.unwrap_or_else(|| threads(peak, PER_THREAD)).min(connections)
     }
 
     /// The most sockets that the loads may have open at a time.
@@ -201,6 +205,12 @@ impl Prepared {
             self.sockets()
         )))
     }
+}
+
+/// How many threads a rate needs, one per core at most.
+pub fn threads(rate: f64, per_thread: f64) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ((rate / per_thread).ceil() as u32).clamp(1, cores as u32)
 }
 
 /// How to end before the profile does.

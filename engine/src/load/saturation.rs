@@ -71,7 +71,7 @@ const THROTTLED: f64 = 0.01;
 /// A thread that waits for a core for more than this share of a second is served less than it is left waiting. Less than
 /// that is the daily bread of a busy host: a thread that has little to do is served at once, and what its waits cost shows
 /// as lateness.
-pub const STARVED: f64 = 0.5;
+pub(super) const STARVED: f64 = 0.5;
 /// The share of all CPU time that a hypervisor may give to others (load.md, 6.4).
 const STOLEN: f64 = 0.02;
 /// Fewer stolen ticks than this are too coarse a measure of a short load.

@@ -131,6 +131,8 @@ pub(super) struct Slice {
     pub(super) lag: Latencies,
     /// From the intended time until a connection that was open and idle began with it, in microseconds.
     pub(super) handed: Latencies,
+    /// Of good answers to the first kind of request of the first load: from when a connection began with it.
+    pub(super) service: Latencies,
     /// Requests that found every connection busy.
     pub(super) queued: u64,
     /// Share of the time that the thread computed.
@@ -155,6 +157,7 @@ impl Slice {
             loads: (0..loads).map(|_| Default::default()).collect(),
             lag: Latencies::default(),
             handed: Latencies::default(),
+            service: Latencies::default(),
             queued: 0,
             cpu: 0.0,
             waited: 0.0,
@@ -355,6 +358,9 @@ impl Recorder {
         slot(&mut total.pops, pop).count(ending.failure, us);
         if let (None, Some(taken_on)) = (ending.failure, ending.taken_on) {
             slot(&mut total.service, kind).record(since(taken_on));
+            if (load, kind) == (0, 0) {
+                self.slice.service.record(since(taken_on));
+            }
         }
         if let Some(status) = ending.status {
             total.status(status);

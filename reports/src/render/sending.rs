@@ -105,6 +105,7 @@ fn series(result: &Sending, colour: bool) -> Vec<String> {
         row("service".to_owned(), &result.service, "since a connection took it"),
         row("lag".to_owned(), &result.lag, "from intended to started"),
     ];
+    rows.extend(result.probe.iter().map(|probe| row("probe".to_owned(), probe, "service beside the load")));
     for (name, (response, service)) in result.kinds.iter().take(KINDS_MAX) {
         rows.push(row(name.clone(), response, "response"));
         rows.push(row(String::new(), service, "service"));
@@ -208,6 +209,7 @@ mod tests {
             statuses: [(200, 10_001)].into(),
             service: response.clone(),
             lag: Quantiles::default(),
+            probe: Some(response.clone()),
             response,
             kinds: BTreeMap::default(),
             generator: GeneratorRecord::default(),
@@ -232,6 +234,7 @@ mod tests {
             "response",
             "service",
             "lag",
+            "service beside the load",
             "p99.99",
             "no objective",
         ] {
