@@ -213,7 +213,7 @@ impl Plan {
     pub(super) fn asked(&self) -> Asked<'_> {
         let Self { spec, objectives, seed, probe, per_thread } = self;
         let (seed, probe, per_thread) = (*seed, *probe, *per_thread);
-        Asked { spec, objectives, seed, probe, per_thread, twice: false }
+        Asked { spec, objectives, seed, probe, per_thread, control: None, twice: false }
     }
 }
 

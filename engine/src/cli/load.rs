@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use injectors::units::{Rate, Span};
-use reports::record::{LoadRecord, Verdict};
+use reports::record::{EventRecord, LoadRecord, Verdict};
 use reports::sending::{Quantiles, Sending};
 use reports::{Latencies, render};
 
@@ -42,6 +42,9 @@ pub(super) struct LoadArgs {
     /// Arrivals in one word: smoke, soak, stress, spike or breakpoint
     #[arg(long, value_name = "WORD", help_heading = "Arrivals", value_parser = preset)]
     profile: Option<&'static Preset>,
+    /// Listen on this socket for `squall rate`, which changes the rate on the way
+    #[arg(long, value_name = "PATH", help_heading = "Arrivals", conflicts_with = "find")]
+    control: Option<PathBuf>,
     /// Write the latencies of each second as a log that HdrHistogram's tools read
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -107,9 +110,16 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
             }
             true
         };
-        let probe = args.sending.probes();
-        let asked =
-            Asked { spec: &spec, objectives: &objectives, seed, probe, per_thread: None, twice: false };
+        let (probe, control) = (args.sending.probes(), args.control.as_deref());
+        let asked = Asked {
+            spec: &spec,
+            objectives: &objectives,
+            seed,
+            probe,
+            per_thread: None,
+            control,
+            twice: false,
+        };
         trial::run(asked, &mut signals, told).await
     });
     match finished {
@@ -140,6 +150,7 @@ fn written(path: &Path, load: &LoadRecord, started: f64, code: u8, out: &mut Out
 pub(super) fn refused(error: &LoadError) -> u8 {
     match error {
         LoadError::Spec { .. } | LoadError::Count => exit::INVALID,
+        LoadError::Control(_) => exit::INVALID,
         LoadError::Origin { .. } | LoadError::Thread(_) | LoadError::Files { .. } => exit::REFUSED,
     }
 }
@@ -216,6 +227,11 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         response: Quantiles::from(&decoded(&all.latencies)),
         service: Quantiles::from(&decoded(&all.service)),
         lag: Quantiles::from(lag),
+        changes: finished
+            .changes
+            .iter()
+            .map(|turned| EventRecord { at_s: turned.at_s, kind: "rate".to_owned(), text: turned.words() })
+            .collect(),
         probe: finished.probe.as_ref().map(Quantiles::from),
         kinds: stats
             .map(|stats| {

@@ -16,6 +16,7 @@ mod clock;
 mod collect;
 mod connection;
 mod http;
+mod knobs;
 mod lack;
 mod lane;
 mod origin;
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use bridge::{specs, verify};
 pub use class::{ErrorClass, Errors};
 pub use collect::{LoadTick, PhaseTick, Tick};
+pub use knobs::{Knob, Knobs, Turned};
 pub use lack::{Lack, Lacks};
 pub use origin::OriginError;
 pub use phase::PhaseCell;
@@ -49,6 +51,7 @@ pub use spec::{
 use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
+use knobs::PaceCell;
 use origin::Origin;
 use spec::Checked;
 use worker::{Setup, StopCell};
@@ -88,6 +91,9 @@ pub enum LoadError {
         /// Why.
         why: OriginError,
     },
+    /// The socket that changes the rate cannot be opened.
+    #[error("cannot listen for changes of the rate: {0}")]
+    Control(#[source] io::Error),
     /// No thread could be started.
     #[error("cannot start a load thread: {0}")]
     Thread(#[source] io::Error),
@@ -226,6 +232,7 @@ pub enum Stop {
 pub struct Running {
     stop: Arc<StopCell>,
     ticks: Option<mpsc::Receiver<Tick>>,
+    knobs: Knobs,
     done: oneshot::Receiver<LoadOutcome>,
 }
 
@@ -257,7 +264,12 @@ pub fn start(
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();
     // Stops the workers that did start if a later one does not.
-    let running = Running { stop: Arc::new(StopCell::default()), ticks: Some(ticks), done: outcome };
+    let running = Running {
+        stop: Arc::new(StopCell::default()),
+        ticks: Some(ticks),
+        knobs: Knobs(Arc::new(PaceCell::new(loads.clone(), clock))),
+        done: outcome,
+    };
     let collector = Collector::new(loads.clone(), workers, clock, Arc::clone(phase), slices, tick);
     let mut threads = Vec::new();
     for worker in 0..workers {
@@ -268,6 +280,7 @@ pub fn start(
             clock,
             phase: Arc::clone(phase),
             stop: Arc::clone(&running.stop),
+            paces: Arc::clone(&running.knobs.0),
             seed,
             out: out.clone(),
         };
@@ -286,6 +299,11 @@ impl Running {
     /// behind misses some.
     pub fn ticks(&mut self) -> Option<mpsc::Receiver<Tick>> {
         self.ticks.take()
+    }
+
+    /// What changes its rate while it goes on.
+    pub fn knobs(&self) -> Knobs {
+        self.knobs.clone()
     }
 
     /// Ends the load early. Threads are gone within 100 ms, or, if graceful, that long after the longest deadline.

@@ -10,12 +10,13 @@ use std::sync::mpsc::SyncSender;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::Load;
-use super::clock::{Clock, MILLISECOND, SECOND, Timer};
+use super::clock::{Clock, MILLISECOND, SECOND, Timer, nanos};
+use super::knobs::PaceCell;
 use super::lane::{Job, Lane, Shared};
 use super::phase::PhaseCell;
 use super::tally::{Recorder, Slice};
 use crate::random::Random;
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrivals, NEVER, Pace};
 
 /// How often overdue requests are looked for.
 const SWEEP: u64 = 5 * MILLISECOND;
@@ -52,6 +53,7 @@ pub(super) struct Setup {
     pub(super) clock: Clock,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) stop: Arc<StopCell>,
+    pub(super) paces: Arc<PaceCell>,
     pub(super) seed: u64,
     pub(super) out: SyncSender<Slice>,
 }
@@ -61,6 +63,7 @@ struct Stream {
     load: Arc<Load>,
     arrivals: Arrivals,
     next: Option<u64>,
+    pace: Pace,
     random: Random,
     /// By origin.
     lanes: Vec<Rc<Lane>>,
@@ -82,7 +85,20 @@ impl Stream {
         let lanes = (0..load.origins.len()).map(lane).collect();
         let next = arrivals.next();
         let random = Random::new(!seed, u64::from(worker));
-        Self { load, arrivals, next, random, lanes }
+        Self { load, arrivals, next, pace: Pace::default(), random, lanes }
+    }
+
+    /// Goes on at another pace from the time at which it was announced.
+    fn repace(&mut self, pace: Pace) {
+        self.next = self.arrivals.pace(pace.clone());
+        self.pace = pace;
+    }
+
+    /// A pause that lasts to the end of the arrivals is their end.
+    fn end_pause(&mut self, now: u64) {
+        if self.next == Some(NEVER) && now >= nanos(self.load.profile.duration()) {
+            self.next = None;
+        }
     }
 
     /// Starts everything that is due.
@@ -110,7 +126,8 @@ impl Stream {
     /// The highest rate of the next second, for one worker.
     fn rate(&self, now: u64, workers: u32) -> f64 {
         let at = now as f64 / SECOND as f64;
-        let rates = [0.0, 0.5, 1.0].map(|ahead| self.load.profile.rate_at(at + ahead));
+        let rates = [0.0, 0.5, 1.0]
+            .map(|ahead| self.load.profile.rate_at(at + ahead) * self.pace.factor_at(at + ahead));
         rates.into_iter().fold(0.0, f64::max) / f64::from(workers)
     }
 }
@@ -156,7 +173,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // no time at all.
     timer.until(0).await?;
     let mut streams: Vec<Stream> = (0..setup.loads.len()).map(|i| Stream::new(setup, i, shared)).collect();
-    let (mut sweep_at, mut second, mut gather) = (0, u64::MAX, 0);
+    let (mut sweep_at, mut second, mut gather, mut paced) = (0, u64::MAX, 0, 0);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
     let drain = setup.loads.iter().map(|load| load.deadline).max().unwrap_or(0) + SECOND;
     let mut drained_by = u64::MAX;
@@ -166,6 +183,10 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         if now / SECOND != second {
             second = now / SECOND;
             gather = quantum(streams.iter().map(|s| s.rate(now, *workers)).sum());
+        }
+        // It is announced ahead: whatever is due by `now` comes before any change that is not seen yet.
+        if let Some(paces) = setup.paces.look(&mut paced) {
+            streams.iter_mut().zip(paces).for_each(|(stream, pace)| stream.repace(pace));
         }
         let stopping = stop.get();
         if stopping == StopCell::NOW {
@@ -178,6 +199,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         }
         for stream in &mut streams {
             stream.dispatch(shared, now);
+            stream.end_pause(now);
         }
         if now >= sweep_at {
             streams.iter().flat_map(|s| &s.lanes).for_each(|lane| lane.sweep(now));

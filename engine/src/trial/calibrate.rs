@@ -9,14 +9,19 @@ use super::{Asked, Ended, Finished, hold, run};
 use crate::load::{Expect, LoadError, LoadSpec, PER_THREAD};
 use crate::run::Signals;
 
-/// A first look at what a request costs: requests per second, and for how long.
-const LOOK: (f64, f64) = (2_000.0, 1.0);
-/// How long the measurement takes then.
-const MEASURED_S: f64 = 1.5;
+/// A first look at what a request costs, in requests per second.
+const LOOK: f64 = 2_000.0;
+/// How long each look takes, in seconds.
+const LOOK_S: f64 = 1.0;
+/// How often it is looked, each time at the rate that follows from the look before: a wake-up is what costs, and serves
+/// the more requests the more there are.
+const LOOKS: usize = 3;
+/// A thread that computed so much was looked at closely enough.
+const CLOSE: f64 = 0.6;
 /// The share of its CPU that the busiest thread may use at the highest rate (load.md, 6.3).
 const SHARE: f64 = 0.8;
-/// No answer is waited for any longer: two trials and their ends stay within five seconds.
-const DEADLINE: Duration = Duration::from_millis(800);
+/// No answer is waited for longer: the looks and their ends stay within five seconds.
+const DEADLINE: Duration = Duration::from_millis(500);
 
 /// What the generator can do on this machine. Against a real target, TLS and longer answers make it less.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,20 +54,29 @@ pub async fn calibrate(
     let began = Instant::now();
     let null = Null::start().map_err(LoadError::Thread)?;
     let mut measured = None;
-    let (mut rate, mut seconds) = LOOK;
-    for _ in 0..2 {
-        let spec = against(&null, spec, rate, seconds);
-        let asked =
-            Asked { spec: &spec, objectives: &[], seed, probe: false, per_thread: None, twice: false };
+    let mut rate = LOOK;
+    for _ in 0..LOOKS {
+        let spec = against(&null, spec, rate, LOOK_S);
+        let asked = Asked {
+            spec: &spec,
+            objectives: &[],
+            seed,
+            probe: false,
+            per_thread: None,
+            control: None,
+            twice: false,
+        };
         let finished = run(asked, signals, |_| true).await?;
         if finished.ended == Ended::ByOperator {
             return Ok((None, Ended::ByOperator));
         }
         measured = found(&finished, rate, began.elapsed()).or(measured);
         match &measured {
-            Some(found) if !found.throttled => {
-                // Half way to where one thread is full: batches are as large as they will be, and nothing queues.
-                (rate, seconds) = ((found.per_thread / 2.0).clamp(LOOK.0, PER_THREAD), MEASURED_S);
+            // What costs less the more there is leaves room at the rate that follows from less of it.
+            Some(found)
+                if !found.throttled && finished.outcome.facts.cpu_max < CLOSE && rate < PER_THREAD =>
+            {
+                rate = found.per_thread.clamp(rate, PER_THREAD);
             }
             _ => break,
         }

@@ -6,14 +6,16 @@ mod probe;
 mod search;
 mod under;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reports::Latencies;
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
-use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick};
+use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick, Turned};
 use crate::run::Signals;
+use crate::run::desk::Desk;
 use crate::schedule::{Profile, Segment};
 use crate::slo::measure;
 
@@ -39,6 +41,8 @@ pub struct Asked<'s> {
     pub probe: bool,
     /// What one thread can send, in requests per second, if that was measured.
     pub per_thread: Option<f64>,
+    /// The socket that changes the rate on the way, if there shall be one.
+    pub control: Option<&'s Path>,
     /// Twice as many threads as the rate needs.
     pub twice: bool,
 }
@@ -71,6 +75,8 @@ pub struct Finished {
     pub own_doubts: Vec<String>,
     /// What had to be lowered to be able to start, in words.
     pub lowered: Option<String>,
+    /// How its rate was changed on the way.
+    pub changes: Vec<Turned>,
     /// Service times of the probe; none if there was none.
     pub probe: Option<Latencies>,
 }
@@ -112,6 +118,10 @@ pub async fn run(
     let per_thread = asked.per_thread.map_or(load::PER_THREAD, |rate| rate.min(load::PER_THREAD));
     let threads = load::threads(spec.profile.peak(), per_thread) * if asked.twice { 2 } else { 1 };
     let prepared = prepared.with_threads(threads);
+    let mut desk = match asked.control {
+        Some(path) => Desk::open(path).map_err(LoadError::Control)?,
+        None => Desk::default(),
+    };
     let mut probe = if asked.probe { Probe::start(spec, LEAD, seed).await } else { Probe::default() };
     let phase = Arc::new(PhaseCell::new(Phase::Baseline));
     let origin = Instant::now() + LEAD;
@@ -119,7 +129,7 @@ pub async fn run(
     let mut ticks = running.ticks().expect("they are taken once");
     let mut ended = Ended::InTime;
     let mut stopped_at = None;
-    let mut words = 0;
+    let (mut words, mut changes) = (0, Vec::new());
     loop {
         tokio::select! {
             tick = ticks.recv() => match tick {
@@ -133,6 +143,11 @@ pub async fn run(
                 None => break,
             },
             tick = probe.next() => probe.saw(&tick),
+            wish = desk.next() => {
+                let came = running.knobs().turn(wish.load.as_deref(), wish.knob);
+                changes.extend(came.iter().flatten().cloned());
+                wish.answer(came);
+            }
             _ = signals.next() => {
                 words += 1;
                 ended = Ended::ByOperator;
@@ -141,6 +156,7 @@ pub async fn run(
             }
         }
     }
+    drop(desk);
     let outcome = running.finish().await;
     let probed = probe.end().await;
     let sent_for = stopped_at.map_or(length, |at| at.saturating_duration_since(origin).min(length));
@@ -164,5 +180,6 @@ pub async fn run(
         own_doubts,
         lowered,
         probe: probed.service,
+        changes,
     })
 }

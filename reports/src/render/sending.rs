@@ -22,6 +22,9 @@ pub fn sending(result: &Sending, colour: bool) -> String {
     let profile = result.profile.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
     let sends = result.sends.join(", ");
     paragraph(&mut lines, &format!("{sends} · {}{profile}", result.arrivals));
+    for change in &result.changes {
+        paragraph(&mut lines, &format!("from {:.1} s on: {}", change.at_s, change.text));
+    }
     lines.push(String::new());
     counts(&mut lines, result);
     lines.push(String::new());
@@ -198,6 +201,7 @@ mod tests {
         Sending {
             sends: vec!["GET http://127.0.0.1:8080/".to_owned()],
             arrivals: "hold 1000/s for 10s".to_owned(),
+            changes: Vec::new(),
             profile: None,
             seconds: 10.0,
             intended: 10_003,
