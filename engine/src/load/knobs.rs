@@ -71,8 +71,8 @@ impl Turned {
     pub fn words(&self) -> String {
         let rate = reports::format::rate(self.rate);
         match self.factor {
-            0.0 => format!("the load {} is paused", self.load),
-            factor => format!("the load {} goes on at {rate}, {factor:.3} times what was written", self.load),
+            0.0 => format!("{} is paused", self.load),
+            factor => format!("{} goes on at {rate}, {factor:.3} times what was written", self.load),
         }
     }
 }

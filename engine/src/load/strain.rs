@@ -35,10 +35,10 @@ impl Counts {
     }
 }
 
-/// For how long this thread has waited for a core that others had, in nanoseconds since its start; 0 if this kernel does
-/// not say (proc(5): /proc/PID/schedstat).
-pub(super) fn waits() -> u64 {
-    fs::read_to_string("/proc/thread-self/schedstat").ok().and_then(|text| waited(&text)).unwrap_or(0)
+/// For how long this thread has waited for a core that others had, in nanoseconds since its start; none if this kernel
+/// does not say (proc(5): /proc/PID/schedstat), or no file can be opened.
+pub(super) fn waits() -> Option<u64> {
+    waited(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
 }
 
 fn waited(schedstat: &str) -> Option<u64> {

@@ -240,7 +240,7 @@ pub(super) struct Recorder {
     totals: Vec<LoadTotals>,
     cut_at: u64,
     cut_cpu: u64,
-    cut_waits: u64,
+    cut_waits: Option<u64>,
     out: SyncSender<Slice>,
 }
 
@@ -278,7 +278,8 @@ impl Recorder {
         if took >= SECOND / 5 {
             let (waits, share) = (waits(), |part: u64| (part as f64 / took as f64).min(1.0));
             slice.cpu = share(cpu - self.cut_cpu);
-            slice.waited = share(waits.saturating_sub(self.cut_waits));
+            let waited = waits.zip(self.cut_waits).map_or(0, |(now, then)| now.saturating_sub(then));
+            slice.waited = share(waited);
             (self.cut_at, self.cut_cpu, self.cut_waits) = (now, cpu, waits);
         }
         for (phases, totals) in slice.loads.iter_mut().zip(&self.totals) {
