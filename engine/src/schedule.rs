@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use crate::random::Random;
 
+mod pace;
 pub mod presets;
+
+pub use pace::{CHANGES_MAX, FACTOR_MAX, Pace};
 
 /// The highest rate, in requests per second.
 pub const MAX_RATE: f64 = 10_000_000.0;
@@ -389,7 +392,13 @@ pub struct Arrivals {
     pieces: Arc<[Piece]>,
     cursor: usize,
     stream: Stream,
+    pace: Pace,
+    /// The number of the latest arrival.
+    current: f64,
 }
+
+/// When an arrival is due that a pause without an end keeps back.
+pub const NEVER: u64 = u64::MAX;
 
 #[derive(Debug, Clone)]
 enum Stream {
@@ -412,7 +421,7 @@ impl Arrivals {
             },
             None => Stream::Even { next: u64::from(worker), step: u64::from(workers.max(1)) },
         };
-        Self { pieces: Arc::clone(&profile.pieces), cursor: 0, stream }
+        Self::new(profile, stream)
     }
 
     /// Independent arrivals with the profile's rate: each worker has its own stream of 1/W of the rate.
@@ -420,7 +429,35 @@ impl Arrivals {
         let mut random = Random::new(seed, u64::from(worker));
         let step = f64::from(workers.max(1));
         let at = step * random.exponential();
-        Self { pieces: Arc::clone(&profile.pieces), cursor: 0, stream: Stream::Poisson { at, step, random } }
+        Self::new(profile, Stream::Poisson { at, step, random })
+    }
+
+    fn new(profile: &Profile, stream: Stream) -> Self {
+        let (pieces, pace) = (Arc::clone(&profile.pieces), Pace::default());
+        Self { pieces, cursor: 0, stream, pace, current: -1.0 }
+    }
+
+    /// From now on at this pace, which is as the one before up to a time that no arrival has reached. Returns when the
+    /// latest arrival, which has not been sent, is due now; none if there has not been one, or it lies beyond the end.
+    /// Arrivals that are known one by one keep their times.
+    pub fn pace(&mut self, pace: Pace) -> Option<u64> {
+        if let Stream::Trace { times, next, step } = &self.stream {
+            return next.checked_sub(*step).and_then(|at| times.get(at)).copied();
+        }
+        (self.pace, self.cursor) = (pace, 0);
+        if self.current < 0.0 { None } else { self.due() }
+    }
+
+    fn due(&mut self) -> Option<u64> {
+        let last = self.pieces.last()?;
+        let Some(n) = self.pace.place(self.current) else { return Some(NEVER) };
+        if n >= last.before + last.count - TINY {
+            return None;
+        }
+        while self.pieces.get(self.cursor).is_some_and(|p| p.before + p.count <= n) {
+            self.cursor += 1;
+        }
+        self.pieces.get(self.cursor).map(|p| (p.due(n) * 1e9) as u64)
     }
 
     /// The number of the next arrival, as far as it is known by its number.
@@ -450,16 +487,8 @@ impl Iterator for Arrivals {
             *next = next.saturating_add(*step);
             return due;
         }
-        let last = self.pieces.last()?;
-        let end = last.before + last.count - TINY;
-        let n = self.step();
-        if n >= end {
-            return None;
-        }
-        while self.pieces.get(self.cursor).is_some_and(|p| p.before + p.count <= n) {
-            self.cursor += 1;
-        }
-        self.pieces.get(self.cursor).map(|p| (p.due(n) * 1e9) as u64)
+        self.current = self.step();
+        self.due()
     }
 }
 

@@ -329,7 +329,11 @@ fn descriptors_that_run_out_are_a_local_error() {
     let all = baseline(&outcome);
     assert_eq!(all.failed(), 100);
     assert!(all.errors["local"] > 50, "{:?}", all.errors);
-    assert!(outcome.generator.saturated.iter().any(|reason| reason.contains("this machine")));
+    let reasons = outcome.generator.saturated;
+    assert!(
+        reasons.iter().any(|reason| reason.contains("EMFILE") && reason.contains("ulimit -n")),
+        "{reasons:?}"
+    );
 }
 
 #[test]

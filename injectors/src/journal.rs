@@ -69,6 +69,15 @@ pub enum Entry {
         /// What squall believed to be changed still.
         left: String,
     },
+    /// The rate of a load was changed while it was being sent; nothing is to be undone.
+    Turned {
+        /// Of which load.
+        load: String,
+        /// From then on, in seconds since the start of the load.
+        at_s: f64,
+        /// So many times what was written.
+        factor: f64,
+    },
     /// The run ended with this exit code.
     End {
         /// From the table of exit codes.

@@ -265,6 +265,12 @@ pub struct GeneratorRecord {
     pub lag_max_s: f64,
     /// Largest share of one second that one worker's thread computed.
     pub cpu_max: f64,
+    /// Largest share of one second for which one worker's thread waited for a core that others had.
+    #[serde(default)]
+    pub waited_max: f64,
+    /// Requests that found every connection busy: they waited for the target.
+    #[serde(default)]
+    pub queued: u64,
     /// The most connections open at a time.
     pub connections_max: u64,
     /// Why its numbers must not be trusted; empty when it kept up.

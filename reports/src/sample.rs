@@ -396,6 +396,8 @@ pub(crate) fn missed() -> RunRecord {
             lag_p99_s: 0.000_342,
             lag_max_s: 0.004_1,
             cpu_max: 0.31,
+            waited_max: 0.02,
+            queued: 0,
             connections_max: 148,
             saturated: vec![],
             strain: vec![Strain { phase: Phase::Fault, waited: 0.21, stolen: 0.0 }],

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::Latencies;
-use crate::record::{GeneratorRecord, ObjectiveResult, Verdict};
+use crate::record::{EventRecord, GeneratorRecord, ObjectiveResult, Verdict};
 
 /// The result of `squall load`. Times in seconds, rates per second.
 #[derive(Debug, Clone, Serialize)]
 pub struct Sending {
     /// What was sent, in words.
     pub sends: Vec<String>,
-    /// When, in words.
+    /// When, in words, as it was written.
     pub arrivals: String,
+    /// How the rate was changed on the way.
+    pub changes: Vec<EventRecord>,
     /// The name of the preset that the arrivals come from.
     pub profile: Option<String>,
     /// From the first intended time to the last, or to when it was stopped.
@@ -38,6 +40,8 @@ pub struct Sending {
     pub service: Quantiles,
     /// From the intended time to the start: what the generator adds.
     pub lag: Quantiles,
+    /// Service times of the probe that was sent beside the load, in no other count; none if there was none.
+    pub probe: Option<Quantiles>,
     /// By kind of request, if there are several: response and service.
     pub kinds: BTreeMap<String, (Quantiles, Quantiles)>,
     /// How the generator did.

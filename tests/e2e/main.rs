@@ -19,6 +19,8 @@ mod cutting;
 mod docker;
 /// What the registry says is true of the binary.
 mod faults;
+/// Knobs of a load that is being sent.
+mod knobs;
 /// Mistakes in experiments, and texts that mean harm.
 mod language;
 /// Whole runs: verdicts, aborts, signals, murder.

@@ -73,6 +73,10 @@ fn a_load_that_cannot_be_sent_is_refused_with_the_way_out() {
             &["capacity", "http://127.0.0.1:1/", "--objective", "p99 <= 1s", "--resume", "/nowhere"],
             "/nowhere",
         ),
+        (&["load", "http://127.0.0.1:1/", "--find"], "say what must hold"),
+        (&["load", "http://127.0.0.1:1/", "--find", "--rate", "5/s"], "cannot be used with"),
+        (&["load", "http://127.0.0.1:1/", "--find", "--profile", "smoke"], "cannot be used with"),
+        (&["load", "http://127.0.0.1:1/", "--find", "--for", "5s"], "cannot be used with"),
     ] {
         let done = home.squall(args).code(2);
         assert!(done.err.contains(says), "{args:?}: {}", done.err);
@@ -128,6 +132,24 @@ fn a_load_is_missed_or_ended_early_and_says_so() {
     home.assert_nothing_left();
 }
 
+/// A target that queues is the target's fault: the probe beside the load waits as well.
+#[test]
+fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
+    if quick("an overloaded target and a probe") {
+        return;
+    }
+    let (_turn, home) = (turns(2), Home::new());
+    let Some(known) = Known::new(40, 8) else { return };
+    let args =
+        ["load", &known.url, "--rate", "5500/s", "--for", "4s", "--objective", "p99 <= 500ms", "--json"];
+    let done = home.squall(&args);
+    let result: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!((done.code, &result["verdict"]), (1, &"missed".into()), "{result}");
+    let p50 = |series: &str| result[series]["p50_s"].as_f64().unwrap();
+    assert!(p50("probe") > 0.03 && p50("probe") > p50("service") / 5.0, "{result}");
+    home.assert_nothing_left();
+}
+
 #[test]
 fn the_capacity_of_a_server_is_found_where_it_is_and_a_search_goes_on_where_it_was() {
     if quick("the search for a capacity") {
@@ -166,6 +188,16 @@ fn the_capacity_of_a_server_is_found_where_it_is_and_a_search_goes_on_where_it_w
         (&"target".into(), &"p95".into()),
         "{whole:#}"
     );
+    // The rate that failed fails from twice the threads as well, and this machine could have sent much more.
+    let proof = &finding["proof"];
+    assert_eq!(
+        (&proof["carried"], proof["rate"].as_f64().unwrap() > 500.0),
+        (&false.into(), true),
+        "{whole:#}"
+    );
+    let calibration = &whole["calibration"];
+    assert!(calibration["rate"].as_f64().unwrap() > 2000.0, "{calibration}");
+    assert!(calibration["took_s"].as_f64().unwrap() <= 5.0, "{calibration}");
     assert!(finding["collapse"]["recovered_at"].as_f64().unwrap() < 500.0, "{whole:#}");
     let trials = whole["trials"].as_array().unwrap();
     assert_eq!(trials[..first["trials"].as_array().unwrap().len()], first["trials"].as_array().unwrap()[..]);
@@ -277,5 +309,7 @@ fn a_generator_without_time_is_the_limit_and_not_the_target() {
     server.end();
     let document: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((done.code, &document["finding"]["limited_by"]), (6, &"generator".into()), "{document:#}");
+    let trials = document["trials"].as_array().unwrap();
+    assert!(trials.len() <= 4, "two invalid trials in a row are enough: {document:#}");
     home.assert_nothing_left();
 }

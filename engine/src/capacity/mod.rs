@@ -3,20 +3,23 @@
 //!
 //! First rates are doubled until one fails, or halved until one passes. Then each trial is made where it tells most about
 //! the capacity (`posterior`), until the interval is narrow; a long trial at its lower end confirms it, or is one more
-//! piece of evidence. At last the target is offered too much, and less and less again: how far must load fall until it
+//! piece of evidence. A rate that failed is then repeated with twice the threads: if it is carried so, and still fails with
+//! as many as before, the generator was the limit. At last the target is offered too much, and less and less again: how far must load fall until it
 //! recovers? Everything follows from the trials made so far, so a search can be resumed.
 //!
 //! A trial that the generator could not send as asked says nothing about the target; two in a row end the search.
 
 mod backlog;
 mod bounds;
+mod finding;
 mod posterior;
-
-use serde::{Deserialize, Serialize};
+mod trial;
 
 pub use backlog::growth;
 pub use bounds::Bounds;
+pub use finding::{Collapse, Finding, LimitedBy, Proof};
 use posterior::Posterior;
+pub use trial::{Answer, Goal, Purpose, Seen, Trial};
 
 /// How much of the interval the steps between tried rates are: rates that repeat are what [`Bounds`] need.
 const STEPS: f64 = 4.0;
@@ -35,139 +38,6 @@ const OVERLOAD: f64 = 1.3;
 /// What is then tried in turn, as shares of the capacity.
 const RETURNS: [f64; 6] = [0.95, 0.85, 0.7, 0.5, 0.3, 0.1];
 
-/// What is looked for, and at which price. Rates in requests per second, times in seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Goal {
-    /// The first rate.
-    pub start: f64,
-    /// No rate is higher.
-    pub max: f64,
-    /// How wide the interval may be at the end, as a share of the rate.
-    pub width: f64,
-    /// How probable it is that the interval holds the capacity.
-    pub confidence: f64,
-    /// How long a trial is.
-    pub trial_s: f64,
-    /// Requests that a trial needs to be worth anything.
-    pub requests: f64,
-    /// How long the trial is that confirms the result.
-    pub confirm_s: f64,
-    /// After so long, no trial begins.
-    pub within_s: f64,
-    /// Whether the target is overloaded at the end.
-    pub collapse: bool,
-}
-
-/// What became of a trial.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// Every objective held.
-    Passed,
-    /// One did not.
-    Failed {
-        /// The first objective that did not hold, such as `p99`.
-        clause: String,
-        /// What was measured.
-        why: String,
-    },
-    /// The generator did not send what was asked for.
-    Invalid {
-        /// What it lacked.
-        why: String,
-    },
-}
-
-impl Answer {
-    /// A failure by one clause.
-    pub fn failed(clause: &str) -> Self {
-        Self::Failed { clause: clause.to_owned(), why: String::new() }
-    }
-}
-
-/// What a trial is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Purpose {
-    /// To find the order of magnitude.
-    Bracket,
-    /// To narrow the interval.
-    Search,
-    /// To stand the test of time.
-    Confirm,
-    /// To see what too much does.
-    Overload,
-    /// To see when it is over.
-    Return,
-}
-
-impl Purpose {
-    /// In one word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bracket => "bracket",
-            Self::Search => "search",
-            Self::Confirm => "confirm",
-            Self::Overload => "overload",
-            Self::Return => "return",
-        }
-    }
-}
-
-/// A trial that has been made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trial {
-    /// What it was for.
-    pub purpose: Purpose,
-    /// Requests per second.
-    pub rate: f64,
-    /// How long it was meant to be, in seconds.
-    pub seconds: f64,
-    /// How long it took, with what lay between it and the next one.
-    pub took_s: f64,
-    /// What became of it.
-    pub answer: Answer,
-    /// What was measured.
-    pub seen: Seen,
-}
-
-/// What was measured in a trial.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Seen {
-    /// Requests that were due.
-    pub due: u64,
-    /// Good answers per second.
-    pub good_per_s: f64,
-    /// The median of the latency, in seconds.
-    pub p50_s: Option<f64>,
-    /// Its 99th percentile, in seconds.
-    pub p99_s: Option<f64>,
-    /// How late requests started, the 99th percentile, in seconds.
-    pub lag_p99_s: f64,
-    /// The largest share of a second that one thread of the generator computed.
-    pub cpu_max: f64,
-}
-
-impl Trial {
-    /// A trial of a search, as long as it was meant to be.
-    pub fn new(rate: f64, seconds: f64, answer: Answer) -> Self {
-        Self { purpose: Purpose::Search, rate, seconds, took_s: seconds, answer, seen: Seen::default() }
-    }
-
-    /// Whether it passed; none if it says nothing.
-    pub fn passed(&self) -> Option<bool> {
-        match self.answer {
-            Answer::Passed => Some(true),
-            Answer::Failed { .. } => Some(false),
-            Answer::Invalid { .. } => None,
-        }
-    }
-
-    fn teaches(&self) -> bool {
-        matches!(self.purpose, Purpose::Bracket | Purpose::Search | Purpose::Confirm)
-    }
-}
-
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
@@ -182,70 +52,6 @@ pub enum Step {
     },
     /// Nothing more is to be learnt.
     Done,
-}
-
-/// What kept the rate from being higher.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LimitedBy {
-    /// The target: this is its capacity.
-    Target,
-    /// The generator could not send more.
-    Generator,
-    /// The highest rate that was allowed.
-    Maximum,
-    /// Time ran out, or the answers contradict each other.
-    Undecided,
-}
-
-impl LimitedBy {
-    /// In one word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Target => "target",
-            Self::Generator => "generator",
-            Self::Maximum => "maximum",
-            Self::Undecided => "undecided",
-        }
-    }
-}
-
-/// What came of the overload.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Collapse {
-    /// What was offered, in requests per second.
-    pub offered: f64,
-    /// Good answers per second meanwhile.
-    pub good_per_s: f64,
-    /// The first lower rate that was carried again; none if none was.
-    pub recovered_at: Option<f64>,
-}
-
-/// The result. Rates in requests per second.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What kept it from being higher.
-    pub limited_by: LimitedBy,
-    /// Why, in words.
-    pub why: String,
-    /// The most probable capacity; none where the target was not the limit.
-    pub capacity: Option<f64>,
-    /// The lower end of the interval; where the target was not the limit, the highest rate that has passed.
-    pub low: Option<f64>,
-    /// The upper end of the interval.
-    pub high: Option<f64>,
-    /// How probable it is that the interval holds the capacity.
-    pub confidence: f64,
-    /// Bounds by MLRsearch, from the same trials.
-    pub mlrsearch: Bounds,
-    /// The objective that fails first beyond the capacity.
-    pub fails_first: Option<String>,
-    /// Whether a long trial at the lower end has passed.
-    pub confirmed: bool,
-    /// What came of too much.
-    pub collapse: Option<Collapse>,
-    /// How long it all took, in seconds.
-    pub took_s: f64,
 }
 
 /// A search, as far as it has come.
@@ -294,7 +100,7 @@ impl Search {
             return Step::Done;
         }
         if self.confirmed() {
-            return self.collapsing();
+            return self.proving().unwrap_or_else(|| self.collapsing());
         }
         let (passed, failed) = (self.highest_passed(), self.lowest_failed());
         match (passed, failed) {
@@ -340,8 +146,41 @@ impl Search {
         Step::Try { purpose, rate, seconds: seconds.max(needed.ceil()) }
     }
 
+    /// The next trial of the proof that the generator is not the limit.
+    fn proving(&self) -> Option<Step> {
+        let trial = |purpose, rate| Some(self.trial(purpose, rate, self.goal.trial_s));
+        match self.proof() {
+            None if self.goal.prove => {
+                // Nearer to the interval, a rate may be carried by chance.
+                let plainly = self.interval().1 * (1.0 + self.goal.width);
+                let failed = self.answered(false).map(|trial| trial.rate).filter(|rate| *rate >= plainly);
+                trial(Purpose::Proof, failed.min_by(f64::total_cmp)?)
+            }
+            Some(Proof { rate, carried: Some(true), .. }) if !self.tried(Purpose::Repeat) => {
+                trial(Purpose::Repeat, rate)
+            }
+            // What the target does when it has too much cannot be told by a generator that has not enough.
+            Some(Proof { carried: Some(true), .. }) => Some(Step::Done),
+            _ => None,
+        }
+    }
+
+    fn tried(&self, purpose: Purpose) -> bool {
+        self.trials.iter().any(|trial| trial.purpose == purpose)
+    }
+
+    fn proof(&self) -> Option<Proof> {
+        let last = |purpose| self.trials.iter().rfind(move |trial| trial.purpose == purpose);
+        last(Purpose::Proof).map(|trial| Proof {
+            rate: trial.rate,
+            carried: trial.passed(),
+            carried_before: last(Purpose::Repeat).and_then(Trial::passed),
+        })
+    }
+
     fn collapsing(&self) -> Step {
-        let done: Vec<&Trial> = self.trials.iter().filter(|trial| !trial.teaches()).collect();
+        let beyond = |trial: &&Trial| matches!(trial.purpose, Purpose::Overload | Purpose::Return);
+        let done: Vec<&Trial> = self.trials.iter().filter(beyond).collect();
         let (low, high) = self.interval();
         match done.len() {
             _ if !self.goal.collapse || high * OVERLOAD > self.goal.max => Step::Done,
@@ -411,13 +250,16 @@ impl Search {
         let narrow = high / low - 1.0 <= self.goal.width;
         let (limited_by, why) = match (self.generator(), passed, failed) {
             (Some(why), ..) => (LimitedBy::Generator, why.to_owned()),
+            (None, Some(rate), None) if rate >= self.goal.max && self.goal.at_generator => {
+                (LimitedBy::Generator, "all that it can send, as it was calibrated, is carried".to_owned())
+            }
             (None, Some(rate), None) if rate >= self.goal.max => {
                 (LimitedBy::Maximum, "the highest rate that was allowed is carried".to_owned())
             }
-            (None, Some(_), Some(_)) if self.confirmed() => (
-                LimitedBy::Target,
-                "beyond it the objectives fail, and a long trial below has passed".to_owned(),
-            ),
+            (None, Some(_), Some(_)) if self.confirmed() => self.doubted().unwrap_or_else(|| {
+                let why = "beyond it the objectives fail, and a long trial below has passed";
+                (LimitedBy::Target, why.to_owned())
+            }),
             (None, None, Some(rate)) if !self.is_time_up() => {
                 (LimitedBy::Target, format!("not even {rate:.1}/s is carried"))
             }
@@ -435,8 +277,24 @@ impl Search {
             mlrsearch: self.bounds(),
             fails_first: self.fails_first(high),
             confirmed: self.confirmed(),
+            proof: self.proof(),
             collapse: self.collapse(),
             took_s: self.spent(),
+        }
+    }
+
+    /// What the proof says against the target as the limit.
+    fn doubted(&self) -> Option<(LimitedBy, String)> {
+        let Proof { rate, carried, carried_before } = self.proof()?;
+        match (carried, carried_before) {
+            (Some(true), Some(true)) => {
+                Some((LimitedBy::Undecided, format!("{rate:.1}/s, which failed before, is carried now")))
+            }
+            (Some(true), _) => Some((
+                LimitedBy::Generator,
+                format!("{rate:.1}/s, which failed before, is carried when twice the threads send it"),
+            )),
+            _ => None,
         }
     }
 

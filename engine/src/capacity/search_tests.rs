@@ -158,6 +158,55 @@ fn too_much_is_offered_at_the_end_and_less_and_less_until_it_recovers() {
     assert!((collapse.recovered_at.unwrap() / 500.0 - 1.0).abs() < 0.05, "{collapse:?}");
 }
 
+/// Searches where a trial with twice the threads, and one after it, carry so much.
+fn proven(twice: f64, afterwards: f64) -> Search {
+    let mut search = Search::new(Goal { prove: true, collapse: true, ..goal() }, Vec::new());
+    while let Step::Try { purpose, rate, seconds } = search.next() {
+        let carries = match purpose {
+            Purpose::Proof => twice,
+            Purpose::Repeat => afterwards,
+            _ => 1000.0,
+        };
+        let answer = if rate <= carries { Answer::Passed } else { Answer::failed("p99") };
+        search.learn(Trial { purpose, ..Trial::new(rate, seconds, answer) });
+    }
+    search
+}
+
+#[test]
+fn twice_the_threads_prove_whose_limit_it_was() {
+    let count = |search: &Search, purpose| search.trials().iter().filter(|t| t.purpose == purpose).count();
+    let target = proven(1000.0, 1000.0);
+    let found = target.finding();
+    let proof = found.proof.unwrap();
+    assert_eq!(
+        (found.limited_by, proof.carried, proof.carried_before),
+        (LimitedBy::Target, Some(false), None)
+    );
+    assert!(proof.rate >= found.high.unwrap() * 1.05 && found.collapse.is_some(), "{proof:?}");
+    assert_eq!((count(&target, Purpose::Proof), count(&target, Purpose::Repeat)), (1, 0));
+
+    let generator = proven(3000.0, 1000.0);
+    let found = generator.finding();
+    assert_eq!(found.limited_by, LimitedBy::Generator, "{found:?}");
+    assert!(found.why.contains("twice the threads") && found.capacity.is_none(), "{found:?}");
+    assert!((found.low.unwrap() / 1000.0 - 1.0).abs() < 0.05, "what was carried was carried: {found:?}");
+    assert_eq!((count(&generator, Purpose::Overload), count(&generator, Purpose::Repeat)), (0, 1));
+
+    let better = proven(3000.0, 3000.0).finding();
+    assert_eq!(better.limited_by, LimitedBy::Undecided, "the target has changed: {better:?}");
+}
+
+#[test]
+fn the_most_that_the_generator_can_send_is_no_maximum_of_the_user() {
+    let mut search = Search::new(Goal { max: 5000.0, at_generator: true, ..goal() }, Vec::new());
+    while let Step::Try { purpose, rate, seconds } = search.next() {
+        search.learn(Trial { purpose, ..Trial::new(rate, seconds, Answer::Passed) });
+    }
+    let found = search.finding();
+    assert_eq!((found.limited_by, found.low), (LimitedBy::Generator, Some(5000.0)));
+}
+
 #[test]
 fn few_requests_make_trials_longer_within_a_bound() {
     let few = Goal { start: 10.0, requests: 1000.0, ..goal() };

@@ -69,6 +69,8 @@ pub(super) fn goal() -> Goal {
         confirm_s: 20.0,
         within_s: 600.0,
         collapse: false,
+        at_generator: false,
+        prove: false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, FromArgMatches as _};
 use injectors::units::{Rate, Share, Span};
 use reports::record::Objective;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use crate::run::Signals;
 use crate::run::inject::AdHoc;
 use crate::schedule::{Profile, Segment};
 use crate::slo::exit;
-use crate::trial::{self, Ended};
+use crate::trial::{self, Asked, Calibration, Ended};
 
 /// The most bytes of an earlier result.
 const EARLIER_MAX: usize = 8 << 20;
@@ -33,6 +33,13 @@ const EARLIER_MAX: usize = 8 << 20;
 pub(super) struct CapacityArgs {
     #[command(flatten)]
     sending: SendingArgs,
+    #[command(flatten)]
+    searching: SearchingArgs,
+}
+
+/// How it is searched.
+#[derive(Debug, Args)]
+pub(super) struct SearchingArgs {
     /// The first rate; it is doubled until an objective fails
     #[arg(long, value_name = "RATE", default_value = "50/s", value_parser = rate, help_heading = "Search")]
     start: Rate,
@@ -54,6 +61,9 @@ pub(super) struct CapacityArgs {
     /// Do not overload the target at the end to see how it recovers
     #[arg(long, help_heading = "Search")]
     no_collapse: bool,
+    /// Do not measure first what this machine can send
+    #[arg(long, help_heading = "Search")]
+    no_calibrate: bool,
     /// Go on with an earlier search, from its --json document
     #[arg(long, value_name = "FILE", help_heading = "Search")]
     resume: Option<PathBuf>,
@@ -70,6 +80,9 @@ pub(super) struct CapacityArgs {
 struct Document {
     /// What was sent and what had to hold, as options.
     asked: String,
+    /// What this machine can send; none if it was not measured.
+    #[serde(default)]
+    calibration: Option<Calibration>,
     goal: Goal,
     finding: Finding,
     at_least: Option<f64>,
@@ -81,7 +94,16 @@ struct Document {
     trials: Vec<Trial>,
 }
 
-impl CapacityArgs {
+impl Default for SearchingArgs {
+    /// What a command line that says nothing says.
+    fn default() -> Self {
+        let command = Self::augment_args(clap::Command::new("capacity").no_binary_name(true));
+        let matches = command.get_matches_from(std::iter::empty::<&str>());
+        Self::from_arg_matches(&matches).expect("every option has a default or needs none")
+    }
+}
+
+impl SearchingArgs {
     fn goal(&self, objectives: &[Objective]) -> Result<Goal, String> {
         let (width, trial_s) = (self.width.0, self.trial.0.as_secs_f64());
         for (fits, what) in [
@@ -113,6 +135,8 @@ impl CapacityArgs {
             confirm_s: self.confirm.0.as_secs_f64(),
             within_s: self.within.0.as_secs_f64(),
             collapse: !self.no_collapse,
+            at_generator: false,
+            prove: true,
         })
     }
 }
@@ -130,12 +154,17 @@ fn earlier(path: &Path, asked: &str) -> Result<Vec<Trial>, String> {
 }
 
 pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u8 {
-    let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
-    let asked = args.sending.again();
-    let ready = args.sending.objectives().and_then(|objectives| {
+    searched(global, &args.sending, &args.searching, out)
+}
+
+/// Searches, and says what was found.
+pub(super) fn searched(global: &Global, sending: &SendingArgs, args: &SearchingArgs, out: &mut Out) -> u8 {
+    let seed = sending.seed.unwrap_or_else(source::fresh_seed);
+    let asked = sending.again();
+    let ready = sending.objectives().and_then(|objectives| {
         let goal = args.goal(&objectives)?;
         let any = Segment::Hold { rate: goal.start, lasting: args.trial.0 };
-        let spec = args.sending.spec(Profile::new(vec![any]).map_err(|error| error.to_string())?)?;
+        let spec = sending.spec(Profile::new(vec![any]).map_err(|error| error.to_string())?)?;
         if let Some(feed) = spec.feeds.iter().find(|feed| feed.order() == Order::Unique) {
             return Err(format!(
                 "--feed {}: a search takes rows again in each trial, so `unique` cannot be kept",
@@ -149,16 +178,20 @@ pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u
             .iter()
             .map(|text| fault(global, text, &goal).map_err(|why| format!("--under: {why}")))
             .collect();
-        Ok((Plan { spec, objectives, seed }, Search::new(goal, trials.unwrap_or_default()), faults?))
+        Ok((
+            Plan { spec, objectives, seed, probe: sending.probes(), per_thread: None },
+            (goal, trials.unwrap_or_default()),
+            faults?,
+        ))
     });
-    let (plan, search, faults) = match ready {
+    let (plan, goal, faults) = match ready {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
     let Ok(runtime) = out::runtime() else {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
-    let document = runtime.block_on(find(args, asked, &plan, search, faults, out));
+    let document = runtime.block_on(find(args, asked, plan, goal, faults, out));
     match document {
         Ok(document) => {
             if out.json {
@@ -177,27 +210,51 @@ pub(super) struct Plan {
     pub(super) spec: LoadSpec,
     pub(super) objectives: Vec<Objective>,
     pub(super) seed: u64,
+    pub(super) probe: bool,
+    /// What one thread can send, if that was measured.
+    pub(super) per_thread: Option<f64>,
+}
+
+impl Plan {
+    /// What each trial sends.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        let Self { spec, objectives, seed, probe, per_thread } = self;
+        let (seed, probe, per_thread) = (*seed, *probe, *per_thread);
+        Asked { spec, objectives, seed, probe, per_thread, control: None, twice: false }
+    }
 }
 
 /// Searches alone, then under each fault.
 async fn find(
-    args: &CapacityArgs,
+    args: &SearchingArgs,
     asked: String,
-    plan: &Plan,
-    mut search: Search,
+    mut plan: Plan,
+    (mut goal, trials): (Goal, Vec<Trial>),
     faults: Vec<AdHoc>,
     out: &mut Out,
 ) -> Result<Document, (u8, String)> {
     let mut signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
+    let mut reasons = Vec::new();
+    let (calibration, ended) = if args.no_calibrate {
+        (None, Ended::InTime)
+    } else {
+        calibrated(&mut plan, &mut goal, &mut signals, &mut reasons, out).await?
+    };
+    let mut search = Search::new(goal, trials);
     let mut number = search.trials().len();
     let told = |trial: &Trial| {
         number += 1;
         line(out, number, trial);
     };
-    let ended = trial::search(&plan.spec, &plan.objectives, &mut search, plan.seed, &mut signals, told).await;
-    let mut ended = ended.map_err(|error| (refused(&error), error.to_string()))?;
+    let mut ended = match ended {
+        Ended::ByOperator => ended,
+        _ => trial::search(plan.asked(), &mut search, &mut signals, told)
+            .await
+            .map_err(|error| (refused(&error), error.to_string()))?,
+    };
     let finding = search.finding();
-    let (mut exit, mut reasons) = concluded(&finding, ended, args.at_least.map(|rate| rate.0));
+    let (mut exit, why) = concluded(&finding, ended, args.at_least.map(|rate| rate.0));
+    reasons.extend(why);
     let mut rows = Vec::new();
     if !faults.is_empty() && finding.limited_by != LimitedBy::Target {
         reasons.push(
@@ -209,7 +266,7 @@ async fn find(
                 break;
             }
             out.tell(&format!("under {words}"));
-            let doubt = match under(fault, words, plan, &search, &mut signals, out).await {
+            let doubt = match under(fault, words, &plan, &search, &mut signals, out).await {
                 Ok((row, how)) => {
                     ended = how;
                     let doubt = row.doubt(how);
@@ -227,6 +284,7 @@ async fn find(
     }
     Ok(Document {
         asked,
+        calibration,
         goal: search.goal().clone(),
         finding,
         at_least: args.at_least.map(|rate| rate.0),
@@ -236,6 +294,48 @@ async fn find(
         seed: plan.seed,
         trials: search.trials().to_vec(),
     })
+}
+
+/// Measures what this machine can send, says so, and keeps the search below it.
+async fn calibrated(
+    plan: &mut Plan,
+    goal: &mut Goal,
+    signals: &mut Signals,
+    notes: &mut Vec<String>,
+    out: &mut Out,
+) -> Result<(Option<Calibration>, Ended), (u8, String)> {
+    let measured = trial::calibrate(&plan.spec, plan.seed, signals).await;
+    let (measured, ended) = measured.map_err(|error| (refused(&error), error.to_string()))?;
+    if let Some(found) = &measured {
+        plan.per_thread = Some(found.per_thread);
+        if out.json {
+            out.event(&serde_json::json!({"event": "calibration", "calibration": found}));
+        } else {
+            out.tell(&sentence(found));
+        }
+        if found.rate < goal.max {
+            notes.push(format!(
+                "this machine can send {} at the most: the search stayed below that instead of {}",
+                reports::format::rate(found.rate),
+                reports::format::rate(goal.max)
+            ));
+            (goal.max, goal.at_generator) = (found.rate, true);
+        }
+    }
+    Ok((measured, ended))
+}
+
+/// A calibration on one line.
+fn sentence(found: &Calibration) -> String {
+    let time = reports::format::seconds;
+    format!(
+        "generator: up to {} from {}{}; against its own null server p50 {}, p99 {}",
+        reports::format::rate(found.rate),
+        reports::format::many(u64::from(found.threads), "thread"),
+        if found.throttled { " under the CPU limit of its control group" } else { " at 80% of their CPU" },
+        time(found.p50_s),
+        time(found.p99_s)
+    )
 }
 
 fn concluded(finding: &Finding, ended: Ended, at_least: Option<f64>) -> (u8, Vec<String>) {
@@ -248,7 +348,9 @@ fn concluded(finding: &Finding, ended: Ended, at_least: Option<f64>) -> (u8, Vec
     let carried = finding.low.unwrap_or(0.0);
     match (finding.limited_by, at_least) {
         // What has been carried is enough, whatever kept it from being more.
-        (LimitedBy::Target | LimitedBy::Maximum, Some(wanted)) if carried >= wanted => {
+        (LimitedBy::Target | LimitedBy::Maximum | LimitedBy::Generator, Some(wanted))
+            if carried >= wanted =>
+        {
             (exit::HELD, Vec::new())
         }
         (LimitedBy::Target, Some(wanted)) if finding.high.unwrap_or(0.0) < wanted => {
@@ -314,6 +416,15 @@ fn text(document: &Document) -> String {
     if bounds.lower.is_some() || bounds.upper.is_some() {
         lines.push(format!("MLRsearch bounds: {} and {}", rate(bounds.lower), rate(bounds.upper)));
     }
+    if let Some(proof) = &finding.proof {
+        let said = match (proof.carried, proof.carried_before) {
+            (Some(false), _) => "fails as well: the generator is not the limit",
+            (Some(true), Some(true)) => "is carried, and with as many as before, too: the target has changed",
+            (Some(true), _) => "is carried: the generator was the limit",
+            (None, _) => "could not be sent: nothing is proven by it",
+        };
+        lines.push(format!("proof: {} from twice the threads {said}", reports::format::rate(proof.rate)));
+    }
     if let Some(collapse) = &finding.collapse {
         lines.push(format!(
             "offered {}, it gave {} good answers; it recovered at {}",
@@ -324,6 +435,7 @@ fn text(document: &Document) -> String {
                 .map_or_else(|| "none of the lower rates that were tried".to_owned(), reports::format::rate)
         ));
     }
+    lines.extend(document.calibration.as_ref().map(sentence));
     lines.push(format!("{} trials in {:.0} s", trials.len(), finding.took_s));
     lines.extend(document.under.iter().flat_map(Row::lines));
     lines.extend(document.reasons.iter().map(|reason| format!("• {reason}")));

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 use injectors::units::{Rate, Span};
-use reports::record::{LoadRecord, Verdict};
+use reports::record::{EventRecord, LoadRecord, Verdict};
 use reports::sending::{Quantiles, Sending};
 use reports::{Latencies, render};
 
+use super::Global;
+use super::capacity::{SearchingArgs, searched};
 use super::out::{self, Out};
 use super::sending::{SendingArgs, quoted, rate};
 use super::source;
@@ -21,13 +23,16 @@ use crate::run::{Signals, store};
 use crate::schedule::presets::{PRESETS, Preset};
 use crate::schedule::{Profile, Segment};
 use crate::slo::exit;
-use crate::trial::{self, Ended, Finished};
+use crate::trial::{self, Asked, Ended, Finished};
 
 /// What is sent, how fast, for how long.
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
+    /// Find out how much the target carries instead: the search of `squall capacity` with its defaults
+    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log"])]
+    find: bool,
     /// Requests per second, such as 500/s; with --profile, the rate that it is built around
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Arrivals")]
     rate: Option<Rate>,
@@ -67,6 +72,9 @@ pub(super) struct LoadArgs {
     /// Send again what looks like a secret in queries and bodies
     #[arg(long, help_heading = "Replay", requires = "replay")]
     keep_secrets: bool,
+    /// Listen on this socket for `squall rate`, which changes the rate on the way
+    #[arg(long, value_name = "PATH", help_heading = "Arrivals", conflicts_with_all = ["find", "replay"])]
+    control: Option<PathBuf>,
     /// Write the latencies of each second as a log that HdrHistogram's tools read
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -161,7 +169,8 @@ impl LoadArgs {
             }
             _ => {
                 return Err(
-                    "say how fast and for how long, such as --rate 500/s --for 30s, or name a --profile"
+                    "say how fast and for how long, such as --rate 500/s --for 30s, or name a --profile, or let --find \
+                     search for what is carried"
                         .to_owned(),
                 );
             }
@@ -170,7 +179,10 @@ impl LoadArgs {
     }
 }
 
-pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
+pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
+    if args.find {
+        return searched(global, &args.sending, &SearchingArgs::default(), out);
+    }
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
     let ready = args.spec(out).and_then(|spec| Ok((spec, args.sending.objectives()?)));
     let (spec, objectives) = match ready {
@@ -195,7 +207,17 @@ pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
             }
             true
         };
-        trial::run(spec.clone(), &objectives, seed, &mut signals, told).await
+        let (probe, control) = (args.sending.probes(), args.control.as_deref());
+        let asked = Asked {
+            spec: &spec,
+            objectives: &objectives,
+            seed,
+            probe,
+            per_thread: None,
+            control,
+            twice: false,
+        };
+        trial::run(asked, &mut signals, told).await
     });
     match finished {
         Ok(finished) => {
@@ -225,6 +247,7 @@ fn written(path: &Path, load: &LoadRecord, started: f64, code: u8, out: &mut Out
 pub(super) fn refused(error: &LoadError) -> u8 {
     match error {
         LoadError::Spec { .. } | LoadError::Count => exit::INVALID,
+        LoadError::Control(_) => exit::INVALID,
         LoadError::Origin { .. } | LoadError::Thread(_) | LoadError::Files { .. } => exit::REFUSED,
     }
 }
@@ -288,6 +311,12 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         response: Quantiles::from(&decoded(&all.latencies)),
         service: Quantiles::from(&decoded(&all.service)),
         lag: Quantiles::from(lag),
+        changes: finished
+            .changes
+            .iter()
+            .map(|turned| EventRecord { at_s: turned.at_s, kind: "rate".to_owned(), text: turned.words() })
+            .collect(),
+        probe: finished.probe.as_ref().map(Quantiles::from),
         kinds: stats
             .map(|stats| {
                 let kind = |(name, all): (&String, &reports::record::Outcomes)| {

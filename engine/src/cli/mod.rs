@@ -10,6 +10,7 @@ mod lab;
 mod load;
 mod out;
 mod plan;
+mod rate;
 mod recover;
 mod report;
 mod run;
@@ -95,6 +96,8 @@ enum Verb {
     Load(load::LoadArgs),
     /// Find out how much a target carries, with a confidence interval
     Capacity(capacity::CapacityArgs),
+    /// Change the rate of a load while it is being sent
+    Rate(rate::RateArgs),
     /// Put back what an earlier run has left changed
     Recover(recover::RecoverArgs),
     /// Show a finished run again
@@ -184,8 +187,9 @@ fn dispatch(app: App, matches: &ArgMatches) -> u8 {
             let own = matches.subcommand_matches("inject").and_then(ArgMatches::subcommand);
             inject::inject(&global, &args, own, &mut out)
         }
-        Verb::Load(args) => load::load(&args, &mut out),
+        Verb::Load(args) => load::load(&global, &args, &mut out),
         Verb::Capacity(args) => capacity::capacity(&global, &args, &mut out),
+        Verb::Rate(args) => rate::rate(&global, &args, &mut out),
         Verb::Recover(args) => recover::recover(&global, &args, &mut out),
         Verb::Report(args) => report::report(&global, &args, &mut out),
         Verb::Faults(args) => faults::faults(&args, &mut out),

@@ -108,6 +108,9 @@ pub(super) struct SendingArgs {
     /// A host beyond this machine that is yours to load; may be given several times
     #[arg(long = "allow-host", value_name = "HOST", help_heading = "Connections")]
     allowed: Vec<String>,
+    /// Send no ten requests a second beside the load, which tell whether a queue is the target's or the generator's
+    #[arg(long, help_heading = "Requests")]
+    no_probe: bool,
     /// Repeat the random choices of an earlier load
     #[arg(long, value_name = "N")]
     pub(super) seed: Option<u64>,
@@ -183,6 +186,11 @@ impl SendingArgs {
         })
     }
 
+    /// Whether a probe beside the load may be sent.
+    pub(super) fn probes(&self) -> bool {
+        !self.no_probe
+    }
+
     /// What must hold.
     ///
     /// # Errors
@@ -247,6 +255,7 @@ impl SendingArgs {
             (self.no_reuse, "--no-reuse"),
             (self.insecure, "--insecure"),
             (self.no_resume, "--no-resume"),
+            (self.no_probe, "--no-probe"),
         ] {
             if on {
                 words.push(name.to_owned());

@@ -10,7 +10,7 @@ use crate::capacity::{Finding, Goal, LimitedBy, Search, Trial};
 use crate::run::Signals;
 use crate::run::inject::AdHoc;
 use crate::slo::exit;
-use crate::trial::{self, Ended, Searching, UnderError};
+use crate::trial::{self, Ended, UnderError};
 
 /// The search under a fault begins at this share of what is carried without it.
 const BEGIN: f64 = 0.5;
@@ -69,7 +69,7 @@ pub(super) async fn under(
 ) -> Result<(Row, Ended), (u8, String)> {
     let carried = alone.finding();
     let start = carried.low.map_or(alone.goal().start, |low| low * BEGIN);
-    let goal = Goal { start, collapse: false, ..alone.goal().clone() };
+    let goal = Goal { start, collapse: false, prove: false, ..alone.goal().clone() };
     let mut search = Search::new(goal, Vec::new());
     let mut view = View::new(out.quiet, out.json, injectors::secrets::Secrets::default());
     let mut number = 0;
@@ -77,8 +77,7 @@ pub(super) async fn under(
         number += 1;
         line(out, number, trial);
     };
-    let what = Searching { spec: &plan.spec, objectives: &plan.objectives, seed: plan.seed };
-    let came = trial::under(fault, what, &mut search, signals, &mut view, told).await;
+    let came = trial::under(fault, plan.asked(), &mut search, signals, &mut view, told).await;
     drop(view);
     let came = came.map_err(|error| match error {
         UnderError::Fault(code, why) => (code, why),
@@ -187,6 +186,8 @@ mod tests {
             confirm_s: 20.0,
             within_s: 60.0,
             collapse: false,
+            at_generator: false,
+            prove: false,
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock::{Clock, MILLISECOND, SECOND};
 use super::phase::PhaseCell;
-use super::saturation::{CPU_HOT, Facts, saturation};
+use super::saturation::{CPU_HOT, Facts, STARVED, saturation};
 use super::strain::StrainMeter;
 use super::sums::LoadSums;
 use super::tally::{PhaseSlice, Slice, Tally};
@@ -36,8 +36,12 @@ pub struct Tick {
     pub loads: Vec<LoadTick>,
     /// Start lateness of the 99th percentile, in seconds.
     pub lag_p99_s: Option<f64>,
+    /// What the first kind of request of the first load took, from when a connection began with it.
+    pub service: reports::Latencies,
     /// The largest share of the second that one worker computed.
     pub cpu: f64,
+    /// The largest share of the second for which one worker waited for a core.
+    pub waited: f64,
     /// The most connections open.
     pub connections: u64,
 }
@@ -73,7 +77,9 @@ pub struct PhaseTick {
 struct Pending {
     loads: BTreeMap<(usize, usize), PendingPhase>,
     lag: reports::Latencies,
+    service: reports::Latencies,
     cpu: f64,
+    waited: f64,
     connections: u64,
 }
 
@@ -157,6 +163,7 @@ impl Collector {
         if let (Some(before), Some(after)) = (self.throttled, throttled()) {
             self.facts.throttled_s = after.saturating_sub(before).as_secs_f64();
         }
+        self.facts.ticks = self.strain.ticks();
         // Nobody waits if the run was dropped.
         let _ = done.send(self.outcome());
     }
@@ -174,12 +181,23 @@ impl Collector {
         self.facts.worker_seconds += 1;
         self.facts.hot_seconds += u64::from(slice.cpu > CPU_HOT);
         self.facts.cpu_max = self.facts.cpu_max.max(slice.cpu);
+        // A fault that takes the CPU away is no weakness of the generator, as long as requests start in time.
+        if !matches!(self.phase.get(), Phase::Fault | Phase::Recovery) {
+            self.facts.steady_seconds += 1;
+            self.facts.starved_seconds += u64::from(slice.waited > STARVED);
+        }
+        self.facts.waited_max = self.facts.waited_max.max(slice.waited);
+        self.facts.handed.merge(&slice.handed);
+        self.facts.queued += slice.queued;
+        self.facts.lacks.merge(&slice.lacks);
         self.facts.reconnects += slice.reconnects;
         let mut pending = (second >= self.next_tick).then(|| self.pending.entry(second).or_default());
         self.facts.late_slices += u64::from(pending.is_none());
         if let Some(pending) = &mut pending {
             pending.lag.merge(&slice.lag);
+            pending.service.merge(&slice.service);
             pending.cpu = pending.cpu.max(slice.cpu);
+            pending.waited = pending.waited.max(slice.waited);
             pending.connections += slice.connections;
             self.facts.connections_max = self.facts.connections_max.max(pending.connections);
         }
@@ -241,6 +259,8 @@ impl Collector {
             lag_p99_s: facts.lag.quantile(0.99).unwrap_or_default(),
             lag_max_s: facts.lag.max().unwrap_or_default(),
             cpu_max: facts.cpu_max,
+            waited_max: facts.waited_max,
+            queued: facts.queued,
             connections_max: facts.connections_max,
             saturated: saturation(&facts, None),
             strain: self.strain.record(),
@@ -279,6 +299,14 @@ impl Pending {
             });
         }
         let lag_p99_s = self.lag.quantile(0.99);
-        Tick { second, loads: by_load, lag_p99_s, cpu: self.cpu, connections: self.connections }
+        Tick {
+            second,
+            loads: by_load,
+            lag_p99_s,
+            service: self.service,
+            cpu: self.cpu,
+            waited: self.waited,
+            connections: self.connections,
+        }
     }
 }

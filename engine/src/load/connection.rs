@@ -164,7 +164,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin, R: Reading>(
         connection.begin();
         lane.load.make(&job, &mut connection.made);
         slot.alarm.set(job.due + lane.load.deadline);
-        let taken_on = lane.shared.clock.now();
+        let taken_on = lane.begin(&mut job);
         let exchange = poll_fn(|cx| connection.poll_exchange(cx, lane, slot, request)).await;
         slot.alarm.clear();
         let reusable = match exchange {

@@ -33,9 +33,9 @@ pub(super) async fn drive(lane: Rc<Lane>, index: u32) {
     let mut id = (index as u16).wrapping_mul(31_421);
     loop {
         let mut next = Some(poll_fn(|_| slot.job.take().map_or(Poll::Pending, Poll::Ready)).await);
-        while let Some(job) = next {
+        while let Some(mut job) = next {
             slot.alarm.set(job.due + lane.load.deadline);
-            let taken_on = lane.shared.clock.now();
+            let taken_on = lane.begin(&mut job);
             id = id.wrapping_add(1);
             let kept = match open.take() {
                 Some(socket) => Ok(socket),

@@ -186,7 +186,12 @@ async fn open<T: Transport>(
                         let _ = tcp.set_nodelay(true);
                         return secure(Socket::Tcp(tcp)).await;
                     }
-                    Err(error) => failure = ErrorClass::of_connect(&error),
+                    Err(error) => {
+                        failure = ErrorClass::of_connect(&error);
+                        if failure == ErrorClass::Local {
+                            lane.shared.recorder.borrow_mut().lacked(&error);
+                        }
+                    }
                 }
             }
             Err(failure)

@@ -29,6 +29,8 @@ pub(super) struct Job {
     pub(super) number: u64,
     /// How often it was sent again, since no server had acted on it.
     pub(super) again: u8,
+    /// It was given to a connection that was open and idle, which has not begun with it.
+    pub(super) handed: bool,
 }
 
 /// What all lanes of a worker share; one thread, so no locks.
@@ -182,12 +184,13 @@ impl Lane {
     }
 
     /// Finds a place for a job that has none (any more).
-    pub(super) fn place(self: &Rc<Self>, job: Job, now: u64) {
+    pub(super) fn place(self: &Rc<Self>, mut job: Job, now: u64) {
         if job.due + self.load.deadline <= now {
             self.end(job, &Ending::unsent());
             return;
         }
         let ready = self.idle.borrow_mut().pop();
+        job.handed = ready.is_some();
         if let Some(index) = ready {
             self.hand(index, job);
             return;
@@ -203,6 +206,7 @@ impl Lane {
             self.enlist(connection);
             wire::spawn(self, connection);
         } else {
+            self.shared.recorder.borrow_mut().queued();
             self.queue.borrow_mut().push_back(job);
         }
     }
@@ -265,6 +269,16 @@ impl Lane {
     /// This connection is not open.
     pub(super) fn park(&self, connection: u32) {
         self.free.borrow_mut().push(connection);
+    }
+
+    /// A connection begins with a job, now.
+    pub(super) fn begin(&self, job: &mut Job) -> u64 {
+        let now = self.shared.clock.now();
+        // Once, even if the connection turns out to be stale.
+        if std::mem::take(&mut job.handed) {
+            self.shared.recorder.borrow_mut().begun(now.saturating_sub(job.due));
+        }
+        now
     }
 
     /// Ends a job.

@@ -20,6 +20,8 @@ mod dial;
 mod dns;
 mod h2;
 mod http;
+mod knobs;
+mod lack;
 mod lane;
 mod origin;
 mod phase;
@@ -45,6 +47,8 @@ use tokio::sync::{mpsc, oneshot};
 pub use bridge::{specs, verify};
 pub use class::{ErrorClass, Errors};
 pub use collect::{LoadTick, PhaseTick, Tick};
+pub use knobs::{Knob, Knobs, Turned};
+pub use lack::{Lack, Lacks};
 pub use origin::OriginError;
 pub use phase::PhaseCell;
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
@@ -58,6 +62,7 @@ use crate::replay::Trace;
 use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
+use knobs::PaceCell;
 use lane::Job;
 use origin::Origin;
 use recipe::{Arrival, Made};
@@ -65,7 +70,7 @@ use spec::Checked;
 use worker::{Setup, StopCell};
 
 /// The rate up to which one worker is enough, in requests per second.
-const RATE_PER_WORKER: f64 = 20_000.0;
+pub const PER_THREAD: f64 = 20_000.0;
 /// Ticks that wait for their reader.
 const TICKS: usize = 60;
 /// Slices that wait for the collector, per worker.
@@ -99,6 +104,9 @@ pub enum LoadError {
         /// Why.
         why: OriginError,
     },
+    /// The socket that changes the rate cannot be opened.
+    #[error("cannot listen for changes of the rate: {0}")]
+    Control(#[source] io::Error),
     /// No thread could be started.
     #[error("cannot start a load thread: {0}")]
     Thread(#[source] io::Error),
@@ -150,7 +158,7 @@ impl Load {
 }
 
 /// Loads that are checked and whose names are resolved. Nothing has been sent.
-pub struct Prepared(Vec<Arc<Load>>);
+pub struct Prepared(Vec<Arc<Load>>, Option<u32>);
 
 /// Checks the loads, resolves their hosts (once; all addresses are kept and used in turn) and reads certificates.
 /// Needs a tokio runtime with time.
@@ -181,7 +189,7 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
             seed: 0,
         }));
     }
-    Ok(Prepared(loads))
+    Ok(Prepared(loads, None))
 }
 
 /// The same, kept within what this process may open; and what had to be lowered for that, in words.
@@ -196,12 +204,16 @@ pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), L
 }
 
 impl Prepared {
+    /// So many threads instead of as many as the rate needs, as far as there are connections for them.
+    pub fn with_threads(self, threads: u32) -> Self {
+        Self(self.0, Some(threads.max(1)))
+    }
+
     /// Threads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
     fn workers(&self) -> u32 {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let peak: f64 = self.0.iter().map(|load| load.profile.peak()).sum();
         let connections = self.0.iter().map(|load| load.max_connections).min().unwrap_or(1);
-        ((peak / RATE_PER_WORKER).ceil() as u32).clamp(1, cores as u32).min(connections)
+        self.1.unwrap_or_else(|| threads(peak, PER_THREAD)).min(connections)
     }
 
     /// The most sockets that the loads may have open at a time.
@@ -237,6 +249,12 @@ impl Prepared {
     }
 }
 
+/// How many threads a rate needs, one per core at most.
+pub fn threads(rate: f64, per_thread: f64) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ((rate / per_thread).ceil() as u32).clamp(1, cores as u32)
+}
+
 /// How to end before the profile does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
@@ -250,6 +268,7 @@ pub enum Stop {
 pub struct Running {
     stop: Arc<StopCell>,
     ticks: Option<mpsc::Receiver<Tick>>,
+    knobs: Knobs,
     done: oneshot::Receiver<LoadOutcome>,
 }
 
@@ -284,7 +303,12 @@ pub fn start(
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();
     // Stops the workers that did start if a later one does not.
-    let running = Running { stop: Arc::new(StopCell::default()), ticks: Some(ticks), done: outcome };
+    let running = Running {
+        stop: Arc::new(StopCell::default()),
+        ticks: Some(ticks),
+        knobs: Knobs(Arc::new(PaceCell::new(loads.clone(), clock))),
+        done: outcome,
+    };
     let collector = Collector::new(loads.clone(), workers, clock, Arc::clone(phase), slices, tick);
     let mut threads = Vec::new();
     for worker in 0..workers {
@@ -295,6 +319,7 @@ pub fn start(
             clock,
             phase: Arc::clone(phase),
             stop: Arc::clone(&running.stop),
+            paces: Arc::clone(&running.knobs.0),
             seed,
             out: out.clone(),
         };
@@ -313,6 +338,11 @@ impl Running {
     /// behind misses some.
     pub fn ticks(&mut self) -> Option<mpsc::Receiver<Tick>> {
         self.ticks.take()
+    }
+
+    /// What changes its rate while it goes on.
+    pub fn knobs(&self) -> Knobs {
+        self.knobs.clone()
     }
 
     /// Ends the load early. Threads are gone within 100 ms, or, if graceful, that long after the longest deadline.

@@ -35,6 +35,16 @@ impl Counts {
     }
 }
 
+/// For how long this thread has waited for a core that others had, in nanoseconds since its start; none if this kernel
+/// does not say (proc(5): /proc/PID/schedstat), or no file can be opened.
+pub(super) fn waits() -> Option<u64> {
+    waited(&fs::read_to_string("/proc/thread-self/schedstat").ok()?)
+}
+
+fn waited(schedstat: &str) -> Option<u64> {
+    schedstat.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Adds up, second by second.
 #[derive(Debug, Default)]
 pub(super) struct StrainMeter {
@@ -66,6 +76,11 @@ impl StrainMeter {
         }
     }
 
+    /// Ticks of all CPUs, and those of them that a hypervisor took.
+    pub(super) fn ticks(&self) -> (f64, f64) {
+        self.sums.iter().fold((0.0, 0.0), |(all, stolen), sums| (all + sums.2, stolen + sums.3))
+    }
+
     /// By phase, those that were seen.
     pub(super) fn record(&self) -> Vec<Strain> {
         let share = |part: f64, of: f64| if of > 0.0 { (part / of).clamp(0.0, 1.0) } else { 0.0 };
@@ -93,6 +108,12 @@ mod tests {
         assert_eq!(counts, Counts { waited_us: Some(4_716_223_397.0), ticks: 1000.0, stolen: 10.0 });
         assert_eq!(Counts::parse(None, STAT).unwrap().waited_us, None);
         assert_eq!(Counts::parse(Some(PRESSURE), "intr 1 2 3"), None);
+    }
+
+    #[test]
+    fn a_threads_waiting_is_read() {
+        assert_eq!(waited("2624164 1780 41\n"), Some(1780));
+        assert_eq!((waited("12\n"), waited("1 x 2\n"), waited("")), (None, None, None));
     }
 
     #[test]

@@ -13,7 +13,8 @@ use reports::record::Phase;
 use super::clock::{SECOND, thread_cpu};
 use super::http::POP_MAX;
 use super::lane::Job;
-use super::{ErrorClass, Errors};
+use super::strain::waits;
+use super::{ErrorClass, Errors, Lacks};
 
 /// The most PoP names that are told apart; further ones are counted together.
 pub(super) const POPS_MAX: usize = 64;
@@ -130,8 +131,18 @@ pub(super) struct Slice {
     pub(super) loads: Vec<ByPhase<PhaseSlice>>,
     /// From the intended time to the pacer's turn, in microseconds.
     pub(super) lag: Latencies,
+    /// From the intended time until a connection that was open and idle began with it, in microseconds.
+    pub(super) handed: Latencies,
+    /// Of good answers to the first kind of request of the first load: from when a connection began with it.
+    pub(super) service: Latencies,
+    /// Requests that found every connection busy.
+    pub(super) queued: u64,
     /// Share of the time that the thread computed.
     pub(super) cpu: f64,
+    /// Share of the time that it could have, but other threads had its core.
+    pub(super) waited: f64,
+    /// What failed attempts to connect lacked here.
+    pub(super) lacks: Lacks,
     /// The most connections open at a time.
     pub(super) connections: u64,
     /// Stale connections replaced.
@@ -147,7 +158,12 @@ impl Slice {
             second,
             loads: (0..loads).map(|_| Default::default()).collect(),
             lag: Latencies::default(),
+            handed: Latencies::default(),
+            service: Latencies::default(),
+            queued: 0,
             cpu: 0.0,
+            waited: 0.0,
+            lacks: Lacks::default(),
             connections: 0,
             reconnects: 0,
             last: None,
@@ -226,6 +242,7 @@ pub(super) struct Recorder {
     totals: Vec<LoadTotals>,
     cut_at: u64,
     cut_cpu: u64,
+    cut_waits: Option<u64>,
     out: SyncSender<Slice>,
 }
 
@@ -239,7 +256,7 @@ impl Recorder {
             phases: Default::default(),
         });
         let slice = Slice::new(worker, 0, kinds.len());
-        Self { slice, totals: totals.collect(), cut_at: 0, cut_cpu: thread_cpu(), out }
+        Self { slice, totals: totals.collect(), cut_at: 0, cut_cpu: thread_cpu(), cut_waits: waits(), out }
     }
 
     /// Sends the slice of a second that is over. If the collector is behind, the slice grows instead.
@@ -261,8 +278,11 @@ impl Recorder {
         let (cpu, took) = (thread_cpu(), now.saturating_sub(self.cut_at));
         // The rest of a second at the very end is too short to say anything.
         if took >= SECOND / 5 {
-            slice.cpu = ((cpu - self.cut_cpu) as f64 / took as f64).min(1.0);
-            (self.cut_at, self.cut_cpu) = (now, cpu);
+            let (waits, share) = (waits(), |part: u64| (part as f64 / took as f64).min(1.0));
+            slice.cpu = share(cpu - self.cut_cpu);
+            let waited = waits.zip(self.cut_waits).map_or(0, |(now, then)| now.saturating_sub(then));
+            slice.waited = share(waited);
+            (self.cut_at, self.cut_cpu, self.cut_waits) = (now, cpu, waits);
         }
         for (phases, totals) in slice.loads.iter_mut().zip(&self.totals) {
             for phase in phases.iter_mut().flatten() {
@@ -303,6 +323,21 @@ impl Recorder {
         total.handshakes.record((took + 500) / 1000);
     }
 
+    /// An idle connection began with a request so many nanoseconds after it was due.
+    pub(super) fn begun(&mut self, after: u64) {
+        self.slice.handed.record(after / 1000);
+    }
+
+    /// A request found every connection busy.
+    pub(super) fn queued(&mut self) {
+        self.slice.queued += 1;
+    }
+
+    /// An attempt to connect failed on this machine.
+    pub(super) fn lacked(&mut self, error: &std::io::Error) {
+        self.slice.lacks.count(error);
+    }
+
     /// A stale connection was replaced, or a request sent again that no server had acted on.
     pub(super) fn reconnected(&mut self) {
         self.slice.reconnects += 1;
@@ -332,6 +367,9 @@ impl Recorder {
         slot(&mut total.pops, pop).count(ending.failure, us);
         if let (None, Some(taken_on)) = (ending.failure, ending.taken_on) {
             slot(&mut total.service, kind).record(since(taken_on));
+            if (load, kind) == (0, 0) {
+                self.slice.service.record(since(taken_on));
+            }
         }
         if let Some(status) = ending.status {
             total.status(status);
@@ -385,7 +423,7 @@ mod tests {
     }
 
     fn job(phase: Phase) -> Job {
-        Job { due: 0, kind: 0, phase, number: 0, again: 0 }
+        Job { due: 0, kind: 0, phase, number: 0, again: 0, handed: false }
     }
 
     #[test]

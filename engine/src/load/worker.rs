@@ -10,12 +10,13 @@ use std::sync::mpsc::SyncSender;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::Load;
-use super::clock::{Clock, MILLISECOND, SECOND, Timer};
+use super::clock::{Clock, MILLISECOND, SECOND, Timer, nanos};
+use super::knobs::PaceCell;
 use super::lane::{Job, Lane, Shared};
 use super::phase::PhaseCell;
 use super::tally::{Recorder, Slice};
 use crate::random::Random;
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrivals, NEVER, Pace};
 
 /// How often overdue requests are looked for.
 const SWEEP: u64 = 5 * MILLISECOND;
@@ -52,6 +53,7 @@ pub(super) struct Setup {
     pub(super) clock: Clock,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) stop: Arc<StopCell>,
+    pub(super) paces: Arc<PaceCell>,
     pub(super) seed: u64,
     pub(super) out: SyncSender<Slice>,
 }
@@ -63,6 +65,7 @@ struct Stream {
     next: Option<u64>,
     /// Of the next request with slots: those of worker k of W are k, k + W, k + 2W, …
     number: u64,
+    pace: Pace,
     random: Random,
     /// By origin.
     lanes: Vec<Rc<Lane>>,
@@ -84,7 +87,20 @@ impl Stream {
         let lanes = (0..load.origins.len()).map(lane).collect();
         let next = arrivals.next();
         let random = Random::new(!seed, u64::from(worker));
-        Self { load, arrivals, next, number: u64::from(worker), random, lanes }
+        Self { load, arrivals, next, number: u64::from(worker), pace: Pace::default(), random, lanes }
+    }
+
+    /// Goes on at another pace from the time at which it was announced.
+    fn repace(&mut self, pace: Pace) {
+        self.next = self.arrivals.pace(pace.clone());
+        self.pace = pace;
+    }
+
+    /// A pause that lasts to the end of the arrivals is their end.
+    fn end_pause(&mut self, now: u64) {
+        if self.next == Some(NEVER) && now >= nanos(self.load.profile.duration()) {
+            self.next = None;
+        }
     }
 
     /// Starts everything that is due.
@@ -96,7 +112,7 @@ impl Stream {
                 None => self.pick(),
             };
             let request = &self.load.checked.requests[usize::from(kind)];
-            let job = Job { due, kind, phase, number: self.number, again: 0 };
+            let job = Job { due, kind, phase, number: self.number, again: 0, handed: false };
             let lane = &self.lanes[request.origin];
             if request.recipe.slotted() {
                 self.number += u64::from(workers);
@@ -124,7 +140,8 @@ impl Stream {
     /// The highest rate of the next second, for one worker.
     fn rate(&self, now: u64, workers: u32) -> f64 {
         let at = now as f64 / SECOND as f64;
-        let rates = [0.0, 0.5, 1.0].map(|ahead| self.load.profile.rate_at(at + ahead));
+        let rates = [0.0, 0.5, 1.0]
+            .map(|ahead| self.load.profile.rate_at(at + ahead) * self.pace.factor_at(at + ahead));
         rates.into_iter().fold(0.0, f64::max) / f64::from(workers)
     }
 }
@@ -170,7 +187,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // no time at all.
     timer.until(0).await?;
     let mut streams: Vec<Stream> = (0..setup.loads.len()).map(|i| Stream::new(setup, i, shared)).collect();
-    let (mut sweep_at, mut second, mut gather) = (0, u64::MAX, 0);
+    let (mut sweep_at, mut second, mut gather, mut paced) = (0, u64::MAX, 0, 0);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
     let drain = setup.loads.iter().map(|load| load.deadline).max().unwrap_or(0) + SECOND;
     let mut drained_by = u64::MAX;
@@ -180,6 +197,10 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         if now / SECOND != second {
             second = now / SECOND;
             gather = quantum(streams.iter().map(|s| s.rate(now, *workers)).sum());
+        }
+        // It is announced ahead: whatever is due by `now` comes before any change that is not seen yet.
+        if let Some(paces) = setup.paces.look(&mut paced) {
+            streams.iter_mut().zip(paces).for_each(|(stream, pace)| stream.repace(pace));
         }
         let stopping = stop.get();
         if stopping == StopCell::NOW {
@@ -192,6 +213,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         }
         for stream in &mut streams {
             stream.dispatch(shared, *workers, now);
+            stream.end_pause(now);
         }
         if now >= sweep_at {
             streams.iter().flat_map(|s| &s.lanes).for_each(|lane| lane.sweep(now));

@@ -11,6 +11,7 @@ use reports::record::{End, EventRecord, InjectionRecord, Phase, PhaseSpan, Probe
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::desk::{self, Desk, Wish};
 use super::event::{self, Event, Observer};
 use super::guardian::Guardian;
 use super::injection::{self, Haste, Log, Report, Shared};
@@ -61,6 +62,7 @@ struct Dispatcher<'a> {
     baseline_judged: bool,
     undone_at: Option<f64>,
     words: u32,
+    desk: Desk,
 }
 
 /// Runs the plan and returns its record, judged and written.
@@ -109,6 +111,10 @@ pub(super) async fn dispatch(
         injections.spawn(injection::live(Arc::clone(&shared), planned.clone(), told.clone()));
     }
     let mut probes = probe::Probes::start(&experiment.probes, &late, clock);
+    let (desk, deaf) = match Desk::open(&folder.join(desk::FILE)) {
+        Ok(desk) => (desk, None),
+        Err(error) => (Desk::default(), Some(format!("the rate cannot be changed on the way: {error}"))),
+    };
     let mut dispatcher = Dispatcher {
         experiment,
         plan: &plan,
@@ -121,8 +127,9 @@ pub(super) async fn dispatch(
         baseline_judged: false,
         undone_at: None,
         words: 0,
+        desk,
     };
-    dispatcher.begin(run, folder, lowered);
+    dispatcher.begin(run, folder, lowered.into_iter().chain(deaf));
     dispatcher.course(&shared, &mut ticks, &mut heard, &mut injections, &mut probes, &mut signals).await;
     let Dispatcher { mut course, .. } = dispatcher;
     probes.end();
@@ -185,7 +192,7 @@ impl Course {
 }
 
 impl Dispatcher<'_> {
-    fn begin(&mut self, run: &str, folder: &Path, lowered: Option<String>) {
+    fn begin(&mut self, run: &str, folder: &Path, notes: impl Iterator<Item = String>) {
         self.tell(&Event::Started {
             run: run.to_owned(),
             folder: folder.display().to_string(),
@@ -193,7 +200,7 @@ impl Dispatcher<'_> {
             question: self.plan.question.clone(),
             duration_s: self.plan.duration_s,
         });
-        for text in self.plan.notes.iter().cloned().chain(lowered) {
+        for text in self.plan.notes.iter().cloned().chain(notes) {
             self.tell(&Event::Note { text });
         }
     }
@@ -229,6 +236,7 @@ impl Dispatcher<'_> {
                 biased;
                 word = signals.next() => if self.operator(word) { return },
                 Some(report) = heard.recv() => self.report(report),
+                wish = self.desk.next() => self.turn(wish, shared).await,
                 Some(done) = injections.join_next(), if !injections.is_empty() => {
                     self.injection_done(done, injections.is_empty());
                 }
@@ -248,6 +256,19 @@ impl Dispatcher<'_> {
         while let Ok(report) = heard.try_recv() {
             self.report(report);
         }
+    }
+
+    /// Changes the rate of the load, and keeps that in the journal and among the events.
+    async fn turn(&mut self, wish: Wish, shared: &Shared) {
+        let came = self.load.knobs().turn(wish.load.as_deref(), wish.knob);
+        for turned in came.iter().flatten() {
+            let entry = Entry::Turned { load: turned.load.clone(), at_s: turned.at_s, factor: turned.factor };
+            if let Err(error) = shared.journal.append(entry).await {
+                self.tell(&Event::Trouble { text: format!("the journal has no word of it: {error}") });
+            }
+            self.tell(&Event::Turned { text: turned.words() });
+        }
+        wish.answer(came);
     }
 
     fn stopping(&self) -> bool {

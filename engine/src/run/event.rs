@@ -60,6 +60,11 @@ pub enum Event {
         /// In words.
         text: String,
     },
+    /// The rate of a load changes.
+    Turned {
+        /// In words.
+        text: String,
+    },
     /// Something failed.
     Trouble {
         /// In words.
@@ -91,6 +96,7 @@ impl Event {
             Self::Injected { .. } => "inject",
             Self::Proof { .. } => "proof",
             Self::Undone { .. } => "undo",
+            Self::Turned { .. } => "rate",
             Self::Trouble { .. } => "error",
             Self::ProbeMissed { .. } => "probe",
             Self::Aborting { .. } => "guard",
@@ -111,7 +117,10 @@ impl Event {
     fn texts(&mut self) -> Vec<&mut String> {
         match self {
             Self::Started { folder, experiment, question, .. } => vec![folder, experiment, question],
-            Self::Note { text } | Self::Trouble { text } | Self::Undone { text, .. } => vec![text],
+            Self::Note { text }
+            | Self::Turned { text }
+            | Self::Trouble { text }
+            | Self::Undone { text, .. } => vec![text],
             Self::Phase { .. } => Vec::new(),
             Self::Second(Snapshot { loads, active, guards, .. }) => {
                 let names = loads.iter_mut().map(|load| &mut load.name);
@@ -128,7 +137,10 @@ impl Event {
     pub fn text(&self) -> Option<String> {
         match self {
             Self::Started { run, experiment, .. } => Some(format!("run {run} of {experiment}")),
-            Self::Note { text } | Self::Trouble { text } | Self::Undone { text, .. } => Some(text.clone()),
+            Self::Note { text }
+            | Self::Turned { text }
+            | Self::Trouble { text }
+            | Self::Undone { text, .. } => Some(text.clone()),
             Self::Phase { phase } => Some(format!("{} begins", phase.name())),
             Self::Second(_) => None,
             Self::Injected { summary, .. } => Some(summary.clone()),

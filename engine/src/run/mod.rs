@@ -7,6 +7,7 @@
 mod build;
 mod claims;
 pub mod crash;
+pub mod desk;
 mod dispatcher;
 pub mod event;
 mod guardian;

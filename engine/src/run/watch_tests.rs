@@ -15,7 +15,8 @@ fn tick(second: u64, phase: Phase, ok: u64, failed: u64, ms: u64) -> Tick {
     (0..failed).for_each(|_| errors.count(crate::load::ErrorClass::Reset));
     let part = PhaseTick { phase, due: ok + failed, ok, errors, latencies, pops: vec![] };
     let load = LoadTick { name: Arc::from("checkout"), phases: vec![part] };
-    Tick { second, loads: vec![load], lag_p99_s: None, cpu: 0.0, connections: 0 }
+    let service = Latencies::default();
+    Tick { second, loads: vec![load], lag_p99_s: None, service, cpu: 0.0, waited: 0.0, connections: 0 }
 }
 
 fn objective() -> Objective {

@@ -138,6 +138,8 @@ fn record(load: LoadRecord) -> RunRecord {
             lag_p99_s: 0.0,
             lag_max_s: 0.0,
             cpu_max: 0.0,
+            waited_max: 0.0,
+            queued: 0,
             connections_max: 0,
             saturated: vec![],
             strain: vec![],

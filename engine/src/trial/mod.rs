@@ -1,22 +1,51 @@
 //! One load by itself, judged: what `squall load` sends once, and `squall capacity` again and again.
 
+mod calibrate;
+mod null;
+mod probe;
 mod search;
 mod under;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reports::Latencies;
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
-use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick};
+use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick, Turned};
 use crate::run::Signals;
+use crate::run::desk::Desk;
+use crate::schedule::{Profile, Segment};
 use crate::slo::measure;
 
+pub use calibrate::{Calibration, calibrate};
 pub use search::search;
-pub use under::{Searching, Under, UnderError, under};
+pub use under::{Under, UnderError, under};
+
+use probe::Probe;
 
 /// How long after the call the first request is due: the threads are up by then.
 const LEAD: Duration = Duration::from_millis(50);
+
+/// What is sent, and what must hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'s> {
+    /// What is sent.
+    pub spec: &'s LoadSpec,
+    /// What must hold.
+    pub objectives: &'s [Objective],
+    /// Decides every random choice.
+    pub seed: u64,
+    /// Whether a probe beside the load tells whose a queue is.
+    pub probe: bool,
+    /// What one thread can send, in requests per second, if that was measured.
+    pub per_thread: Option<f64>,
+    /// The socket that changes the rate on the way, if there shall be one.
+    pub control: Option<&'s Path>,
+    /// Twice as many threads as the rate needs.
+    pub twice: bool,
+}
 
 /// Who ended a load before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +75,10 @@ pub struct Finished {
     pub own_doubts: Vec<String>,
     /// What had to be lowered to be able to start, in words.
     pub lowered: Option<String>,
+    /// How its rate was changed on the way.
+    pub changes: Vec<Turned>,
+    /// Service times of the probe; none if there was none.
+    pub probe: Option<Latencies>,
 }
 
 impl Finished {
@@ -64,36 +97,57 @@ impl Finished {
     }
 }
 
+fn hold(rate: f64, seconds: f64) -> Profile {
+    let lasting = Duration::from_secs_f64(seconds);
+    Profile::new(vec![Segment::Hold { rate, lasting }])
+        .expect("a search keeps to rates and lengths that can be sent")
+}
+
 /// Sends a load to its end, until the operator has had enough, or `watch` says so.
 ///
 /// # Errors
 /// It cannot be sent; nothing was.
 pub async fn run(
-    spec: LoadSpec,
-    objectives: &[Objective],
-    seed: u64,
+    asked: Asked<'_>,
     signals: &mut Signals,
     mut watch: impl FnMut(&Tick) -> bool,
 ) -> Result<Finished, LoadError> {
+    let Asked { spec, objectives, seed, .. } = asked;
     let length = spec.profile.duration();
-    let (prepared, lowered) = load::ready(vec![spec]).await?;
+    let (prepared, lowered) = load::ready(vec![spec.clone()]).await?;
+    let per_thread = asked.per_thread.map_or(load::PER_THREAD, |rate| rate.min(load::PER_THREAD));
+    let threads = load::threads(spec.profile.peak(), per_thread) * if asked.twice { 2 } else { 1 };
+    let prepared = prepared.with_threads(threads);
+    let mut desk = match asked.control {
+        Some(path) => Desk::open(path).map_err(LoadError::Control)?,
+        None => Desk::default(),
+    };
+    let mut probe = if asked.probe { Probe::start(spec, LEAD, seed).await } else { Probe::default() };
     let phase = Arc::new(PhaseCell::new(Phase::Baseline));
     let origin = Instant::now() + LEAD;
     let mut running = load::start(prepared, &phase, origin, seed)?;
     let mut ticks = running.ticks().expect("they are taken once");
     let mut ended = Ended::InTime;
     let mut stopped_at = None;
-    let mut words = 0;
+    let (mut words, mut changes) = (0, Vec::new());
     loop {
         tokio::select! {
             tick = ticks.recv() => match tick {
-                Some(tick) if !watch(&tick) && ended == Ended::InTime => {
-                    (ended, stopped_at) = (Ended::ByWatcher, Some(Instant::now()));
-                    running.stop(Stop::Now);
+                Some(tick) => {
+                    probe.beside(&tick);
+                    if !watch(&tick) && ended == Ended::InTime {
+                        (ended, stopped_at) = (Ended::ByWatcher, Some(Instant::now()));
+                        running.stop(Stop::Now);
+                    }
                 }
-                Some(_) => {}
                 None => break,
             },
+            tick = probe.next() => probe.saw(&tick),
+            wish = desk.next() => {
+                let came = running.knobs().turn(wish.load.as_deref(), wish.knob);
+                changes.extend(came.iter().flatten().cloned());
+                wish.answer(came);
+            }
             _ = signals.next() => {
                 words += 1;
                 ended = Ended::ByOperator;
@@ -102,16 +156,30 @@ pub async fn run(
             }
         }
     }
+    drop(desk);
     let outcome = running.finish().await;
+    let probed = probe.end().await;
     let sent_for = stopped_at.map_or(length, |at| at.saturating_duration_since(origin).min(length));
     let tightest = objectives.iter().filter(|objective| matches!(objective.sli, Sli::Latency(_)));
     let tightest =
         tightest.map(|objective| objective.limit).min_by(f64::total_cmp).map(Duration::from_secs_f64);
-    let doubts = load::saturation(&outcome.facts, tightest);
-    let own_doubts = load::overtaxed(&outcome.facts, tightest);
+    let mut doubts = load::saturation(&outcome.facts, tightest);
+    let mut own_doubts = load::overtaxed(&outcome.facts, tightest);
+    doubts.extend(probed.doubt.clone());
+    own_doubts.extend(probed.doubt);
     let results = objectives
         .iter()
         .map(|objective| measure::in_phase(objective, outcome.loads.first(), Phase::Baseline))
         .collect();
-    Ok(Finished { outcome, seconds: sent_for.as_secs_f64(), ended, results, doubts, own_doubts, lowered })
+    Ok(Finished {
+        outcome,
+        seconds: sent_for.as_secs_f64(),
+        ended,
+        results,
+        doubts,
+        own_doubts,
+        lowered,
+        probe: probed.service,
+        changes,
+    })
 }

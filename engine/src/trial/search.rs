@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use reports::Latencies;
 use reports::record::{Objective, Sli, Verdict};
 
-use super::{Ended, Finished, run};
+use super::{Asked, Ended, Finished, hold, run};
 use crate::capacity::{Answer, Purpose, Search, Seen, Step, Trial, growth};
 use crate::load::{LoadError, LoadSpec, Tick};
 use crate::run::Signals;
-use crate::schedule::{Profile, Segment};
 use crate::slo::measure;
 
 /// What lies between two trials, so that the target can finish what it has begun.
@@ -24,16 +23,17 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// # Errors
 /// A load cannot be sent.
 pub async fn search(
-    spec: &LoadSpec,
-    objectives: &[Objective],
+    asked: Asked<'_>,
     search: &mut Search,
-    seed: u64,
     signals: &mut Signals,
     mut told: impl FnMut(&Trial),
 ) -> Result<Ended, LoadError> {
+    let Asked { spec, objectives, .. } = asked;
     if let (true, Step::Try { rate, .. }) = (search.trials().is_empty(), search.next()) {
         let spec = LoadSpec { profile: hold(rate * WARM, WARM_UP.as_secs_f64()), ..spec.clone() };
-        if run(spec, &[], seed, signals, |_| true).await?.ended == Ended::ByOperator {
+        if run(Asked { spec: &spec, objectives: &[], probe: false, ..asked }, signals, |_| true).await?.ended
+            == Ended::ByOperator
+        {
             return Ok(Ended::ByOperator);
         }
     }
@@ -42,11 +42,13 @@ pub async fn search(
         let profile = hold(rate, seconds);
         let mut course = Course::new(objectives, profile.total());
         let spec = LoadSpec { profile, ..spec.clone() };
-        let seed = seed.wrapping_add(search.trials().len() as u64);
+        let seed = asked.seed.wrapping_add(search.trials().len() as u64);
         // Too much is offered on purpose, to its end; and what comes after it begins badly.
         let beyond = matches!(purpose, Purpose::Overload | Purpose::Return);
         let watch = |tick: &Tick| course.second(tick) || beyond;
-        let finished = run(spec, objectives, seed, signals, watch).await?;
+        let finished =
+            run(Asked { spec: &spec, seed, twice: purpose == Purpose::Proof, ..asked }, signals, watch)
+                .await?;
         if finished.ended == Ended::ByOperator {
             return Ok(Ended::ByOperator);
         }
@@ -78,12 +80,6 @@ async fn rest(signals: &mut Signals) -> bool {
         () = tokio::time::sleep(REST) => false,
         _ = signals.next() => true,
     }
-}
-
-fn hold(rate: f64, seconds: f64) -> Profile {
-    let lasting = Duration::from_secs_f64(seconds);
-    Profile::new(vec![Segment::Hold { rate, lasting }])
-        .expect("a search keeps to rates and lengths that can be sent")
 }
 
 /// What is seen of a trial while it lasts.
@@ -205,5 +201,6 @@ fn seen(finished: &Finished) -> Seen {
         p99_s: latencies.quantile(0.99),
         lag_p99_s: finished.outcome.generator.lag_p99_s,
         cpu_max: finished.outcome.generator.cpu_max,
+        threads: finished.outcome.generator.workers,
     }
 }

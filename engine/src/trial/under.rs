@@ -1,11 +1,11 @@
 //! A search while a fault lives: what the fault costs in capacity.
 
-use reports::record::{InjectionRecord, Objective};
+use reports::record::InjectionRecord;
 use tokio::sync::mpsc;
 
-use super::{Ended, search};
+use super::{Asked, Ended, search};
 use crate::capacity::{Search, Trial};
-use crate::load::{LoadError, LoadSpec};
+use crate::load::LoadError;
 use crate::run::inject::{AdHoc, hold};
 use crate::run::{Event, Observer, Signals};
 
@@ -47,24 +47,13 @@ impl Observer for Herald<'_> {
     }
 }
 
-/// What is searched, and how.
-#[derive(Debug)]
-pub struct Searching<'s> {
-    /// What is sent.
-    pub spec: &'s LoadSpec,
-    /// What must hold.
-    pub objectives: &'s [Objective],
-    /// Decides every random choice.
-    pub seed: u64,
-}
-
 /// Makes the fault, searches while it lives, and takes it back, however the search ends.
 ///
 /// # Errors
 /// The fault or the load could not be made.
 pub async fn under(
     fault: AdHoc,
-    what: Searching<'_>,
+    asked: Asked<'_>,
     found: &mut Search,
     signals: &mut Signals,
     observer: &mut dyn Observer,
@@ -86,7 +75,7 @@ pub async fn under(
             }
         }
         let ended = tokio::select! {
-            ended = search(what.spec, what.objectives, found, what.seed, signals, told) => Some(ended),
+            ended = search(asked, found, signals, told) => Some(ended),
             () = over(&mut injected) => None,
         };
         let _ = stop.send("the search is over").await;

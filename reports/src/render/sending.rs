@@ -22,6 +22,9 @@ pub fn sending(result: &Sending, colour: bool) -> String {
     let profile = result.profile.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
     let sends = result.sends.join(", ");
     paragraph(&mut lines, &format!("{sends} · {}{profile}", result.arrivals));
+    for change in &result.changes {
+        paragraph(&mut lines, &format!("from {:.1} s on: {}", change.at_s, change.text));
+    }
     lines.push(String::new());
     counts(&mut lines, result);
     lines.push(String::new());
@@ -105,6 +108,7 @@ fn series(result: &Sending, colour: bool) -> Vec<String> {
         row("service".to_owned(), &result.service, "since a connection took it"),
         row("lag".to_owned(), &result.lag, "from intended to started"),
     ];
+    rows.extend(result.probe.iter().map(|probe| row("probe".to_owned(), probe, "service beside the load")));
     for (name, (response, service)) in result.kinds.iter().take(KINDS_MAX) {
         rows.push(row(name.clone(), response, "response"));
         rows.push(row(String::new(), service, "service"));
@@ -197,6 +201,7 @@ mod tests {
         Sending {
             sends: vec!["GET http://127.0.0.1:8080/".to_owned()],
             arrivals: "hold 1000/s for 10s".to_owned(),
+            changes: Vec::new(),
             profile: None,
             seconds: 10.0,
             intended: 10_003,
@@ -208,6 +213,7 @@ mod tests {
             statuses: [(200, 10_001)].into(),
             service: response.clone(),
             lag: Quantiles::default(),
+            probe: Some(response.clone()),
             response,
             kinds: BTreeMap::default(),
             generator: GeneratorRecord::default(),
@@ -232,6 +238,7 @@ mod tests {
             "response",
             "service",
             "lag",
+            "service beside the load",
             "p99.99",
             "no objective",
         ] {

@@ -213,8 +213,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Open<'a, S> {
         !self.leaving && slot < self.allowed as usize
     }
 
-    fn take_on(&mut self, slot: usize, job: Job) {
-        let now = self.lane.shared.clock.now();
+    fn take_on(&mut self, slot: usize, mut job: Job) {
+        let now = self.lane.begin(&mut job);
         self.lane.slots[self.index(slot) as usize].alarm.set(job.due + self.lane.load.deadline);
         self.flights[slot] = Some(Flight { job, taken_on: now });
         let slotted = self.lane.load.checked.requests[usize::from(job.kind)].recipe.slotted();

@@ -1,0 +1,151 @@
+//! What is looked for, and the trials that look for it.
+
+use serde::{Deserialize, Serialize};
+
+/// What is looked for, and at which price. Rates in requests per second, times in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// The first rate.
+    pub start: f64,
+    /// No rate is higher.
+    pub max: f64,
+    /// How wide the interval may be at the end, as a share of the rate.
+    pub width: f64,
+    /// How probable it is that the interval holds the capacity.
+    pub confidence: f64,
+    /// How long a trial is.
+    pub trial_s: f64,
+    /// Requests that a trial needs to be worth anything.
+    pub requests: f64,
+    /// How long the trial is that confirms the result.
+    pub confirm_s: f64,
+    /// After so long, no trial begins.
+    pub within_s: f64,
+    /// Whether the target is overloaded at the end.
+    pub collapse: bool,
+    /// `max` is what the generator can send, less than what was allowed.
+    #[serde(default)]
+    pub at_generator: bool,
+    /// Whether a rate that failed is repeated with twice the threads, to prove that the generator was not the limit.
+    #[serde(default)]
+    pub prove: bool,
+}
+
+/// What became of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Every objective held.
+    Passed,
+    /// One did not.
+    Failed {
+        /// The first objective that did not hold, such as `p99`.
+        clause: String,
+        /// What was measured.
+        why: String,
+    },
+    /// The generator did not send what was asked for.
+    Invalid {
+        /// What it lacked.
+        why: String,
+    },
+}
+
+impl Answer {
+    /// A failure by one clause.
+    pub fn failed(clause: &str) -> Self {
+        Self::Failed { clause: clause.to_owned(), why: String::new() }
+    }
+}
+
+/// What a trial is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// To find the order of magnitude.
+    Bracket,
+    /// To narrow the interval.
+    Search,
+    /// To stand the test of time.
+    Confirm,
+    /// To see whether a rate that failed is carried with twice the threads at half the rate each.
+    Proof,
+    /// If it is: to see whether it still fails with as many threads as before.
+    Repeat,
+    /// To see what too much does.
+    Overload,
+    /// To see when it is over.
+    Return,
+}
+
+impl Purpose {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bracket => "bracket",
+            Self::Search => "search",
+            Self::Confirm => "confirm",
+            Self::Proof => "proof",
+            Self::Repeat => "repeat",
+            Self::Overload => "overload",
+            Self::Return => "return",
+        }
+    }
+}
+
+/// A trial that has been made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// What it was for.
+    pub purpose: Purpose,
+    /// Requests per second.
+    pub rate: f64,
+    /// How long it was meant to be, in seconds.
+    pub seconds: f64,
+    /// How long it took, with what lay between it and the next one.
+    pub took_s: f64,
+    /// What became of it.
+    pub answer: Answer,
+    /// What was measured.
+    pub seen: Seen,
+}
+
+/// What was measured in a trial.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Requests that were due.
+    pub due: u64,
+    /// Good answers per second.
+    pub good_per_s: f64,
+    /// The median of the latency, in seconds.
+    pub p50_s: Option<f64>,
+    /// Its 99th percentile, in seconds.
+    pub p99_s: Option<f64>,
+    /// How late requests started, the 99th percentile, in seconds.
+    pub lag_p99_s: f64,
+    /// The largest share of a second that one thread of the generator computed.
+    pub cpu_max: f64,
+    /// Threads that sent.
+    #[serde(default)]
+    pub threads: u32,
+}
+
+impl Trial {
+    /// A trial of a search, as long as it was meant to be.
+    pub fn new(rate: f64, seconds: f64, answer: Answer) -> Self {
+        Self { purpose: Purpose::Search, rate, seconds, took_s: seconds, answer, seen: Seen::default() }
+    }
+
+    /// Whether it passed; none if it says nothing.
+    pub fn passed(&self) -> Option<bool> {
+        match self.answer {
+            Answer::Passed => Some(true),
+            Answer::Failed { .. } => Some(false),
+            Answer::Invalid { .. } => None,
+        }
+    }
+
+    pub(super) fn teaches(&self) -> bool {
+        matches!(self.purpose, Purpose::Bracket | Purpose::Search | Purpose::Confirm)
+    }
+}
