@@ -271,7 +271,8 @@ fn a_journey_that_only_fails_says_so_in_its_chart() {
         bucket.all.latencies.clear();
         bucket.all.errors = [("status".to_owned(), bucket.all.due)].into();
     }
-    assert_eq!(text(&record, Format::Html).matches(words).count(), 1);
+    // In the curves and in the heat map.
+    assert_eq!(text(&record, Format::Html).matches(words).count(), 2);
 }
 
 #[test]
