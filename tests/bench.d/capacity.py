@@ -77,4 +77,4 @@ def real(host, squall, rounds):
 
 def figures(host, squall, examples, rounds):
     """Both."""
-    return simulated(host, examples / "searching") + real(host, squall, rounds)
+    return simulated(host, examples["searching"]) + real(host, squall, rounds)

@@ -13,7 +13,7 @@ fn text(record: &RunRecord, format: Format) -> String {
 
 /// Reads markup as a strict parser would: tags nest, attributes are quoted and unique, entities are known,
 /// characters are those of XML 1.0. Void elements of HTML need no end.
-fn check_well_formed(markup: &str) -> Result<(), String> {
+pub(super) fn check_well_formed(markup: &str) -> Result<(), String> {
     const VOID: [&str; 3] = ["meta", "br", "img"];
     let illegal = |c: &char| {
         (c.is_control() && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}')

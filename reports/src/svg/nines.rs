@@ -91,11 +91,10 @@ impl Percentiles {
 
     /// The line of some latencies, with a dot where the largest of them is; nothing if there are none.
     pub(crate) fn line(&mut self, class: &'static str, latencies: &Latencies) {
-        let values =
-            || self.nines.points(latencies.count()).filter_map(|q| Some((q, latencies.quantile(q)?)));
-        let Some((end, highest)) = values().last() else { return };
+        let points = at_quantiles(latencies, self.nines.points(latencies.count()));
+        let Some((end, highest)) = points.last().copied() else { return };
         let mut path = Markup::html();
-        for (at, (q, value)) in values().enumerate() {
+        for (at, (q, value)) in points.into_iter().enumerate() {
             path.raw(if at == 0 { "M" } else { "L" }).num(self.nines.share(q) * WIDE);
             path.raw(" ").num(self.axis.y(value));
         }

@@ -79,7 +79,7 @@ pub(super) fn section(story: &Story<'_>) -> Result<Markup, RenderError> {
     let scene = Scene::of(story.phases, story.injections, drawn.iter().flat_map(|(_, slots)| slots));
     for (load, slots) in drawn.iter().take(JOURNEYS_MAX) {
         out.append(&latency(story, load, &scene, slots)).append(&heat::figure(story, load, &scene, slots)?);
-        out.append(&requests(load, &scene, slots)).append(&percentiles::figure(story, load)?);
+        out.append(&requests(story, load, &scene, slots)).append(&percentiles::figure(story, load)?);
     }
     out.append(&shares(&scene, &drawn));
     if drawn.len() > JOURNEYS_MAX {
@@ -148,7 +148,7 @@ pub(super) fn without_success(slots: &[Slot]) -> Vec<(f64, f64)> {
     spans
 }
 
-fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
+fn requests(story: &Story<'_>, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let due = |slot: &Slot| slot.per_second(slot.due);
     let ok = |slot: &Slot| slot.per_second(slot.ok);
     let done = |slot: &Slot| slot.per_second(slot.ok + slot.failed);
@@ -171,7 +171,7 @@ fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let legend = [("ok", "ok"), ("error", "errors"), ("due", "due")];
     let mut out =
         figure(&format!("Requests of {} per second", load.name), &legend, &chart.draw(), &Markup::html());
-    for line in errors::lines_of(load) {
+    for line in errors::lines_of(load, !story.phases.is_empty()) {
         out.raw("<p class=\"why\">").text(line).raw("</p>\n");
     }
     out

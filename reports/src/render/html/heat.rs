@@ -52,7 +52,7 @@ pub(super) fn figure(
     let legend = LEVELS.iter().map(|(class, _, name)| (*class, *name));
     let legend: Vec<_> = legend.chain((!limits.is_empty()).then_some(("limit", "objective"))).collect();
     let step = format::seconds_exact(heat.step_s);
-    let title = format!("Latency of {} as a heat map: share of the answers of each {step}", load.name);
+    let title = format!("Latency of {} as a heat map: share of the answers in slices of {step}", load.name);
     Ok(charts::figure(&title, &legend, &chart.draw(), &table(&heat)))
 }
 

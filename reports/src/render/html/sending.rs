@@ -3,7 +3,7 @@
 use super::super::words::{self, State};
 use super::super::{RenderError, sending::answer};
 use super::charts::{self, Story};
-use super::{badge, close_table, journeys, number, open_table, page};
+use super::{ROWS_MAX, badge, close_table, number, open_table, page};
 use crate::format;
 use crate::markup::Markup;
 use crate::record::{LoadRecord, Objective, ObjectiveResult, Verdict};
@@ -22,7 +22,7 @@ pub fn render(result: &Sending, load: &LoadRecord, started_unix_s: f64) -> Resul
     let sections = [
         ("charts", "What happened", charts::section(&story)?),
         ("objectives", "Objectives", objectives_table(&result.objectives)),
-        ("journeys", "In numbers", journeys::section(loads)?),
+        ("answers", "Answers and failures", answers(result)),
         ("again", "Again", sends),
     ];
     let title = format!("{}: {}", answer(result), result.sends.join(", "));
@@ -136,6 +136,26 @@ fn facts(result: &Sending) -> Markup {
     out
 }
 
+/// How many of each status and of each class of failure.
+fn answers(result: &Sending) -> Markup {
+    let mut out = Markup::html();
+    let all = result.ok + result.errors.values().sum::<u64>();
+    let statuses = result.statuses.iter().map(|(status, n)| match status {
+        0 => ("other statuses".to_owned(), *n),
+        status => (format!("status {status:03}"), *n),
+    });
+    let classes = result.errors.iter().map(|(class, n)| (format!("failed: {class}"), *n));
+    open_table(&mut out, &["What", "#Requests", "#Share"]);
+    for (what, n) in statuses.chain(classes).take(ROWS_MAX) {
+        out.raw("<tr class=\"first\">").element("td", what);
+        number(&mut out, format::count(n));
+        number(&mut out, format::share(n as f64 / all.max(1) as f64));
+        out.raw("</tr>\n");
+    }
+    close_table(&mut out, (result.statuses.len() + result.errors.len()).saturating_sub(ROWS_MAX));
+    out
+}
+
 /// Each clause; a load by itself has one phase.
 fn objectives_table(results: &[ObjectiveResult]) -> Markup {
     let mut out = Markup::html();
@@ -162,4 +182,91 @@ fn objectives_table(results: &[ObjectiveResult]) -> Markup {
     }
     close_table(&mut out, 0);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::tests::check_well_formed;
+    use super::*;
+    use crate::latency::Latencies;
+    use crate::record::{GeneratorRecord, Phase, RunRecord};
+    use crate::sample;
+    use crate::sending::Quantiles;
+
+    /// A load of the sample as if it had been sent by itself.
+    fn sent(record: &RunRecord) -> (Sending, LoadRecord) {
+        let mut load = record.loads[0].clone();
+        load.phases.retain(|stats| stats.phase == Phase::Fault);
+        // A load by itself has this one phase, whatever its name.
+        load.phases[0].phase = Phase::Baseline;
+        let stats = &load.phases[0];
+        let quantiles = |text: &str| Quantiles::from(&Latencies::decode(text).unwrap_or_default());
+        let own = |result: &&ObjectiveResult| result.journey == load.name && result.phase == Phase::Fault;
+        let sending = Sending {
+            sends: load.sends.clone(),
+            arrivals: load.arrivals.clone(),
+            profile: Some(load.name.clone()),
+            seconds: 60.0,
+            intended: stats.all.due,
+            sent: stats.all.due,
+            ok: stats.all.ok,
+            cut_short: 3,
+            ok_per_s: stats.all.ok as f64 / 60.0,
+            errors: stats.all.errors.clone(),
+            statuses: stats.statuses.clone(),
+            service: quantiles(&stats.all.service),
+            lag: Quantiles::default(),
+            response: quantiles(&stats.all.latencies),
+            kinds: std::collections::BTreeMap::default(),
+            generator: GeneratorRecord::default(),
+            objectives: record.judgement.results.iter().filter(own).cloned().collect(),
+            verdict: Verdict::Missed,
+            reasons: record.judgement.reasons.clone(),
+            exit: 1,
+            reproduce: record.reproduce.clone(),
+            latencies: stats.all.latencies.clone(),
+        };
+        (sending, load)
+    }
+
+    fn page_of(record: &RunRecord) -> String {
+        let (sending, load) = sent(record);
+        String::from_utf8(render(&sending, &load, record.started_unix_s).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_page_has_the_charts_and_the_numbers_and_no_phases() {
+        let page = page_of(&sample::missed());
+        assert_eq!(check_well_formed(&page), Ok(()));
+        for part in [
+            "by percentile",
+            "as a heat map",
+            "class=\"line response calm\"",
+            "class=\"line service calm\"",
+            "class=\"cell h6\"",
+            "p99 ≤ 250 ms",
+            "status 503",
+            "155 of 6,000 failed",
+            "3 cut short",
+            "missed",
+        ] {
+            assert!(page.contains(part), "{part} is missing");
+        }
+        assert!(!page.contains("In baseline") && !page.contains("class=\"phase"), "a load has no phases");
+        if let Some(dir) = std::env::var_os("SQUALL_SAMPLE_DIR") {
+            std::fs::write(std::path::Path::new(&dir).join("load.html"), page).unwrap();
+        }
+    }
+
+    #[test]
+    fn hostile_texts_and_numbers_stay_what_they_are() {
+        let page = page_of(&sample::with_text_everywhere(sample::HOSTILE));
+        assert_eq!(check_well_formed(&page), Ok(()));
+        assert!(!page.contains("<script") && !page.contains("<b x"));
+        for number in [0.0, -1.0, 1e-320, 1e300] {
+            let page = page_of(&sample::with_number_everywhere(number));
+            assert_eq!(check_well_formed(&page), Ok(()));
+            assert!(!page.contains("NaN") && !page.contains("inf\""), "{number}");
+        }
+    }
 }
