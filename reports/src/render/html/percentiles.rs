@@ -11,6 +11,8 @@ use crate::svg::{Axis, Nines, Percentiles};
 
 /// The percentiles of the table; the last is the largest.
 const ROWS: [f64; 9] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.999_9, 0.999_99, 1.0];
+/// How many times the median the tail is, or a limit, from which on the axis is logarithmic.
+const TAIL: f64 = 5.0;
 /// Classes of the lines in the stylesheet: response, then service, of the first phase drawn and of the second.
 const LINES: [[&str; 2]; 2] = [["response calm", "service calm"], ["response broken", "service broken"]];
 
@@ -56,7 +58,8 @@ pub(super) fn figure(story: &Story<'_>, load: &LoadRecord) -> Result<Markup, Ren
     let low = values().filter_map(|latencies| latencies.quantile(0.5)).fold(f64::INFINITY, f64::min);
     let max = values().filter_map(Latencies::max).fold(0.0, f64::max);
     let high = limits.iter().map(|objective| objective.limit).fold(max, f64::max);
-    let axis = Axis::fitting(low, high);
+    // On a linear axis a tail of some size would press the rest to the bottom.
+    let axis = if high > low * TAIL { Axis::logarithmic(low, high) } else { Axis::linear(high) };
     let note = if axis.is_log() { " (logarithmic)" } else { "" };
     let mut plot = Percentiles::new(Nines::of(most), axis);
     let several = story.phases.len() > 1;
