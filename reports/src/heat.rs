@@ -38,6 +38,19 @@ pub(crate) struct Cell {
     pub(crate) share: f64,
 }
 
+/// Slices taken together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Group<const N: usize> {
+    /// Start in seconds.
+    pub(crate) from_s: f64,
+    /// End in seconds.
+    pub(crate) to_s: f64,
+    /// How many answers.
+    pub(crate) answers: u64,
+    /// Latencies in seconds at the quantiles asked for, within [`FINE`] of what was measured.
+    pub(crate) latencies_s: [Option<f64>; N],
+}
+
 impl Heat {
     /// Of one load; none where nothing has a latency.
     pub(crate) fn of(load: &LoadRecord) -> Result<Option<Self>, LatencyError> {
@@ -72,13 +85,8 @@ impl Heat {
         self.columns.len()
     }
 
-    /// Slices taken together, in at most so many groups: start, end, count, and latencies at some quantiles in seconds,
-    /// within [`FINE`] of what was measured.
-    pub(crate) fn groups<const N: usize>(
-        &self,
-        most: usize,
-        quantiles: [f64; N],
-    ) -> Vec<(f64, f64, u64, [Option<f64>; N])> {
+    /// Slices taken together, in at most so many groups, with the latencies at some quantiles.
+    pub(crate) fn groups<const N: usize>(&self, most: usize, quantiles: [f64; N]) -> Vec<Group<N>> {
         let each = self.columns.len().div_ceil(most).max(1);
         let group = |(at, columns): (usize, &[BTreeMap<i32, u64>])| {
             let mut values: BTreeMap<i32, u64> = BTreeMap::new();
@@ -95,8 +103,9 @@ impl Heat {
                 });
                 found.map(|(key, _)| (f64::from(*key) * FINE).exp())
             };
-            let start_s = self.start_s + self.step_s * (at * each) as f64;
-            (start_s, start_s + self.step_s * columns.len() as f64, all, quantiles.map(quantile))
+            let from_s = self.start_s + self.step_s * (at * each) as f64;
+            let to_s = from_s + self.step_s * columns.len() as f64;
+            Group { from_s, to_s, answers: all, latencies_s: quantiles.map(quantile) }
         };
         self.columns.chunks(each).enumerate().map(group).collect()
     }
@@ -142,7 +151,9 @@ mod tests {
     fn load(seconds: &[Vec<u64>], len_s: f64) -> LoadRecord {
         let bucket = |(at, us): (usize, &Vec<u64>)| {
             let mut latencies = Latencies::default();
-            us.iter().for_each(|us| latencies.record(*us));
+            for us in us {
+                latencies.record(*us);
+            }
             let all = Outcomes { due: 1, latencies: latencies.encode(), ..Outcomes::default() };
             Bucket { at_s: at as f64 * len_s, len_s, phase: Phase::Baseline, all, pops: BTreeMap::default() }
         };
@@ -155,9 +166,10 @@ mod tests {
         let heat =
             Heat::of(&load(&[vec![1000, 1000, 1000, 90_000], vec![], vec![5000]], 1.0)).unwrap().unwrap();
         let groups = heat.groups(2, [0.5, 1.0]);
-        assert_eq!((groups.len(), groups[0].0, groups[0].1, groups[0].2, groups[1].1), (2, 0.0, 2.0, 4, 3.0));
-        assert!((groups[0].3[0].unwrap() / 0.001 - 1.0).abs() < FINE, "{groups:?}");
-        assert!((groups[0].3[1].unwrap() / 0.09 - 1.0).abs() < FINE, "{groups:?}");
+        let spans: Vec<_> = groups.iter().map(|g| (g.from_s, g.to_s, g.answers)).collect();
+        assert_eq!(spans, [(0.0, 2.0, 4), (2.0, 3.0, 1)]);
+        let [median, max] = groups[0].latencies_s.map(Option::unwrap);
+        assert!((median / 0.001 - 1.0).abs() < FINE && (max / 0.09 - 1.0).abs() < FINE, "{groups:?}");
         assert_eq!((heat.columns(), heat.step_s, heat.range_s), (3, 1.0, (0.001, 0.090_047)));
         let cells = heat.cells(0.001, 0.1);
         let shares: Vec<_> = cells.iter().map(|c| (c.column, c.row, c.share)).collect();

@@ -310,9 +310,8 @@ impl<'a> Chart<'a> {
         }
     }
 
-    /// Cells of a grid over some time, equally wide and high, by class: column and row from the top left, and how
-    /// many rows. Only those in the time of the chart are seen.
-    pub(crate) fn cells(&mut self, grid: Grid, by_class: &[(&'static str, Vec<(usize, usize, usize)>)]) {
+    /// Cells of a grid over some time, equally wide and high, by class. Only those in the time of the chart are seen.
+    pub(crate) fn cells(&mut self, grid: Grid, by_class: &[(&'static str, Vec<Block>)]) {
         let time = self.scene.time;
         let end_s = (grid.start_s + grid.step_s * grid.columns as f64).min(time.end_s);
         let (from, to) = (time.share(grid.start_s) * WIDE, time.share(end_s) * WIDE);
@@ -327,7 +326,7 @@ impl<'a> Chart<'a> {
         self.shapes.num(grid.rows as f64).raw("\" preserveAspectRatio=\"none\">");
         for (class, cells) in by_class.iter().filter(|(_, cells)| !cells.is_empty()) {
             self.shapes.raw("<path class=\"cell ").raw(class).raw("\" d=\"");
-            for (column, row, height) in cells {
+            for Block { column, row, height } in cells {
                 self.shapes.raw("M").num(*column as f64).raw(" ").num(*row as f64).raw("h1v");
                 self.shapes.num(*height as f64).raw("h-1z");
             }
@@ -363,6 +362,17 @@ pub(crate) struct Grid {
     pub(crate) columns: usize,
     /// How many rows.
     pub(crate) rows: usize,
+}
+
+/// Neighbours in one column of a grid that look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The column, from 0.
+    pub(crate) column: usize,
+    /// The uppermost row, from 0 at the top.
+    pub(crate) row: usize,
+    /// How many rows.
+    pub(crate) height: usize,
 }
 
 /// What a plot consists of, from the back to the front.

@@ -4,11 +4,11 @@ use super::super::RenderError;
 use super::charts::{self, Story, without_success};
 use super::{close_table, number, open_table};
 use crate::format;
-use crate::heat::{Cell, Heat};
+use crate::heat::{Cell, Group, Heat};
 use crate::markup::Markup;
 use crate::record::LoadRecord;
 use crate::series::Slot;
-use crate::svg::{Axis, Chart, Grid, Scene};
+use crate::svg::{Axis, Block, Chart, Grid, Scene};
 
 /// Colours by the share of the answers of a slice, from the smallest: class, share from which it counts, name.
 const LEVELS: [(&str, f64, &str); 7] = [
@@ -56,14 +56,15 @@ pub(super) fn figure(
     Ok(charts::figure(&title, &legend, &chart.draw(), &table(&heat)))
 }
 
-/// By class: cells from the top left, those of one column that are alike and touch as one.
-fn by_level(cells: &[Cell], rows: usize) -> Vec<(&'static str, Vec<(usize, usize, usize)>)> {
+/// By class: cells of one column that are alike and touch are one.
+fn by_level(cells: &[Cell], rows: usize) -> Vec<(&'static str, Vec<Block>)> {
     let mut by_class: Vec<_> = LEVELS.iter().map(|(class, _, _)| (*class, Vec::new())).collect();
     let level = |cell: &Cell| LEVELS.iter().rposition(|(_, from, _)| cell.share >= *from).unwrap_or(0);
     let touch = |a: &Cell, b: &Cell| a.column == b.column && a.row + 1 == b.row && level(a) == level(b);
     for run in cells.chunk_by(touch) {
         let (first, last) = (run[0], run[run.len() - 1]);
-        by_class[level(&first)].1.push((first.column, rows - 1 - last.row, run.len()));
+        let block = Block { column: first.column, row: rows - 1 - last.row, height: run.len() };
+        by_class[level(&first)].1.push(block);
     }
     by_class
 }
@@ -73,12 +74,12 @@ fn table(heat: &Heat) -> Markup {
     let mut out = Markup::html();
     out.raw("<details><summary>Latency over time as a table</summary>");
     open_table(&mut out, &["#From", "#To", "#Answers", "#p50", "#p90", "#p99", "#Max"]);
-    for (from_s, to_s, answers, latencies) in heat.groups(TABLE_MAX, [0.5, 0.9, 0.99, 1.0]) {
+    for Group { from_s, to_s, answers, latencies_s } in heat.groups(TABLE_MAX, [0.5, 0.9, 0.99, 1.0]) {
         out.raw("<tr class=\"first\">");
         number(&mut out, format::instant(from_s));
         number(&mut out, format::instant(to_s));
         number(&mut out, format::count(answers));
-        for latency in latencies {
+        for latency in latencies_s {
             number(&mut out, latency.map_or_else(|| format::NONE.to_owned(), format::seconds));
         }
         out.raw("</tr>\n");
@@ -98,8 +99,9 @@ mod tests {
         let cells = [cell(0, 0, 0.4), cell(0, 1, 0.5), cell(0, 3, 0.0005), cell(1, 0, 0.02), cell(1, 1, 0.2)];
         let levels = by_level(&cells, 10);
         let of = |class: &str| levels.iter().find(|(name, _)| *name == class).unwrap().1.clone();
-        assert_eq!(of("h6"), [(0, 8, 2)]);
-        assert_eq!(of("h0"), [(0, 6, 1)]);
-        assert_eq!((of("h3"), of("h5")), (vec![(1, 9, 1)], vec![(1, 8, 1)]));
+        let block = |column, row, height| Block { column, row, height };
+        assert_eq!(of("h6"), [block(0, 8, 2)]);
+        assert_eq!(of("h0"), [block(0, 6, 1)]);
+        assert_eq!((of("h3"), of("h5")), (vec![block(1, 9, 1)], vec![block(1, 8, 1)]));
     }
 }
