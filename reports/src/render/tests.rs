@@ -195,6 +195,9 @@ fn html_holds_what_a_reader_looks_for() {
         "29,900 of 29,900 arrivals",
         "squall run scenarios/network/slow-auth.yaml --seed 42",
         "Share of answers per PoP",
+        "Latency of checkout as a heat map",
+        "Latency of checkout by percentile",
+        "service in fault",
         "relay-latency: {service: auth, delay: 200ms, jitter: 20ms}",
     ] {
         assert!(html.contains(&crate::escape::html(part)), "{part}");
