@@ -79,6 +79,13 @@ impl Latencies {
         if us == 0 { 0 } else { self.0.count_between(0, us) }
     }
 
+    /// The latencies that it holds, in seconds, from the smallest, and how often each.
+    pub fn values(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.0
+            .iter_recorded()
+            .map(|step| (step.value_iterated_to() as f64 / 1e6, step.count_since_last_iteration()))
+    }
+
     /// HdrHistogram V2 with deflate, in base64: readable by HdrHistogram's own tools.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::new();
@@ -97,6 +104,9 @@ impl Latencies {
         let read: Histogram<u64> = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
             .map_err(|e| LatencyError(e.to_string()))?;
+        if (read.low(), read.high(), read.sigfig()) == (1, MAX_US, 3) {
+            return Ok(Self(read));
+        }
         let mut own = Self::default();
         own.0.add(&read).map_err(|e| LatencyError(e.to_string()))?;
         Ok(own)
@@ -119,6 +129,7 @@ mod tests {
         assert_eq!(latencies.at_rank(2), Some(20e-6));
         assert_eq!(latencies.at_rank(4), None);
         assert_eq!(latencies.count_within(20e-6), 2);
+        assert_eq!(latencies.values().collect::<Vec<_>>(), [(10e-6, 1), (20e-6, 1), (30e-6, 1)]);
     }
 
     #[test]

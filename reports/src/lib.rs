@@ -2,6 +2,7 @@
 
 pub mod escape;
 pub mod format;
+mod heat;
 pub mod latency;
 mod markup;
 pub mod record;

@@ -2,11 +2,17 @@
 //! plot and shaded through it. Positions across are percentages and text is never scaled, so a chart fits any width.
 //! Every number of marks is bounded by the caller's points, [`BANDS_MAX`] and [`LANES_MAX`].
 
+mod axis;
+mod nines;
+
 use crate::format;
 use crate::markup::Markup;
-use crate::record::{PhaseSpan, RunRecord};
+use crate::record::{InjectionRecord, PhaseSpan};
 use crate::series::Slot;
 use crate::table;
+
+pub(crate) use axis::Axis;
+pub(crate) use nines::{Nines, Percentiles};
 
 /// The most injections drawn.
 pub(crate) const BANDS_MAX: usize = 60;
@@ -20,6 +26,8 @@ const WIDE: f64 = 1000.0;
 const LABEL_MAX: usize = 44;
 /// The smallest share of the plot at which a gap is named.
 const GAP_NAMED: f64 = 0.12;
+/// What a plot without phases has above it, for half a label.
+const HEADROOM: f64 = 8.0;
 const STRIP: f64 = 18.0;
 const LANE: f64 = 19.0;
 const FOOT: f64 = 22.0;
@@ -61,59 +69,6 @@ impl Timespan {
     }
 }
 
-/// A value axis.
-#[derive(Debug, Clone)]
-pub(crate) struct Axis {
-    log: bool,
-    low: f64,
-    high: f64,
-    ticks: Vec<f64>,
-}
-
-impl Axis {
-    /// From zero to at least `max`.
-    pub(crate) fn linear(max: f64) -> Self {
-        // Below a thousand-millionth there is nothing that we measure, and steps would round to zero.
-        let max = if (1e-9..1e300).contains(&max) { max } else { 1.0 };
-        let scale = 10f64.powf((max / 5.0).log10().floor());
-        let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * scale).into_iter().find(|step| max / step <= 5.0);
-        let step = step.unwrap_or(10.0 * scale);
-        let count = (max / step - 1e-9).ceil().max(1.0);
-        let ticks = (0..=count as u32).map(|i| f64::from(i) * step).collect();
-        Self { log: false, low: 0.0, high: count * step, ticks }
-    }
-
-    /// Logarithmic when the values span more than a factor of 25, else linear.
-    pub(crate) fn fitting(min: f64, max: f64) -> Self {
-        let wide = min > 0.0 && max.is_finite() && max / min > 25.0;
-        if !wide {
-            return Self::linear(max);
-        }
-        let steps = || (-7..7).flat_map(|exp| [1.0, 2.0, 5.0].map(|m| m * 10f64.powi(exp)));
-        let low = steps().rfind(|v| *v <= min * 1.0001).unwrap_or(min);
-        let high = steps().find(|v| *v >= max * 0.999).unwrap_or(max);
-        let whole = |v: &f64| (v.log10() - v.log10().round()).abs() < 1e-9;
-        let within: Vec<_> = steps().filter(|v| (low * 0.999..=high * 1.001).contains(v)).collect();
-        let ticks = if within.len() <= 9 { within } else { within.into_iter().filter(whole).collect() };
-        Self { log: true, low, high, ticks }
-    }
-
-    /// Whether it is logarithmic.
-    pub(crate) fn is_log(&self) -> bool {
-        self.log
-    }
-
-    /// The distance from the top of the plot in pixels.
-    pub(crate) fn y(&self, value: f64) -> f64 {
-        let share = if self.log {
-            (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
-        } else {
-            (value - self.low) / (self.high - self.low)
-        };
-        PLOT * (1.0 - share.clamp(0.0, 1.0))
-    }
-}
-
 /// An injection on the time axis.
 #[derive(Debug, Clone)]
 struct Band {
@@ -136,13 +91,16 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// The phases and live injections of a run, and the time of some slots; injection `n` is labelled `Fn` as in the
-    /// tables.
-    pub(crate) fn of<'s>(record: &RunRecord, slots: impl Iterator<Item = &'s Slot> + Clone) -> Self {
-        let spans = record.phases.iter().flat_map(|p| [p.start_s, p.end_s]);
+    /// Phases, live injections, and the time of some slots; injection `n` is labelled `Fn` as in the tables.
+    pub(crate) fn of<'s>(
+        phases: &[PhaseSpan],
+        injections: &[InjectionRecord],
+        slots: impl Iterator<Item = &'s Slot> + Clone,
+    ) -> Self {
+        let spans = phases.iter().flat_map(|p| [p.start_s, p.end_s]);
         let time = Timespan::around(spans.chain(slots.flat_map(|slot| [slot.start_s, slot.end_s])));
-        let mut scene = Self { time, phases: record.phases.clone(), lanes: Vec::new(), hidden: 0 };
-        for (at, injection) in record.injections.iter().enumerate() {
+        let mut scene = Self { time, phases: phases.to_vec(), lanes: Vec::new(), hidden: 0 };
+        for (at, injection) in injections.iter().enumerate() {
             let Some(start_s) = injection.applied_s else { continue };
             let name = format!("F{} {}", at + 1, injection.fault);
             scene.add(Band {
@@ -177,6 +135,9 @@ impl Scene {
     }
 
     fn top(&self) -> f64 {
+        if self.phases.is_empty() && self.lanes.is_empty() {
+            return HEADROOM;
+        }
         STRIP + LANE * self.lanes.len() as f64 + 5.0
     }
 
@@ -349,42 +310,105 @@ impl<'a> Chart<'a> {
         }
     }
 
+    /// Cells of a grid over some time, equally wide and high, by class. Only those in the time of the chart are seen.
+    pub(crate) fn cells(&mut self, grid: Grid, by_class: &[(&'static str, Vec<Block>)]) {
+        let time = self.scene.time;
+        let end_s = (grid.start_s + grid.step_s * grid.columns as f64).min(time.end_s);
+        let (from, to) = (time.share(grid.start_s) * WIDE, time.share(end_s) * WIDE);
+        self.shapes
+            .raw("<svg x=\"")
+            .num(from)
+            .raw("\" width=\"")
+            .num(to - from)
+            .raw("\" height=\"")
+            .num(PLOT);
+        self.shapes.raw("\" viewBox=\"0 0 ").num((end_s - grid.start_s) / grid.step_s).raw(" ");
+        self.shapes.num(grid.rows as f64).raw("\" preserveAspectRatio=\"none\">");
+        for (class, cells) in by_class.iter().filter(|(_, cells)| !cells.is_empty()) {
+            self.shapes.raw("<path class=\"cell ").raw(class).raw("\" d=\"");
+            for Block { column, row, height } in cells {
+                self.shapes.raw("M").num(*column as f64).raw(" ").num(*row as f64).raw("h1v");
+                self.shapes.num(*height as f64).raw("h-1z");
+            }
+            self.shapes.raw("\"/>");
+        }
+        self.shapes.raw("</svg>");
+    }
+
     /// The whole chart as HTML.
     pub(crate) fn draw(&self) -> Markup {
-        let top = self.scene.top();
-        let height = top + PLOT + FOOT;
-        let mut out = Markup::html();
-        out.raw("<div class=\"chart\"><svg class=\"values\" aria-hidden=\"true\" height=\"")
-            .num(height)
-            .raw("\">");
-        for tick in &self.axis.ticks {
-            out.raw("<text class=\"label\" x=\"100%\" dx=\"-8\" text-anchor=\"end\" y=\"");
-            out.num(top + self.axis.y(*tick) + 4.0).raw("\">").text((self.unit)(*tick)).raw("</text>");
-        }
-        out.raw("</svg><svg class=\"plot\" role=\"img\" height=\"").num(height).raw("\"");
-        out.attribute("aria-label", &self.alt).raw(">");
-        self.scene.draw_phases(&mut out);
-        self.scene.draw_lanes(&mut out);
-        out.raw("<g transform=\"translate(0 ").num(top).raw(")\">");
-        self.scene.draw_shades(&mut out);
-        out.append(&self.under);
-        for tick in &self.axis.ticks {
-            let y = self.axis.y(*tick);
-            out.raw("<line class=\"grid\" x2=\"100%\" y1=\"").num(y).raw("\" y2=\"").num(y).raw("\"/>");
-        }
-        out.raw("<svg width=\"100%\" height=\"")
-            .num(PLOT)
-            .raw("\" viewBox=\"0 0 ")
-            .num(WIDE)
-            .raw(" ")
-            .num(PLOT);
-        out.raw("\" preserveAspectRatio=\"none\">").append(&self.shapes).raw("</svg>");
-        self.scene.draw_edges(&mut out);
-        out.append(&self.over);
-        self.scene.draw_time_axis(&mut out);
-        out.raw("</g></svg></div>");
-        out
+        let mut head = Markup::html();
+        self.scene.draw_phases(&mut head);
+        self.scene.draw_lanes(&mut head);
+        let (mut under, mut over) = (Markup::html(), Markup::html());
+        self.scene.draw_shades(&mut under);
+        under.append(&self.under);
+        self.scene.draw_edges(&mut over);
+        over.append(&self.over);
+        self.scene.draw_time_axis(&mut over);
+        let layers = Layers { head: &head, under: &under, shapes: &self.shapes, over: &over };
+        framed(&self.axis, self.unit, &self.alt, self.scene.top(), &layers)
     }
+}
+
+/// Equal slices of time and of a value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grid {
+    /// Start of the first column, in seconds.
+    pub(crate) start_s: f64,
+    /// Width of a column, in seconds.
+    pub(crate) step_s: f64,
+    /// How many columns.
+    pub(crate) columns: usize,
+    /// How many rows.
+    pub(crate) rows: usize,
+}
+
+/// Neighbours in one column of a grid that look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The column, from 0.
+    pub(crate) column: usize,
+    /// The uppermost row, from 0 at the top.
+    pub(crate) row: usize,
+    /// How many rows.
+    pub(crate) height: usize,
+}
+
+/// What a plot consists of, from the back to the front.
+struct Layers<'a> {
+    /// Above the plot.
+    head: &'a Markup,
+    /// Below the grid.
+    under: &'a Markup,
+    /// Stretched with the width.
+    shapes: &'a Markup,
+    /// Over everything, with the labels of the axis below.
+    over: &'a Markup,
+}
+
+/// A plot beside the labels of its value axis; what it shows is told to those who cannot see it.
+fn framed(axis: &Axis, unit: fn(f64) -> String, alt: &str, top: f64, layers: &Layers<'_>) -> Markup {
+    let height = top + PLOT + FOOT;
+    let mut out = Markup::html();
+    out.raw("<div class=\"chart\"><svg class=\"values\" aria-hidden=\"true\" height=\"")
+        .num(height)
+        .raw("\">");
+    for tick in &axis.ticks {
+        out.raw("<text class=\"label\" x=\"100%\" dx=\"-8\" text-anchor=\"end\" y=\"");
+        out.num(top + axis.y(*tick) + 4.0).raw("\">").text(unit(*tick)).raw("</text>");
+    }
+    out.raw("</svg><svg class=\"plot\" role=\"img\" height=\"").num(height).raw("\"");
+    out.attribute("aria-label", alt).raw(">").element("desc", alt).append(layers.head);
+    out.raw("<g transform=\"translate(0 ").num(top).raw(")\">").append(layers.under);
+    for tick in &axis.ticks {
+        let y = axis.y(*tick);
+        out.raw("<line class=\"grid\" x2=\"100%\" y1=\"").num(y).raw("\" y2=\"").num(y).raw("\"/>");
+    }
+    out.raw("<svg width=\"100%\" height=\"").num(PLOT).raw("\" viewBox=\"0 0 ").num(WIDE).raw(" ").num(PLOT);
+    out.raw("\" preserveAspectRatio=\"none\">").append(layers.shapes).raw("</svg>").append(layers.over);
+    out.raw("</g></svg></div>");
+    out
 }
 
 /// A part of an area.
@@ -418,22 +442,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_linear_axis_starts_at_zero_and_holds_the_largest_value() {
-        let axis = Axis::linear(412.0);
-        assert_eq!(axis.ticks, [0.0, 100.0, 200.0, 300.0, 400.0, 500.0]);
-        assert_eq!((axis.y(0.0), axis.y(500.0)), (PLOT, 0.0));
-    }
-
-    #[test]
-    fn values_that_span_decades_get_a_logarithmic_axis() {
-        let axis = Axis::fitting(0.002, 4.8);
-        assert!(axis.is_log());
-        assert!((axis.y(0.002) - PLOT).abs() < 1e-6 && axis.y(5.0).abs() < 1e-6);
-        assert!(!Axis::fitting(0.01, 0.2).is_log());
-        assert!(!Axis::fitting(0.0, 10.0).is_log());
-    }
 
     #[test]
     fn overlapping_bands_get_lanes_of_their_own() {
@@ -476,13 +484,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn an_axis_has_few_ticks_and_holds_every_value(min in 1e-6f64..1e3, factor in 1.0f64..1e7) {
-            let axis = Axis::fitting(min, min * factor);
-            prop_assert!((2..=12).contains(&axis.ticks.len()), "{:?}", axis);
-            prop_assert!(axis.high >= min * factor * 0.999);
-        }
-
         #[test]
         fn a_time_axis_has_few_ticks(start_s in 0.0f64..1e6, length in 0.01f64..1e7) {
             let ticks = Timespan { start_s, end_s: start_s + length }.ticks();

@@ -70,11 +70,12 @@ def real(host, squall, rounds):
         times.append(found["took_s"])
     note = f"{WORKERS} workers of {SERVICE_MS} ms: {TRUTH:.0f}/s; inside the interval {inside} of {rounds} times"
     return [
-        Figure("capacity: off the truth, real time", "x", off, note=note),
+        Figure("capacity: off the truth, real time", "%", off, note=note),
         Figure("capacity: time of a search, real time", "s", times, "<= 180 s"),
     ]
 
 
 def figures(host, squall, examples, rounds):
-    """Both."""
-    return simulated(host, examples / "searching") + real(host, squall, rounds)
+    """Both; the short bench leaves real time to the end-to-end tests."""
+    found = simulated(host, examples["searching"])
+    return found + real(host, squall, rounds) if rounds else found

@@ -4,7 +4,7 @@ import statistics
 import textwrap
 from dataclasses import dataclass, field
 
-UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "MiB": 1.0, "MB/s": 1e-6, "x": 1.0, "/s": 1.0, "MiB/min": 1.0}
+UNITS = {"us": 1e6, "ms": 1e3, "s": 1.0, "MiB": 1.0, "MB/s": 1e-6, "x": 1.0, "%": 100.0, "/s": 1.0, "MiB/min": 1.0}
 
 
 @dataclass

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A server whose capacity is known: `workers` each take a service time for a request, in the order of arrival.
 
-    known.py PORT WORKERS SERVICE_MS [--law fixed|exponential] [--seed N]
+    known.py PORT WORKERS SERVICE_MS [--law fixed|exponential] [--seed N] [--stall AFTER_S SECONDS]
 
 The capacity is WORKERS / SERVICE_MS × 1000 requests per second, exactly: when an answer is due is computed, not slept, so
-a late timer makes one answer late and costs no capacity. On loopback only; ends with its parent's pipe on stdin.
+a late timer makes one answer late and costs no capacity. Once, so long after the first request, it can stall: what comes
+meanwhile is answered at the end of the stall, in the order of arrival. On loopback only; ends with its parent's pipe on stdin.
 """
 
 import argparse
@@ -41,12 +42,29 @@ class Known(asyncio.Protocol):
 class Service:
     """The workers: when each is free."""
 
-    def __init__(self, workers, seconds, law, seed):
+    def __init__(self, workers, seconds, law, seed, stall=None):
         self.free, self.seconds, self.law = [0.0] * workers, seconds, law
         self.random = random.Random(seed)
+        self.stall, self.began, self.last = stall, None, 0.0
 
     def due(self, now):
         """When a request that comes now is answered."""
+        if self.stall:
+            return self.stalled(now)
+        return self.served(now)
+
+    def stalled(self, now):
+        """As `served`, but nothing is answered during the stall, nor does anything overtake."""
+        self.began = now if self.began is None else self.began
+        after, lasting = self.stall
+        at, end = self.served(now), self.began + after + lasting
+        if self.began + after <= at < end:
+            at = end
+        self.last = max(at, self.last + 1e-9)
+        return self.last
+
+    def served(self, now):
+        """When it is, of one that came now."""
         takes = self.random.expovariate(1 / self.seconds) if self.law == "exponential" else self.seconds
         at = max(now, self.free[0]) + takes
         heapq.heapreplace(self.free, at)
@@ -56,7 +74,7 @@ class Service:
 async def serve(asked):
     """Until stdin ends."""
     loop = asyncio.get_running_loop()
-    service = Service(asked.workers, asked.service_ms / 1e3, asked.law, asked.seed)
+    service = Service(asked.workers, asked.service_ms / 1e3, asked.law, asked.seed, asked.stall)
     server = await loop.create_server(lambda: Known(service), "127.0.0.1", asked.port, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
@@ -70,6 +88,7 @@ def main():
     parser.add_argument("service_ms", type=float)
     parser.add_argument("--law", choices=("fixed", "exponential"), default="fixed")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stall", type=float, nargs=2, metavar=("AFTER_S", "SECONDS"))
     asyncio.run(serve(parser.parse_args()))
 
 

@@ -1,4 +1,5 @@
-"""Memory of a one-hour run at 5,000/s against nginx: sampled each second from /proc, by slope and by peak.
+"""Memory of a one-hour run at 5,000/s, and of a load by itself at 20,000/s, against nginx: sampled each second from /proc,
+by slope and by peak.
 
 A shorter look is the beginning of the same run, ended by SIGINT: how finely a record is kept depends on its length.
 """
@@ -9,12 +10,12 @@ import signal
 import time
 
 from figures import Figure
-from generator import RATE
-from host import Broken, tell
+from host import CLIENT_CPU, Broken, tell
 
 # The first half minute fills caches, histograms and the allocator's reserve.
 SETTLED_S = 30
 HOUR_S = 3600
+RATE, SENDING_RATE = 5_000, 20_000
 # Beyond its length a run may take so long to end.
 PATIENCE_S = 60
 # The shortest stretch whose slope says something.
@@ -57,16 +58,9 @@ def slope(points):
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / below if below else 0.0
 
 
-def one(host, squall, nginx, seconds):
-    """One run: peak in MiB, slope in MiB per minute (none if it is too short), and what was sent of what was due."""
-    tell(f"bench: memory over {seconds} s at {RATE:,}/s")
-    folder = host.folder / f"memory-{seconds}"
-    folder.mkdir()
-    file = folder / "experiment.yaml"
-    file.write_text(EXPERIMENT.format(url=nginx.small, rate=RATE, hour=HOUR_S, mark=folder / "mark"))
+def follow(host, process, seconds):
+    """Watches a process that would last an hour for so long: peak, points after it has settled, whether it was ended."""
     points, peak = [], 0.0
-    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
-        process = host.start([squall, "run", file, "--runs", folder / "runs", "--json"], stdout=out, stderr=err)
     began, told = time.monotonic(), False
     while process.poll() is None:
         at = time.monotonic() - began
@@ -75,7 +69,7 @@ def one(host, squall, nginx, seconds):
             told = True
         if at > seconds + PATIENCE_S:
             host.stop(process)
-            raise Broken(f"the run of {seconds} s did not end within {at:.0f} s")
+            raise Broken(f"what should last {seconds} s did not end within {at:.0f} s")
         seen = sample(process.pid)
         if seen:
             peak = max(peak, seen[1])
@@ -83,6 +77,44 @@ def one(host, squall, nginx, seconds):
                 points.append((at, seen[0]))
         time.sleep(1)
     host.stop(process)
+    return peak, points, told
+
+
+def sending(host, squall, nginx, seconds):
+    """A load by itself, much faster."""
+    tell(f"bench: memory of a load over {seconds} s at {SENDING_RATE:,}/s")
+    file = host.folder / "memory-load.json"
+    argv = [squall, "load", nginx.small, "--rate", f"{SENDING_RATE}/s", "--for", f"{HOUR_S}s", "--connections", 50]
+    with open(file, "wb") as out:
+        process = host.start([*argv, "--json", "--quiet"], cpu=CLIENT_CPU, stdout=out)
+    peak, points, told = follow(host, process, seconds)
+    if process.returncode not in ((4,) if told else (0, 6)):
+        raise Broken(f"squall load ended with {process.returncode}")
+    said = json.loads(file.read_text())
+    sent = f"{said['sent']:,} of {said['intended']:,} sent"
+    growth = slope(points) * 60 if seconds - SETTLED_S >= SLOPE_MIN_S else None
+    hour, note = peak, f"measured over {seconds} s; {sent}"
+    if seconds < HOUR_S:
+        hour = peak + max(growth or 0.0, 0.0) * (HOUR_S - seconds) / 60
+        note = f"the first {seconds} s of an hour; {sent}"
+        note += f"; the hour's peak EXTRAPOLATED: {hour:.1f} MiB (--hour measures it)" if growth is not None else ""
+    result = [Figure(f"memory: peak of a load at {SENDING_RATE:,}/s", "MiB", [peak], "<= 64 MiB", hour, note=note)]
+    if growth is not None:
+        note = "what grows is the record: a distribution for each slice of time, of which there are 900 at most"
+        result.append(Figure("memory: growth of a load after 30 s", "MiB/min", [growth], "<= 0.2 MiB/min", note=note))
+    return result
+
+
+def one(host, squall, nginx, seconds):
+    """One run: peak in MiB, slope in MiB per minute (none if it is too short), and what was sent of what was due."""
+    tell(f"bench: memory over {seconds} s at {RATE:,}/s")
+    folder = host.folder / f"memory-{seconds}"
+    folder.mkdir()
+    file = folder / "experiment.yaml"
+    file.write_text(EXPERIMENT.format(url=nginx.small, rate=RATE, hour=HOUR_S, mark=folder / "mark"))
+    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
+        process = host.start([squall, "run", file, "--runs", folder / "runs", "--json"], stdout=out, stderr=err)
+    peak, points, told = follow(host, process, seconds)
     text = (folder / "out").read_text()
     # The verdict is not the bench's business: a busy machine may make the generator late, which is inconclusive.
     if process.returncode not in ((4,) if told else (0, 6)):

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from host import CLIENT_CPU, SERVER_CPU, Broken, free_port, tell, wait_port
 
-PACKAGES = ("wrk", "nginx", "haproxy")
+PACKAGES = {"wrk": "wrk", "nginx": "nginx", "haproxy": "haproxy", "hey": "hey", "h2load": "nghttp2-client", "nghttpd": "nghttp2-server"}
+OHA = "1.16.0"
 TOXIPROXY = "github.com/Shopify/toxiproxy/v2/cmd/server@latest"
 INSTALL_DEADLINE = 300
+BUILD_DEADLINE = 1200
 
 
 class Missing(Exception):
@@ -31,6 +33,7 @@ def versions():
         "wrk": (["wrk", "-v"], 0),
         "nginx": (["nginx", "-v"], 0),
         "haproxy": (["haproxy", "-v"], 0),
+        "h2load": (["h2load", "--version"], 0),
     }
     found = {}
     for name, (argv, line) in ask.items():
@@ -45,7 +48,7 @@ def versions():
 
 def install():
     """Installs what is missing. Never fails: a peer that stays missing is named in the result."""
-    missing = [name for name in PACKAGES if not find(name)]
+    missing = [package for name, package in PACKAGES.items() if not find(name)]
     if not missing:
         return
     if os.geteuid() != 0 or not find("apt-get"):
@@ -66,9 +69,39 @@ def install():
             tell(f"bench: apt-get {argv[0]} failed: {done.stderr.strip()[-300:]}")
 
 
+def cached():
+    """Where peers are kept that Debian has not."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "squall-bench"
+
+
+def oha(build):
+    """The path of oha, built into the user's cache if it is not there and may be, which takes minutes; none if it cannot
+    be had."""
+    folder = cached() / "oha"
+    program = folder / "bin" / "oha"
+    if program.exists() or not build:
+        return find("oha") or (program if program.exists() else None)
+    tell("bench: building oha")
+    argv = ["cargo", "install", "oha", "--version", OHA, "--locked", "--quiet", "--root", folder]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=BUILD_DEADLINE, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        tell(f"bench: oha could not be built: {error}")
+        return None
+    if done.returncode != 0:
+        tell(f"bench: oha could not be built: {done.stderr.strip()[-300:]}")
+    return program if program.exists() else None
+
+
+def oha_version(program):
+    """What it says that it is."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    return done.stdout.strip()
+
+
 def toxiproxy():
     """The path of Toxiproxy's server, built into the user's cache if it is not there; none if it cannot be had."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "squall-bench"
+    cache = cached()
     server = cache / "server"
     if server.exists():
         return server

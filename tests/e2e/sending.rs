@@ -64,6 +64,10 @@ fn a_load_that_cannot_be_sent_is_refused_with_the_way_out() {
         ),
         (&["load", "http://127.0.0.1:1/", "--profile", "smoke", "--header", "token"], "no colon"),
         (&["load", "http://127.0.0.1:1/", "--profile", "smoke", "--body", "@/nowhere"], "/nowhere"),
+        (
+            &["load", "http://127.0.0.1:1/", "--profile", "smoke", "--html", "/nowhere/page.html"],
+            "the page cannot be written",
+        ),
         (&["capacity", "http://127.0.0.1:1/"], "say what must hold"),
         (
             &["capacity", "http://127.0.0.1:1/", "--objective", "p99 <= 1s", "--max", "1/s"],
@@ -113,6 +117,51 @@ fn a_load_sends_what_was_intended_and_shows_three_series() {
     // Nobody answers now: that is no success.
     let done = home.squall(&["load", &url, "--rate", "50/s", "--for", "1s"]).code(6);
     assert!(done.out.contains("refused") && done.out.contains("not one request"), "{}", done.out);
+    home.assert_nothing_left();
+}
+
+/// The interpreter that has HdrHistogram's package, as `tests/run` installs it, or else the system's.
+fn with_hdrhistogram() -> Option<String> {
+    let python = std::env::var("SQUALL_HDR_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let tried = Command::new(&python).args(["-c", "import hdrh"]).output();
+    if tried.is_ok_and(|done| done.status.success()) {
+        return Some(python);
+    }
+    skipped("HdrHistogram's package is not installed: pip install hdrhistogram");
+    None
+}
+
+#[test]
+fn hdrhistograms_own_package_reads_the_log_and_finds_the_same() {
+    let (_turn, home) = (turns(1), Home::new());
+    let (Some(python), Some(known)) = (with_hdrhistogram(), Known::new(4, 2)) else { return };
+    let (log, page) = (home.dir().join("load.hlog"), home.dir().join("load.html"));
+    let (written, drawn) = (log.to_str().unwrap(), page.to_str().unwrap());
+    let began = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs_f64();
+    let args = ["load", &known.url, "--rate", "500/s", "--for", "3s", "--objective", "p99 <= 1s"];
+    let done = home.squall(&[&args[..], &["--log", written, "--html", drawn, "--json"]].concat()).code(0);
+    let said: Value = serde_json::from_str(&done.out).unwrap();
+    let script = root().join("tests/e2e/sending/read_log.py");
+    let read = Command::new(python).arg(script).arg(&log).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+    let read: Value = serde_json::from_slice(&read.stdout).unwrap();
+    let response = &said["response"];
+    assert_eq!((&read["count"], &read["count"]), (&response["count"], &1500.into()));
+    for (theirs, ours) in
+        [("p50", "p50_s"), ("p90", "p90_s"), ("p99", "p99_s"), ("p99.9", "p99_9_s"), ("max", "max_s")]
+    {
+        assert_eq!(read[theirs], response[ours], "{theirs}: {read}, {response}");
+    }
+    let (theirs, ours) = (read["mean"].as_f64().unwrap(), response["mean_s"].as_f64().unwrap());
+    assert!((theirs / ours - 1.0).abs() < 1e-3, "{theirs}, {ours}");
+    let starts: Vec<f64> = read["starts"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    assert!((began..began + 10.0).contains(&starts[0]), "{began}, {starts:?}");
+    let apart = |pair: &[f64]| (pair[1] - pair[0] - 1.0).abs() < 0.002;
+    assert!(starts.len() >= 3 && starts.windows(2).all(apart), "a line for each second: {starts:?}");
+    let page = std::fs::read_to_string(&page).unwrap();
+    for part in ["by percentile", "as a heat map", "p99 ≤ 1 s", "1,500", "held"] {
+        assert!(page.contains(part), "{part} is missing in the page");
+    }
     home.assert_nothing_left();
 }
 

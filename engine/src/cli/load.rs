@@ -78,6 +78,9 @@ pub(super) struct LoadArgs {
     /// Write the latencies of each second as a log that HdrHistogram's tools read
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Write a page with the charts: latency over time and by percentile, a heat map, requests
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 fn log_format(word: &str) -> Result<LogFormat, String> {
@@ -193,8 +196,11 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
     // Where nothing can be written must be known before anything is sent.
-    if let Some(error) = args.log.as_ref().and_then(|path| store::writable(path).err()) {
-        return out.fail(exit::INVALID, &format!("the log cannot be written: {error}; nothing was sent"));
+    for (path, what) in [(&args.log, "log"), (&args.html, "page")] {
+        if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
+            return out
+                .fail(exit::INVALID, &format!("the {what} cannot be written: {error}; nothing was sent"));
+        }
     }
     let started = clock::unix().as_secs_f64();
     let expected = spec.profile.duration();
@@ -221,20 +227,27 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     });
     match finished {
         Ok(finished) => {
-            let code = deliver(args, seed, &spec, &finished, out);
-            match (&args.log, finished.outcome.loads.first()) {
-                (Some(path), Some(load)) => written(path, load, started, code, out),
-                _ => code,
-            }
+            let result = result(args, seed, &spec, &finished);
+            deliver(&result, out);
+            let Some(load) = finished.outcome.loads.first() else { return result.exit };
+            let log = args.log.as_ref().map(|path| {
+                let log = render::interval_log(load, started);
+                (path, log.map(String::into_bytes).map_err(|error| error.to_string()))
+            });
+            let page = args.html.as_ref().map(|path| {
+                (path, render::sending_page(&result, load, started).map_err(|error| error.to_string()))
+            });
+            log.into_iter()
+                .chain(page)
+                .fold(result.exit, |code, (path, bytes)| written(path, bytes, code, out))
         }
         Err(error) => out.fail(refused(&error), &error.to_string()),
     }
 }
 
-/// Writes the log; the exit code is worse if that fails.
-fn written(path: &Path, load: &LoadRecord, started: f64, code: u8, out: &mut Out) -> u8 {
-    let log = render::interval_log(load, started).map_err(|error| error.to_string());
-    match log.and_then(|log| store::write(path, log.as_bytes()).map_err(|error| error.to_string())) {
+/// Writes a file beside the result; the exit code is worse if that fails.
+fn written(path: &Path, bytes: Result<Vec<u8>, String>, code: u8, out: &mut Out) -> u8 {
+    match bytes.and_then(|bytes| store::write(path, &bytes).map_err(|error| error.to_string())) {
         Ok(()) => code,
         Err(error) => {
             out.warn(&format!("squall: failed to write {}: {error}", path.display()));
@@ -278,14 +291,12 @@ fn second(out: &mut Out, tick: &Tick, of: Duration) {
     }
 }
 
-fn deliver(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished, out: &mut Out) -> u8 {
-    let result = result(args, seed, spec, finished);
+fn deliver(result: &Sending, out: &mut Out) {
     if out.json {
-        out.document(&result);
+        out.document(result);
     } else {
-        out.result(render::sending(&result, out.colour()).as_bytes());
+        out.result(render::sending(result, out.colour()).as_bytes());
     }
-    result.exit
 }
 
 fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> Sending {

@@ -11,12 +11,18 @@ const CLASSES_MAX: usize = 4;
 pub(super) fn lines(record: &RunRecord) -> Vec<String> {
     let mut failed: Vec<_> = record.loads.iter().flat_map(of_load).collect();
     failed.sort_by_key(|(load, stats)| (std::cmp::Reverse(stats.all.failed()), &load.name, stats.phase));
-    failed.into_iter().map(|(load, stats)| format!("{} in {}", load.name, line(stats))).collect()
+    failed
+        .into_iter()
+        .map(|(load, stats)| format!("{} in {}: {}", load.name, stats.phase.name(), line(stats)))
+        .collect()
 }
 
-/// The same lines for one journey, by phase, without its name.
-pub(super) fn lines_of(load: &LoadRecord) -> Vec<String> {
-    of_load(load).map(|(_, stats)| format!("In {}", line(stats))).collect()
+/// The same lines for one journey, without its name; by phase, if phases are told apart.
+pub(super) fn lines_of(load: &LoadRecord, by_phase: bool) -> Vec<String> {
+    let told = |(_, stats): (_, &PhaseStats)| {
+        if by_phase { format!("In {}: {}", stats.phase.name(), line(stats)) } else { line(stats) }
+    };
+    of_load(load).map(told).collect()
 }
 
 fn of_load(load: &LoadRecord) -> impl Iterator<Item = (&LoadRecord, &PhaseStats)> {
@@ -33,8 +39,7 @@ fn line(stats: &PhaseStats) -> String {
         named.push(format!("other {}", count(rest)));
     }
     format!(
-        "{}: {} of {} failed ({}): {}",
-        stats.phase.name(),
+        "{} of {} failed ({}): {}",
         count(all.failed()),
         count(all.done()),
         share(all.failed() as f64 / all.done() as f64),
@@ -82,20 +87,20 @@ mod tests {
     #[test]
     fn failures_are_told_by_class_and_status_the_most_frequent_first() {
         let seen = stats(&[("deadline", 22), ("status", 290)], &[(200, 4188), (503, 280), (404, 10)]);
-        let told = "fault: 312 of 4,500 failed (6.93%): status-503 280, deadline 22, status-404 10";
+        let told = "312 of 4,500 failed (6.93%): status-503 280, deadline 22, status-404 10";
         assert_eq!(line(&seen), told);
     }
 
     #[test]
     fn codes_that_do_not_explain_the_class_are_not_named() {
         let seen = stats(&[("status", 312)], &[(302, 4188), (503, 312)]);
-        assert_eq!(line(&seen), "fault: 312 of 4,500 failed (6.93%): status 312");
+        assert_eq!(line(&seen), "312 of 4,500 failed (6.93%): status 312");
     }
 
     #[test]
     fn rare_classes_are_summed_up() {
         let seen =
             stats(&[("a", 100), ("b", 90), ("c", 80), ("d", 39), ("e", 2), ("f", 1), ("none", 0)], &[]);
-        assert_eq!(line(&seen), "fault: 312 of 4,500 failed (6.93%): a 100, b 90, c 80, d 39, other 3");
+        assert_eq!(line(&seen), "312 of 4,500 failed (6.93%): a 100, b 90, c 80, d 39, other 3");
     }
 }

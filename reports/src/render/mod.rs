@@ -14,6 +14,7 @@ mod terminal;
 mod tests;
 mod words;
 
+pub use html::sending_page;
 pub use interval_log::interval_log;
 pub use sending::sending;
 

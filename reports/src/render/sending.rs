@@ -49,7 +49,8 @@ pub fn sending(result: &Sending, colour: bool) -> String {
     lines.join("\n") + "\n"
 }
 
-fn answer(result: &Sending) -> String {
+/// What came of it, in a few words.
+pub(super) fn answer(result: &Sending) -> String {
     match (result.exit, result.objectives.is_empty()) {
         (0, true) => "sent as asked for; no objective was given, so nothing was judged".to_owned(),
         (0, false) => "held".to_owned(),

@@ -13,7 +13,7 @@ fn text(record: &RunRecord, format: Format) -> String {
 
 /// Reads markup as a strict parser would: tags nest, attributes are quoted and unique, entities are known,
 /// characters are those of XML 1.0. Void elements of HTML need no end.
-fn check_well_formed(markup: &str) -> Result<(), String> {
+pub(super) fn check_well_formed(markup: &str) -> Result<(), String> {
     const VOID: [&str; 3] = ["meta", "br", "img"];
     let illegal = |c: &char| {
         (c.is_control() && !matches!(c, '\t' | '\n' | '\r')) || matches!(c, '\u{fffe}' | '\u{ffff}')
@@ -195,6 +195,9 @@ fn html_holds_what_a_reader_looks_for() {
         "29,900 of 29,900 arrivals",
         "squall run scenarios/network/slow-auth.yaml --seed 42",
         "Share of answers per PoP",
+        "Latency of checkout as a heat map",
+        "Latency of checkout by percentile",
+        "service in fault",
         "relay-latency: {service: auth, delay: 200ms, jitter: 20ms}",
     ] {
         assert!(html.contains(&crate::escape::html(part)), "{part}");
@@ -271,7 +274,8 @@ fn a_journey_that_only_fails_says_so_in_its_chart() {
         bucket.all.latencies.clear();
         bucket.all.errors = [("status".to_owned(), bucket.all.due)].into();
     }
-    assert_eq!(text(&record, Format::Html).matches(words).count(), 1);
+    // In the curves and in the heat map.
+    assert_eq!(text(&record, Format::Html).matches(words).count(), 2);
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::super::{RenderError, errors};
+use super::{heat, percentiles};
 use crate::format;
 use crate::markup::Markup;
-use crate::record::{LoadRecord, Objective, RunRecord, Sli};
+use crate::record::{InjectionRecord, LoadRecord, Objective, PhaseSpan, Sli};
 use crate::series::{self, Slot};
 use crate::svg::{Axis, Chart, PLOT, Scene, Step};
 
@@ -16,17 +17,56 @@ const POPS_MAX: usize = 7;
 /// The fewest answers that make a share.
 const ANSWERS_MIN: u64 = 20;
 /// The most limits drawn in one chart.
-const LIMITS_MAX: usize = 6;
+pub(super) const LIMITS_MAX: usize = 6;
 /// Colours of areas, in the stylesheet.
 const AREAS: [&str; 8] = ["s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7"];
 /// The names and classes of [`series::QUANTILES`].
 const QUANTILES: [&str; series::QUANTILES.len()] = ["p50", "p90", "p99", "max"];
 
+/// What the charts of one page are about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Story<'a> {
+    /// What was sent and what came back.
+    pub(super) loads: &'a [LoadRecord],
+    /// What must hold.
+    pub(super) objectives: &'a [Objective],
+    /// When each phase was; none if nothing tells them apart.
+    pub(super) phases: &'a [PhaseSpan],
+    /// What was broken.
+    pub(super) injections: &'a [InjectionRecord],
+}
+
+impl<'a> Story<'a> {
+    /// The limits of a load's latency, as many as are drawn.
+    pub(super) fn limits(&self, load: &LoadRecord) -> Vec<&'a Objective> {
+        let is_limit = |o: &&Objective| o.journey == load.name && matches!(o.sli, Sli::Latency(_));
+        self.objectives.iter().filter(is_limit).take(LIMITS_MAX).collect()
+    }
+
+    /// Draws the limits of a load's latency where they are judged.
+    pub(super) fn draw_limits(&self, chart: &mut Chart<'_>, limits: &[&Objective]) {
+        for objective in limits {
+            let judged = self.phases.iter().filter(|span| objective.phases.contains(&span.phase));
+            let spans: Vec<_> = match self.phases {
+                [] => vec![(f64::NEG_INFINITY, f64::INFINITY)],
+                _ => judged.map(|span| (span.start_s, span.end_s)).collect(),
+            };
+            chart.limit(objective.limit, &spans, &limit_name(objective));
+        }
+    }
+}
+
+/// `p99 ≤ 250 ms`.
+pub(super) fn limit_name(objective: &Objective) -> String {
+    let limit = format::limit(objective.sli, objective.at_least, objective.limit);
+    format!("{} {limit}", objective.sli.name())
+}
+
 /// All charts; empty when nothing was sent.
-pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
+pub(super) fn section(story: &Story<'_>) -> Result<Markup, RenderError> {
     let mut out = Markup::html();
     let mut drawn = Vec::new();
-    for load in &record.loads {
+    for load in story.loads {
         let damaged = |source| RenderError::Latencies { journey: load.name.clone(), source };
         let slots = series::slots(load).map_err(damaged)?;
         if !slots.is_empty() {
@@ -36,9 +76,10 @@ pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
     if drawn.is_empty() {
         return Ok(out);
     }
-    let scene = Scene::of(record, drawn.iter().flat_map(|(_, slots)| slots));
+    let scene = Scene::of(story.phases, story.injections, drawn.iter().flat_map(|(_, slots)| slots));
     for (load, slots) in drawn.iter().take(JOURNEYS_MAX) {
-        out.append(&latency(record, load, &scene, slots)).append(&requests(load, &scene, slots));
+        out.append(&latency(story, load, &scene, slots)).append(&heat::figure(story, load, &scene, slots)?);
+        out.append(&requests(story, load, &scene, slots)).append(&percentiles::figure(story, load)?);
     }
     out.append(&shares(&scene, &drawn));
     if drawn.len() > JOURNEYS_MAX {
@@ -53,22 +94,21 @@ pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
     Ok(out)
 }
 
-/// A figure with a caption: a title and a legend of (class, name).
-fn figure(title: &str, legend: &[(&'static str, &str)], chart: &Chart<'_>) -> Markup {
+/// A figure with a caption: a title and a legend of (class, name); below the chart, more about it.
+pub(super) fn figure(title: &str, legend: &[(&'static str, &str)], chart: &Markup, more: &Markup) -> Markup {
     let mut out = Markup::html();
     out.raw("<figure><figcaption><strong>").text(title).raw("</strong><span class=\"legend\">");
     for (class, name) in legend {
         out.raw("<span><i class=\"swatch ").raw(class).raw("\"></i>").text(name).raw("</span>");
     }
-    out.raw("</span></figcaption>").append(&chart.draw()).raw("</figure>\n");
+    out.raw("</span></figcaption>").append(chart).append(more).raw("</figure>\n");
     out
 }
 
-fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
+fn latency(story: &Story<'_>, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let latencies = || slots.iter().flat_map(|slot| slot.latencies).flatten();
     let min = latencies().fold(f64::INFINITY, f64::min);
-    let is_limit = |o: &&Objective| o.journey == load.name && matches!(o.sli, Sli::Latency(_));
-    let limits: Vec<_> = record.objectives.iter().filter(is_limit).collect();
+    let limits = story.limits(load);
     let max = latencies().chain(limits.iter().map(|o| o.limit)).fold(0.0, f64::max);
     let axis = Axis::fitting(min, max);
     let alt = format!(
@@ -84,21 +124,16 @@ fn latency(record: &RunRecord, load: &LoadRecord, scene: &Scene, slots: &[Slot])
     }
     let gaps = without_success(slots);
     chart.gaps(&gaps, "no request succeeded in this time");
-    for objective in limits.iter().take(LIMITS_MAX) {
-        let judged = record.phases.iter().filter(|span| objective.phases.contains(&span.phase));
-        let spans: Vec<_> = judged.map(|span| (span.start_s, span.end_s)).collect();
-        let limit = format::limit(objective.sli, objective.at_least, objective.limit);
-        chart.limit(objective.limit, &spans, &format!("{} {limit}", objective.sli.name()));
-    }
+    story.draw_limits(&mut chart, &limits);
     let legend = QUANTILES.map(|name| (name, name));
     let legend = legend.into_iter().chain((!limits.is_empty()).then_some(("limit", "objective")));
     let legend: Vec<_> =
         legend.chain((!gaps.is_empty()).then_some(("gap", "no request succeeded"))).collect();
-    figure(&format!("Latency of {}{note}", load.name), &legend, &chart)
+    figure(&format!("Latency of {} over time{note}", load.name), &legend, &chart.draw(), &Markup::html())
 }
 
 /// The spans in which requests were due or ended and none has a latency.
-fn without_success(slots: &[Slot]) -> Vec<(f64, f64)> {
+pub(super) fn without_success(slots: &[Slot]) -> Vec<(f64, f64)> {
     let mut spans: Vec<(f64, f64)> = Vec::new();
     for slot in slots {
         let has_requests = slot.due + slot.ok + slot.failed > 0;
@@ -113,7 +148,7 @@ fn without_success(slots: &[Slot]) -> Vec<(f64, f64)> {
     spans
 }
 
-fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
+fn requests(story: &Story<'_>, load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let due = |slot: &Slot| slot.per_second(slot.due);
     let ok = |slot: &Slot| slot.per_second(slot.ok);
     let done = |slot: &Slot| slot.per_second(slot.ok + slot.failed);
@@ -134,8 +169,9 @@ fn requests(load: &LoadRecord, scene: &Scene, slots: &[Slot]) -> Markup {
     let steps = slots.iter().flat_map(|slot| [slot.start_s, slot.end_s].map(|s| (s, Some(due(slot)))));
     chart.line("due", &steps.collect::<Vec<_>>());
     let legend = [("ok", "ok"), ("error", "errors"), ("due", "due")];
-    let mut out = figure(&format!("Requests of {} per second", load.name), &legend, &chart);
-    for line in errors::lines_of(load) {
+    let mut out =
+        figure(&format!("Requests of {} per second", load.name), &legend, &chart.draw(), &Markup::html());
+    for line in errors::lines_of(load, !story.phases.is_empty()) {
         out.raw("<p class=\"why\">").text(line).raw("</p>\n");
     }
     out
@@ -243,7 +279,7 @@ fn shares(scene: &Scene, loads: &[(&LoadRecord, Vec<Slot>)]) -> Markup {
         name_area(&mut chart, &steps, label);
         legend.push((class, label));
     }
-    figure("Share of answers per PoP", &legend, &chart)
+    figure("Share of answers per PoP", &legend, &chart.draw(), &Markup::html())
 }
 
 /// Writes the name into the area near its left end, if there is room.

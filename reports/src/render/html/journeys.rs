@@ -6,7 +6,7 @@ use super::super::{RenderError, words};
 use super::{ROWS_MAX, close_table, number, open_table};
 use crate::format;
 use crate::markup::Markup;
-use crate::record::{LoadRecord, Outcomes, Phase, RunRecord};
+use crate::record::{LoadRecord, Outcomes, Phase};
 
 /// The most journeys with tables of their own.
 const JOURNEYS_MAX: usize = 30;
@@ -14,13 +14,13 @@ const JOURNEYS_MAX: usize = 30;
 const GROUPS_MAX: usize = 60;
 
 /// All journeys.
-pub(super) fn section(record: &RunRecord) -> Result<Markup, RenderError> {
+pub(super) fn section(loads: &[LoadRecord]) -> Result<Markup, RenderError> {
     let mut out = Markup::html();
-    for load in record.loads.iter().take(JOURNEYS_MAX) {
+    for load in loads.iter().take(JOURNEYS_MAX) {
         out.append(&journey(load)?);
     }
-    if record.loads.len() > JOURNEYS_MAX {
-        let left_out = (record.loads.len() - JOURNEYS_MAX).to_string();
+    if loads.len() > JOURNEYS_MAX {
+        let left_out = (loads.len() - JOURNEYS_MAX).to_string();
         out.raw("<p class=\"more\">… and ").text(left_out).raw(" more journeys</p>\n");
     }
     Ok(out)

@@ -3,8 +3,11 @@
 
 mod charts;
 mod faults;
+mod heat;
 mod journeys;
+mod percentiles;
 mod run;
+mod sending;
 mod verdict;
 
 use super::RenderError;
@@ -12,35 +15,54 @@ use super::words::State;
 use crate::markup::Markup;
 use crate::record::RunRecord;
 
+pub use sending::render as sending_page;
+
 /// The most rows of one table.
 const ROWS_MAX: usize = 200;
 
+/// A part of a page: what links to it, its title, what it holds.
+type Section = (&'static str, &'static str, Markup);
+
 /// The document, in the order in which a reader asks: what came out, what to do, what was seen, what was done, what exactly was asked.
 pub(super) fn render(record: &RunRecord) -> Result<Vec<u8>, RenderError> {
+    let story = charts::Story {
+        loads: &record.loads,
+        objectives: &record.objectives,
+        phases: &record.phases,
+        injections: &record.injections,
+    };
     let sections = [
         ("spof", "What this run says about single points of failure", faults::findings(record)),
-        ("charts", "What happened", charts::section(record)?),
-        ("objectives", "Objectives", verdict::objectives(record)),
+        ("charts", "What happened", charts::section(&story)?),
+        ("objectives", "Objectives", verdict::objectives(&record.judgement.results)),
         ("faults", "Faults and their proof", faults::proofs(record)),
-        ("journeys", "Journeys", journeys::section(record)?),
+        ("journeys", "Journeys", journeys::section(&record.loads)?),
         ("probes", "Probes", run::probes(record)),
         ("guards", "Guards", run::guards(record)),
         ("health", "Generator and restoration", run::health(record)),
         ("timeline", "Timeline", run::timeline(record)),
         ("experiment", "The experiment", run::experiment(record)),
     ];
+    let title = format!("{}: {}", super::words::headline(record).word, record.experiment.name);
+    let mut foot = Markup::html();
+    foot.raw("squall ").text(&record.squall).raw(" · run ").text(&record.run);
+    foot.raw(" · schema ").text(&record.schema);
+    Ok(page(&title, &verdict::banner(record), &sections, &foot))
+}
+
+/// A page that needs nothing else: a banner, links to the sections that hold something, the sections, a last line.
+fn page(title: &str, banner: &Markup, sections: &[Section], foot: &Markup) -> Vec<u8> {
     let mut out = Markup::html();
     out.raw("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
     out.raw("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; ");
     out.raw("style-src 'unsafe-inline'; img-src data:\">\n");
     out.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     out.raw("<meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n");
-    let title = format!("{}: {}", super::words::headline(record).word, record.experiment.name);
     out.element("title", title)
         .raw("\n<style>\n")
         .raw(include_str!("report.css"))
         .raw("</style>\n</head>\n<body>\n");
-    out.append(&verdict::banner(record)).raw("<nav aria-label=\"Sections\"><ul>");
+    out.append(banner).raw("<nav aria-label=\"Sections\"><ul>");
     for (id, title, _) in sections.iter().filter(|(_, _, body)| !body.is_empty()) {
         out.raw("<li><a href=\"#").raw(id).raw("\">").raw(short(title)).raw("</a></li>");
     }
@@ -49,9 +71,8 @@ pub(super) fn render(record: &RunRecord) -> Result<Vec<u8>, RenderError> {
         out.raw("<section id=\"").raw(id).raw("\">\n").raw("<h2>").raw(title).raw("</h2>\n");
         out.append(body).raw("</section>\n");
     }
-    out.raw("</main>\n<footer><p>squall ").text(&record.squall).raw(" · run ").text(&record.run);
-    out.raw(" · schema ").text(&record.schema).raw("</p></footer>\n</body>\n</html>\n");
-    Ok(out.into_bytes())
+    out.raw("</main>\n<footer><p>").append(foot).raw("</p></footer>\n</body>\n</html>\n");
+    out.into_bytes()
 }
 
 /// A title for the row of links.

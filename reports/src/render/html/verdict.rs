@@ -113,9 +113,8 @@ fn facts(record: &RunRecord) -> Markup {
 }
 
 /// Each clause in each phase.
-pub(super) fn objectives(record: &RunRecord) -> Markup {
+pub(super) fn objectives(results: &[ObjectiveResult]) -> Markup {
     let mut out = Markup::html();
-    let results = &record.judgement.results;
     if results.is_empty() {
         return out;
     }
