@@ -316,7 +316,9 @@ fn reply(text: &str) -> Result<Reply, String> {
         ("first", _) => Ok(Reply::First),
         (_, Some(end)) => Ok(Reply::Until(end.replace("\\r", "\r").replace("\\n", "\n"))),
         _ => text.parse().map(Reply::Bytes).map_err(|_| {
-            format!("`{text}` is none: write echo, first, a number of bytes, or until:TEXT (such as until:\\n)")
+            format!(
+                "`{text}` is none: write echo, first, a number of bytes, or until:TEXT (such as until:\\n)"
+            )
         }),
     }
 }

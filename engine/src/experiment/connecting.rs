@@ -26,9 +26,9 @@ pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sou
         }
         Some(streams)
     });
-    let unix = open.optional("unix-socket").map_or(Some(None), |node| {
-        reader.text(node, "unix-socket").map(|path| Some(PathBuf::from(path)))
-    });
+    let unix = open
+        .optional("unix-socket")
+        .map_or(Some(None), |node| reader.text(node, "unix-socket").map(|path| Some(PathBuf::from(path))));
     let from = open.optional("sources").map_or(Some(Vec::new()), |node| {
         let items = reader.list(node, "sources");
         if items.len() > SOURCES_MAX {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arrivals::{arrivals, positive_span};
+use super::connecting::{self, SCHEMES};
 use super::expecting::{Expected, expect};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
-use super::connecting::{self, SCHEMES};
 use super::{Load, Request};
-use crate::experiment::Sources;
 use crate::connecting::Reply;
+use crate::experiment::Sources;
 use crate::feed::Feed;
 use crate::reading;
 use crate::replay::Trace;

@@ -147,9 +147,9 @@ fn judged(request: &Request, sent: &[u8], datagram: &[u8]) -> Option<(Ending<'st
 /// What the network said about an earlier datagram is heard with the next call.
 fn failed(error: &io::Error) -> ErrorClass {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            ErrorClass::Refused
-        }
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable => ErrorClass::Refused,
         _ => ErrorClass::of_stream(error),
     }
 }

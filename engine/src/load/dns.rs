@@ -77,7 +77,8 @@ mod tests {
         };
         assert_eq!(read("/example.com"), ("example.com.".to_owned(), RecordType::A, true));
         assert_eq!(read("/a.b.?type=aaaa"), ("a.b.".to_owned(), RecordType::AAAA, true));
-        for wrong in ["/", "", "/a/b", "/a?class=IN", "/a?type=NONE", "/..", &format!("/{}", "x".repeat(70))] {
+        for wrong in ["/", "", "/a/b", "/a?class=IN", "/a?type=NONE", "/..", &format!("/{}", "x".repeat(70))]
+        {
             assert!(query(wrong).is_err(), "{wrong}");
         }
     }

@@ -40,7 +40,9 @@ pub enum OriginError {
     #[error("the client's {0}: {1}")]
     Identity(&'static str, String),
     /// Datagrams over a Unix socket.
-    #[error("a Unix socket can be connected to for http, https, grpc, grpcs, tcp and tls, not for udp and dns")]
+    #[error(
+        "a Unix socket can be connected to for http, https, grpc, grpcs, tcp and tls, not for udp and dns"
+    )]
     Datagrams,
     /// No source address is of the target's family.
     #[error("none of the source addresses can reach {0}: they are of another family")]

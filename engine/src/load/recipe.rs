@@ -10,10 +10,10 @@ use std::sync::Arc;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::{dns, h2};
 use super::spec::{Body, LoadSpec, RequestSpec, SpecError};
 use super::url::{self, OriginName};
 use super::wire::Protocol;
+use super::{dns, h2};
 use crate::experiment::vars::VarError;
 use crate::feed::{Feed, Order};
 use crate::replay::Trace;
@@ -82,7 +82,9 @@ impl Recipe {
             .ok()
             .filter(|m| *m != Method::CONNECT)
             .ok_or_else(|| SpecError::Method(spec.name.clone(), spec.method.clone()))?;
-        if origin.grpc && sample.trim_start_matches('/').split('/').filter(|part| !part.is_empty()).count() != 2 {
+        if origin.grpc
+            && sample.trim_start_matches('/').split('/').filter(|part| !part.is_empty()).count() != 2
+        {
             return Err(SpecError::Call(spec.name.clone()));
         }
         let query = match origin.protocol {
@@ -264,13 +266,14 @@ impl Recipe {
         value.clear();
         self.target.render(values, value)?;
         h2::write_field(head, ":path", value);
-        // Pseudo fields come first, so the host, which is one of them here, has to.
-        let host = |name: &HeaderName| *name == hyper::header::HOST;
-        let ordered = self.headers.iter().filter(|(name, _)| host(name));
-        for (name, template) in ordered.chain(self.headers.iter().filter(|(name, _)| !host(name))) {
+        for (name, template) in &self.headers {
             value.clear();
             template.render(values, value)?;
-            h2::write_field(head, if host(name) { ":authority" } else { name.as_str() }, value);
+            h2::write_field(
+                head,
+                if *name == hyper::header::HOST { ":authority" } else { name.as_str() },
+                value,
+            );
         }
         if self.grpc {
             h2::write_field(head, "te", b"trailers");
@@ -363,6 +366,8 @@ fn headers(
         all.push((hyper::header::CONTENT_TYPE, Template::of_bytes(b"application/grpc")));
     }
     all.append(&mut headers);
+    // First, as servers like it best (RFC 9110, section 7.2), and as HTTP/2 wants what it makes of it.
+    all.sort_by_key(|(name, _)| *name != hyper::header::HOST);
     Ok(all)
 }
 

@@ -41,14 +41,22 @@ impl Reading for Replies {
         self.seen > 0
     }
 
-    fn feed(&mut self, _: &Checked, request: &Request, sent: &[u8], input: &[u8]) -> Result<Progress, NotHttp> {
+    fn feed(
+        &mut self,
+        _: &Checked,
+        request: &Request,
+        sent: &[u8],
+        input: &[u8],
+    ) -> Result<Progress, NotHttp> {
         let length = match &request.reply {
             Reply::Echo => Some(sent.len() as u64),
             Reply::Bytes(length) => Some(*length),
             Reply::Until(_) | Reply::First => None,
         };
         let used = match (length, &request.end) {
-            (Some(length), _) => Some((length - self.seen) as usize).filter(|missing| *missing <= input.len()),
+            (Some(length), _) => {
+                Some((length - self.seen) as usize).filter(|missing| *missing <= input.len())
+            }
             (None, Some(end)) => self.end.end_of(end, input),
             (None, None) => Some(input.len()),
         };

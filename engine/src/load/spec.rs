@@ -17,8 +17,8 @@ use crate::replay::Trace;
 use crate::schedule::Profile;
 use crate::template::{Known, Slot};
 
-pub use crate::expect::{Expect, HeaderExpect, HeaderTest, JsonExpect};
 pub use crate::connecting::{HttpVersion, Identity, Reply, SOURCES_MAX, STREAMS_MAX, TlsSpec};
+pub use crate::expect::{Expect, HeaderExpect, HeaderTest, JsonExpect};
 pub use crate::template::Body;
 
 /// The most requests of one load.

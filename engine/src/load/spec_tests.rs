@@ -47,10 +47,7 @@ fn a_get_is_written_once_and_for_all() {
 fn urls_name_their_origin() {
     let origin = |text: &str| url(text).map(|c| c.origins[0].clone());
     assert_eq!(origin("https://h").unwrap(), OriginName { tls: true, port: 443, ..plain("h") });
-    assert_eq!(
-        origin("http://[::1]:8080/").unwrap(),
-        OriginName { port: 8080, ..plain("::1") }
-    );
+    assert_eq!(origin("http://[::1]:8080/").unwrap(), OriginName { port: 8080, ..plain("::1") });
     assert_eq!(origin("http://[::1]/").unwrap().port, 80);
     for wrong in [
         "",
@@ -143,7 +140,8 @@ fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
     let (recipe, feeds) = (&checked.requests[0].recipe, [feed(Order::Sequential)]);
     assert!(recipe.slotted() && checked.requests[0].made.head.is_empty());
     assert_eq!(checked.requests[0].words, "POST http://h:81/?u=…&n=…");
-    let mut made = Made { head: b"of the last one".to_vec(), ..Made::default() };
+    let mut made = Made::default();
+    made.head.extend_from_slice(b"of the last one");
     recipe.make(&mut Arrival::new(&feeds, 1, 2), &mut made).unwrap();
     let expected = format!(
         "POST /?u=a%2F1&n=2 HTTP/1.1\r\nhost: h:81\r\nuser-agent: {agent}\r\nx-token: v t1\r\ncontent-length: 11\r\n\r\n{{\"t\": \"t1\"}}"

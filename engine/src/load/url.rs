@@ -48,7 +48,9 @@ pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, String)
     let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
         (Some(0), _) => return Err("port 0 cannot be connected to"),
         (Some(port), _) => port,
-        (None, Some((_, rest))) if !rest.ends_with(']') => return Err("the port is not a number up to 65535"),
+        (None, Some((_, rest))) if !rest.ends_with(']') => {
+            return Err("the port is not a number up to 65535");
+        }
         (None, _) if usual == 0 => return Err("the URL names no port"),
         (None, _) => usual,
     };

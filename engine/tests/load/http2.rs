@@ -51,7 +51,10 @@ struct Server {
 type Handler = Arc<dyn Fn(u64, &Request<RecvStream>) -> Act + Send + Sync>;
 
 impl Server {
-    fn new(builder: Builder, handler: impl Fn(u64, &Request<RecvStream>) -> Act + Send + Sync + 'static) -> Self {
+    fn new(
+        builder: Builder,
+        handler: impl Fn(u64, &Request<RecvStream>) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -238,9 +241,13 @@ fn bodies_larger_than_any_window_pass() {
 
 #[test]
 fn a_request_without_an_answer_is_given_up_and_the_others_go_on() {
-    let server = Server::new(Builder::new(), |nth, _| {
-        if nth % 10 == 0 { Act::Wait(Duration::from_secs(20)) } else { ok() }
-    });
+    let server =
+        Server::new(
+            Builder::new(),
+            |nth, _| {
+                if nth % 10 == 0 { Act::Wait(Duration::from_secs(20)) } else { ok() }
+            },
+        );
     let mut spec = two(&server.url(), 200.0, 1.0);
     spec.max_connections = 1;
     spec.streams = 30;

@@ -28,7 +28,8 @@ fn raw(url: &str, body: &str, reply: Reply, rate: f64) -> LoadSpec {
 fn lines(answer: impl Fn(u64, &str) -> Vec<Vec<u8>> + Send + Sync + 'static) -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("tcp://{}", listener.local_addr().unwrap());
-    let (connections, answer, nth) = (Arc::new(AtomicU64::new(0)), Arc::new(answer), Arc::new(AtomicU64::new(0)));
+    let (connections, answer, nth) =
+        (Arc::new(AtomicU64::new(0)), Arc::new(answer), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&connections);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -53,7 +54,8 @@ fn lines(answer: impl Fn(u64, &str) -> Vec<Vec<u8>> + Send + Sync + 'static) -> 
 
 #[test]
 fn bytes_over_tcp_have_their_echo() {
-    let (url, connections) = lines(|_, line| vec![line.as_bytes()[..3].to_vec(), line.as_bytes()[3..].to_vec()]);
+    let (url, connections) =
+        lines(|_, line| vec![line.as_bytes()[..3].to_vec(), line.as_bytes()[3..].to_vec()]);
     let outcome = run(vec![raw(&url, "ping 1\n", Reply::Echo, 500.0)]);
     assert_eq!((baseline(&outcome).ok, baseline(&outcome).failed()), (500, 0));
     assert!(connections.load(SeqCst) <= 5, "connections are kept");
@@ -61,7 +63,10 @@ fn bytes_over_tcp_have_their_echo() {
         vec![if nth % 10 == 0 { line.to_uppercase() } else { line.to_owned() }.into_bytes()]
     });
     let outcome = run(vec![raw(&url, "ping 1\n", Reply::Echo, 100.0)]);
-    assert_eq!((baseline(&outcome).ok, &baseline(&outcome).errors), (90, &[("expectation".into(), 10)].into()));
+    assert_eq!(
+        (baseline(&outcome).ok, &baseline(&outcome).errors),
+        (90, &[("expectation".into(), 10)].into())
+    );
 }
 
 #[test]

@@ -48,7 +48,8 @@ impl<'a> Frame<'a> {
         let mut content = self.payload;
         if self.has(PADDED) {
             let (length, rest) = content.split_first().ok_or(Malformed)?;
-            content = rest.len().checked_sub(usize::from(*length)).map(|end| &rest[..end]).ok_or(Malformed)?;
+            content =
+                rest.len().checked_sub(usize::from(*length)).map(|end| &rest[..end]).ok_or(Malformed)?;
         }
         if self.kind == HEADERS && self.has(PRIORITY) {
             content = content.get(5..).ok_or(Malformed)?;
@@ -73,7 +74,10 @@ pub(super) struct Frames {
 
 impl Frames {
     /// The next frame; none if more bytes are needed. Takes what it used from the input.
-    pub(super) fn next<'a, 'i: 'a>(&'a mut self, input: &mut &'i [u8]) -> Result<Option<Frame<'a>>, Malformed> {
+    pub(super) fn next<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+    ) -> Result<Option<Frame<'a>>, Malformed> {
         if std::mem::take(&mut self.spent) {
             self.partial.clear();
         }

@@ -75,7 +75,12 @@ impl Heads {
     }
 
     /// Reads a block; `pop_header` is in lower case. `fields`: keep all of them.
-    pub(super) fn read(&mut self, block: &[u8], pop_header: &[u8], fields: bool) -> Result<Rc<Head>, Malformed> {
+    pub(super) fn read(
+        &mut self,
+        block: &[u8],
+        pop_header: &[u8],
+        fields: bool,
+    ) -> Result<Rc<Head>, Malformed> {
         if let Some((_, head)) = self.known.iter().find(|(known, _)| **known == *block) {
             return Ok(Rc::clone(head));
         }
@@ -297,7 +302,9 @@ mod tests {
     #[test]
     fn pseudo_fields_use_the_static_table() {
         let mut block = Vec::new();
-        for (name, value) in [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":path", "/a"), (":method", "PUT")] {
+        for (name, value) in
+            [(":method", "GET"), (":scheme", "https"), (":path", "/"), (":path", "/a"), (":method", "PUT")]
+        {
             write_field(&mut block, name, value.as_bytes());
         }
         let read = Decoder::new().decode(&block).expect("a good block");

@@ -257,7 +257,11 @@ impl Core {
                 if let Some(slot) = self.slot(frame.stream) {
                     self.forget(slot);
                     let unprocessed = code == REFUSED_STREAM;
-                    self.events.push(if unprocessed { Event::Unprocessed { slot } } else { Event::Reset { slot } });
+                    self.events.push(if unprocessed {
+                        Event::Unprocessed { slot }
+                    } else {
+                        Event::Reset { slot }
+                    });
                 }
                 Ok(())
             }
@@ -286,7 +290,9 @@ impl Core {
                 let window = if frame.stream == 0 {
                     Some(&mut self.window)
                 } else {
-                    self.slot(frame.stream).and_then(|slot| self.streams[slot].as_mut()).map(|s| &mut s.window)
+                    self.slot(frame.stream)
+                        .and_then(|slot| self.streams[slot].as_mut())
+                        .map(|s| &mut s.window)
                 };
                 if let Some(window) = window {
                     *window += more;

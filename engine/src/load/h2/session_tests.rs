@@ -22,8 +22,11 @@ impl Peer {
             expect: crate::load::Expect { body_contains: Some("good".to_owned()), ..Default::default() },
             ..RequestSpec::get("http://host/")
         };
-        let post =
-            RequestSpec { method: "POST".into(), body: crate::load::Body::Bytes(vec![7; 100_000]), ..RequestSpec::get("http://host/post") };
+        let post = RequestSpec {
+            method: "POST".into(),
+            body: crate::load::Body::Bytes(vec![7; 100_000]),
+            ..RequestSpec::get("http://host/post")
+        };
         let hold = Segment::Hold { rate: 1.0, lasting: std::time::Duration::from_secs(1) };
         let mut load = LoadSpec::new("test", vec![get, post], Profile::new(vec![hold]).expect("a profile"));
         load.http = spec::HttpVersion::Two;
@@ -123,8 +126,11 @@ fn trailers_end_an_answer_and_are_told() {
 #[test]
 fn what_breaks_a_stream_leaves_the_others() {
     let short = |peer: &mut Peer| {
-        [peer.head(1, &[(":status", "200"), ("content-length", "9")], false), frame(frame::DATA, LAST, 1, b"x")]
-            .concat()
+        [
+            peer.head(1, &[(":status", "200"), ("content-length", "9")], false),
+            frame(frame::DATA, LAST, 1, b"x"),
+        ]
+        .concat()
     };
     let early = |_: &mut Peer| frame(frame::DATA, 0, 1, b"x");
     let statusless = |peer: &mut Peer| peer.head(1, &[("date", "today")], false);
@@ -161,7 +167,8 @@ fn what_breaks_the_connection_is_an_error() {
         frame(frame::DATA, 0, 0, b"x"),
         frame(frame::GOAWAY, 0, 0, b"123"),
         frame(frame::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]).repeat(2),
-        [frame(frame::HEADERS, 0, 1, &[0; 16_000]), frame(frame::CONTINUATION, 0, 1, &[0; 16_000]).repeat(5)].concat(),
+        [frame(frame::HEADERS, 0, 1, &[0; 16_000]), frame(frame::CONTINUATION, 0, 1, &[0; 16_000]).repeat(5)]
+            .concat(),
         frame(frame::PING, 0, 0, b"12345678").repeat(UNREAD_MAX / 10),
     ];
     for (nth, bytes) in cases.iter().enumerate() {

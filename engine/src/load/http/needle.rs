@@ -53,10 +53,12 @@ impl Search {
 
     /// Looks at more of the body, up to the end of the needle; where that is, if it is there.
     pub(in crate::load) fn end_of(&mut self, needle: &Needle, body: &[u8]) -> Option<usize> {
-        (0..body.len()).find(|at| {
-            self.feed(needle, &body[*at..=*at]);
-            self.found(needle)
-        }).map(|at| at + 1)
+        (0..body.len())
+            .find(|at| {
+                self.feed(needle, &body[*at..=*at]);
+                self.found(needle)
+            })
+            .map(|at| at + 1)
     }
 
     /// Whether the needle was seen.
