@@ -287,7 +287,12 @@ impl Recipe {
         Ok(())
     }
 
-    /// What is wrong with the values of an arrival, if anything is. Cheap: most recipes cannot go wrong.
+    /// Whether the values of some arrival may not fit.
+    pub(super) fn risky(&self) -> bool {
+        !self.risks.is_empty()
+    }
+
+    /// What is wrong with the values of an arrival, if anything is.
     pub(super) fn unfit(&self, arrival: &Arrival<'_>) -> Option<Unfit> {
         let in_header = |slot: &Slot| self.headers.iter().any(|(_, value)| value.slots().any(|s| s == *slot));
         for slot in &self.risks {

@@ -117,7 +117,7 @@ impl Stream {
             if request.recipe.slotted() {
                 self.number += u64::from(workers);
             }
-            if request.recipe.unfit(&self.load.arrival(&job)).is_some() {
+            if request.recipe.risky() && request.recipe.unfit(&self.load.arrival(&job)).is_some() {
                 lane.refuse(job, now);
             } else {
                 lane.dispatch(job, now);
