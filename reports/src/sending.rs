@@ -40,6 +40,8 @@ pub struct Sending {
     pub service: Quantiles,
     /// From the intended time to the start: what the generator adds.
     pub lag: Quantiles,
+    /// Of the TLS handshakes that ended well; none without TLS.
+    pub handshakes: Option<Quantiles>,
     /// Service times of the probe that was sent beside the load, in no other count; none if there was none.
     pub probe: Option<Quantiles>,
     /// By kind of request, if there are several: response and service.

@@ -322,6 +322,9 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         response: Quantiles::from(&decoded(&all.latencies)),
         service: Quantiles::from(&decoded(&all.service)),
         lag: Quantiles::from(lag),
+        handshakes: stats
+            .filter(|stats| !stats.handshakes.is_empty())
+            .map(|stats| Quantiles::from(&decoded(&stats.handshakes))),
         changes: finished
             .changes
             .iter()

@@ -5,6 +5,7 @@
 
 mod arrival;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use hyper::Method;
@@ -243,7 +244,6 @@ impl Recipe {
         let body = out.len();
         self.head.render(values, out)?;
         if self.sized {
-            use std::io::Write as _;
             write!(out, "content-length: {body}\r\n").expect("a vector takes all bytes");
         }
         out.extend_from_slice(self.tail.as_bytes());
@@ -280,7 +280,6 @@ impl Recipe {
         }
         if self.sized {
             value.clear();
-            use std::io::Write as _;
             write!(value, "{}", body.len()).expect("a vector takes all bytes");
             h2::write_field(head, "content-length", value);
         }

@@ -75,6 +75,7 @@ mod tests {
     fn stats(errors: &[(&str, u64)], statuses: &[(u16, u64)]) -> PhaseStats {
         let errors = errors.iter().map(|(class, n)| ((*class).to_owned(), *n)).collect();
         PhaseStats {
+            handshakes: String::new(),
             phase: Phase::Fault,
             all: Outcomes { due: 4500, ok: 4188, errors, ..Outcomes::default() },
             kinds: BTreeMap::new(),

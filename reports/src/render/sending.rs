@@ -109,6 +109,10 @@ fn series(result: &Sending, colour: bool) -> Vec<String> {
         row("service".to_owned(), &result.service, "since a connection took it"),
         row("lag".to_owned(), &result.lag, "from intended to started"),
     ];
+    let shaken = result.handshakes.iter();
+    rows.extend(
+        shaken.map(|times| row("handshake".to_owned(), times, "TLS, within the first of a connection")),
+    );
     rows.extend(result.probe.iter().map(|probe| row("probe".to_owned(), probe, "service beside the load")));
     for (name, (response, service)) in result.kinds.iter().take(KINDS_MAX) {
         rows.push(row(name.clone(), response, "response"));
@@ -213,6 +217,7 @@ mod tests {
             errors: [("reset".to_owned(), 2)].into(),
             statuses: [(200, 10_001)].into(),
             service: response.clone(),
+            handshakes: None,
             lag: Quantiles::default(),
             probe: Some(response.clone()),
             response,

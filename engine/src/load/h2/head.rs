@@ -16,6 +16,9 @@ const PATH_HEADER: &[u8] = b"x-squall-path";
 /// How many blocks are remembered.
 const KNOWN: usize = 4;
 
+/// A name and a value.
+type Field = (Box<[u8]>, Box<[u8]>);
+
 /// What a response's header or trailer section says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Head {
@@ -30,7 +33,7 @@ pub(super) struct Head {
     /// The status of a gRPC call.
     pub(super) grpc: Option<u16>,
     /// All fields, if somebody looks at them.
-    pub(super) fields: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(super) fields: Vec<Field>,
     /// It breaks a rule that concerns its stream alone.
     pub(super) malformed: bool,
 }

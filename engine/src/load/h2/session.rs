@@ -252,19 +252,7 @@ impl Core {
                 self.block = Some((id, last, block));
                 Ok(())
             }
-            frame::RST_STREAM => {
-                let code = frame.number(0)?;
-                if let Some(slot) = self.slot(frame.stream) {
-                    self.forget(slot);
-                    let unprocessed = code == REFUSED_STREAM;
-                    self.events.push(if unprocessed {
-                        Event::Unprocessed { slot }
-                    } else {
-                        Event::Reset { slot }
-                    });
-                }
-                Ok(())
-            }
+            frame::RST_STREAM => self.reset(frame),
             frame::SETTINGS if frame.has(frame::ACK) => Ok(()),
             frame::SETTINGS => self.settings(frame),
             frame::PUSH_PROMISE => Err(Malformed),
@@ -274,37 +262,45 @@ impl Core {
                 frame::write(&mut self.out, frame::PING, frame::ACK, 0, frame.payload);
                 Ok(())
             }
-            frame::GOAWAY => {
-                let last = frame.number(0)? & WINDOW;
-                self.leave();
-                for slot in 0..self.ids.len() {
-                    if self.ids[slot] > last {
-                        self.forget(slot);
-                        self.events.push(Event::Unprocessed { slot });
-                    }
-                }
-                Ok(())
-            }
-            frame::WINDOW_UPDATE => {
-                let more = i64::from(frame.number(0)? & WINDOW);
-                let window = if frame.stream == 0 {
-                    Some(&mut self.window)
-                } else {
-                    self.slot(frame.stream)
-                        .and_then(|slot| self.streams[slot].as_mut())
-                        .map(|s| &mut s.window)
-                };
-                if let Some(window) = window {
-                    *window += more;
-                    if *window > i64::from(WINDOW) {
-                        return Err(Malformed);
-                    }
-                }
-                Ok(())
-            }
+            frame::GOAWAY => self.goaway(frame),
+            frame::WINDOW_UPDATE => self.widen(frame),
             // Unknown frames are for others (section 5.5); PRIORITY asks for nothing.
             _ => Ok(()),
         }
+    }
+
+    fn reset(&mut self, frame: &Frame<'_>) -> Result<(), Malformed> {
+        let code = frame.number(0)?;
+        if let Some(slot) = self.slot(frame.stream) {
+            self.forget(slot);
+            let unprocessed = code == REFUSED_STREAM;
+            self.events.push(if unprocessed { Event::Unprocessed { slot } } else { Event::Reset { slot } });
+        }
+        Ok(())
+    }
+
+    fn goaway(&mut self, frame: &Frame<'_>) -> Result<(), Malformed> {
+        let last = frame.number(0)? & WINDOW;
+        self.leave();
+        for slot in 0..self.ids.len() {
+            if self.ids[slot] > last {
+                self.forget(slot);
+                self.events.push(Event::Unprocessed { slot });
+            }
+        }
+        Ok(())
+    }
+
+    fn widen(&mut self, frame: &Frame<'_>) -> Result<(), Malformed> {
+        let more = i64::from(frame.number(0)? & WINDOW);
+        let window = if frame.stream == 0 {
+            Some(&mut self.window)
+        } else {
+            self.slot(frame.stream).and_then(|slot| self.streams[slot].as_mut()).map(|s| &mut s.window)
+        };
+        let Some(window) = window else { return Ok(()) };
+        *window += more;
+        if *window > i64::from(WINDOW) { Err(Malformed) } else { Ok(()) }
     }
 
     fn settings(&mut self, frame: &Frame<'_>) -> Result<(), Malformed> {
@@ -376,10 +372,8 @@ impl Core {
         let Some(stream) = &mut self.streams[slot] else { return Ok(()) };
         let trailers = stream.head.is_some();
         let interim = head.status.is_some_and(|status| status < 200);
-        if head.malformed || trailers != head.status.is_none() || last == interim && (last || trailers) {
-            self.close(slot, PROTOCOL_ERROR);
-            self.events.push(Event::Broken { slot });
-        } else if trailers && !last {
+        let misplaced = trailers != head.status.is_none() || (trailers && !last) || (interim && last);
+        if head.malformed || misplaced {
             self.close(slot, PROTOCOL_ERROR);
             self.events.push(Event::Broken { slot });
         } else if trailers {
