@@ -9,6 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::random::Random;
 
 pub mod presets;
@@ -21,7 +23,7 @@ pub const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 pub const MAX_PIECES: usize = 10_000;
 
 /// A part of a profile. Rates are in requests per second.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Segment {
     /// One rate.
     Hold {
@@ -177,7 +179,8 @@ impl Shape {
 }
 
 /// Arrival rates over time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Segment>", into = "Vec<Segment>")]
 pub struct Profile {
     segments: Vec<Segment>,
     pieces: Arc<[Piece]>,
@@ -247,6 +250,20 @@ impl Profile {
     pub fn due(&self, n: f64) -> Option<f64> {
         let at = self.pieces.partition_point(|p| p.before + p.count <= n);
         self.pieces.get(at).filter(|_| n >= 0.0).map(|p| p.due(n))
+    }
+}
+
+impl TryFrom<Vec<Segment>> for Profile {
+    type Error = ProfileError;
+
+    fn try_from(segments: Vec<Segment>) -> Result<Self, ProfileError> {
+        Self::new(segments)
+    }
+}
+
+impl From<Profile> for Vec<Segment> {
+    fn from(profile: Profile) -> Self {
+        profile.segments
     }
 }
 

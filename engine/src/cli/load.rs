@@ -9,6 +9,7 @@ use reports::record::{LoadRecord, Verdict};
 use reports::sending::{Quantiles, Sending};
 use reports::{Latencies, render};
 
+use super::hands::HandArgs;
 use super::out::{self, Out};
 use super::sending::{SendingArgs, rate};
 use super::source;
@@ -25,6 +26,8 @@ use crate::trial::{self, Ended, Finished};
 pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
+    #[command(flatten)]
+    hands: HandArgs,
     /// Requests per second, such as 500/s; with --profile, the rate that it is built around
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Arrivals")]
     rate: Option<Rate>,
@@ -76,7 +79,8 @@ pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
     let ready =
         args.arrivals().and_then(|arrivals| Ok((args.sending.spec(arrivals)?, args.sending.objectives()?)));
-    let (spec, objectives) = match ready {
+    let ready = ready.and_then(|(spec, objectives)| Ok((spec, objectives, args.hands.hands()?)));
+    let (spec, objectives, hands) = match ready {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
@@ -98,7 +102,7 @@ pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
             }
             true
         };
-        trial::run(spec.clone(), &objectives, seed, &mut signals, told).await
+        trial::run_by(&hands, spec.clone(), &objectives, seed, &mut signals, told).await
     });
     match finished {
         Ok(finished) => {
@@ -127,8 +131,11 @@ fn written(path: &Path, load: &LoadRecord, started: f64, code: u8, out: &mut Out
 /// Whether the input or this host is to blame for a load that cannot be sent.
 pub(super) fn refused(error: &LoadError) -> u8 {
     match error {
-        LoadError::Spec { .. } | LoadError::Count => exit::INVALID,
-        LoadError::Origin { .. } | LoadError::Thread(_) | LoadError::Files { .. } => exit::REFUSED,
+        LoadError::Spec { .. } | LoadError::Count | LoadError::Connections { .. } => exit::INVALID,
+        LoadError::Origin { .. }
+        | LoadError::Thread(_)
+        | LoadError::Files { .. }
+        | LoadError::Worker { .. } => exit::REFUSED,
     }
 }
 
@@ -222,7 +229,7 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         verdict,
         reasons,
         exit,
-        reproduce: format!("squall load {} {pace} --seed {seed}", args.sending.again()),
+        reproduce: format!("squall load {} {pace} --seed {seed}{}", args.sending.again(), args.hands.again()),
         latencies: all.latencies.clone(),
     }
 }

@@ -18,7 +18,9 @@ mod connection;
 mod http;
 mod lane;
 mod origin;
+mod part;
 mod phase;
+pub mod remote;
 mod saturation;
 mod spec;
 mod strain;
@@ -44,12 +46,11 @@ pub use spec::{
     CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
 };
 
-use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
-use origin::Origin;
-use spec::Checked;
-use worker::{Setup, StopCell};
+use part::{Load, Outline, Part, Share};
+use remote::{Crew, Hands};
+use worker::StopCell;
 
 /// The rate up to which one worker is enough, in requests per second.
 const RATE_PER_WORKER: f64 = 20_000.0;
@@ -59,10 +60,6 @@ const TICKS: usize = 60;
 const SLICES: usize = 8;
 /// The most loads of one run.
 pub const LOADS_MAX: usize = 64;
-
-/// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
-/// each injection under way.
-const FILES_RESERVED: u64 = 64;
 
 /// Why there is no load.
 #[derive(Debug, thiserror::Error)]
@@ -100,25 +97,34 @@ pub enum LoadError {
         /// The least that would do.
         needed: u64,
     },
+    /// A worker cannot be had.
+    #[error("{worker}: {why}")]
+    Worker {
+        /// Which.
+        worker: String,
+        /// Why.
+        why: String,
+    },
+    /// Some workers would have no connection.
+    #[error("{workers} threads of workers cannot share {connections} connections: allow more, or hire fewer")]
+    Connections {
+        /// Threads of all workers.
+        workers: u32,
+        /// What a load may open.
+        connections: u32,
+    },
 }
 
-/// A load, ready to be sent.
-struct Load {
-    name: Arc<str>,
-    checked: Checked,
-    origins: Vec<Origin>,
-    profile: Profile,
-    poisson: bool,
-    reuse: bool,
-    max_connections: u32,
-    /// In nanoseconds.
-    deadline: u64,
-    /// In nanoseconds.
-    connect_within: u64,
+/// Loads that are checked, and whoever is to send them ready to do so. Nothing has been sent.
+pub struct Prepared {
+    outlines: Vec<Arc<Outline>>,
+    /// What threads of this process send.
+    part: Part,
+    /// What other processes send.
+    crew: Crew,
+    /// Threads in all, wherever they are.
+    workers: u32,
 }
-
-/// Loads that are checked and whose names are resolved. Nothing has been sent.
-pub struct Prepared(Vec<Arc<Load>>);
 
 /// Checks the loads, resolves their hosts (once; all addresses are kept and used in turn) and reads certificates.
 /// Needs a tokio runtime with time.
@@ -126,26 +132,12 @@ pub struct Prepared(Vec<Arc<Load>>);
 /// # Errors
 /// The first thing that is wrong.
 pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
-    if specs.is_empty() || specs.len() > LOADS_MAX {
-        return Err(LoadError::Count);
-    }
-    let mut loads = Vec::new();
-    for spec in specs {
-        let checked = spec::check(&spec).map_err(|why| LoadError::Spec { load: spec.name.clone(), why })?;
-        let origins = origin::prepare(&checked.origins, &spec.tls).await;
-        loads.push(Arc::new(Load {
-            origins: origins.map_err(|why| LoadError::Origin { load: spec.name.clone(), why })?,
-            name: Arc::from(spec.name),
-            checked,
-            profile: spec.profile,
-            poisson: spec.poisson,
-            reuse: spec.reuse,
-            max_connections: spec.max_connections,
-            deadline: clock::nanos(spec.deadline),
-            connect_within: clock::nanos(spec.connect_timeout),
-        }));
-    }
-    Ok(Prepared(loads))
+    let outlines = outlines(&specs)?;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = threads(&specs, cores as u32);
+    let (share, loads) = (Share { first: 0, threads: workers, of: workers }, specs.len());
+    let part = Part::new(specs.into_iter().enumerate().collect(), share, loads).await?;
+    Ok(Prepared { outlines, part, crew: Crew::nobody(), workers })
 }
 
 /// The same, kept within what this process may open; and what had to be lowered for that, in words.
@@ -154,23 +146,66 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
 /// As [`prepare`], or not even one connection for each load and thread fits.
 pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), LoadError> {
     let mut prepared = prepare(specs).await?;
-    let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
-    let lowered = prepared.fit(limit, FILES_RESERVED)?;
+    let lowered = prepared.part.within_limits()?;
     Ok((prepared, lowered))
 }
 
-impl Prepared {
-    /// Threads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
-    fn workers(&self) -> u32 {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let peak: f64 = self.0.iter().map(|load| load.profile.peak()).sum();
-        let connections = self.0.iter().map(|load| load.max_connections).min().unwrap_or(1);
-        ((peak / RATE_PER_WORKER).ceil() as u32).clamp(1, cores as u32).min(connections)
+/// The same, sent by whoever is named. Children end with the thread that calls this.
+///
+/// # Errors
+/// As [`ready`], or a worker cannot be had.
+pub async fn ready_by(
+    specs: Vec<LoadSpec>,
+    hands: &Hands,
+) -> Result<(Prepared, Option<String>), LoadError> {
+    if matches!(hands, Hands::Here) {
+        return ready(specs).await;
     }
+    let outlines = outlines(&specs)?;
+    let met = remote::hire(hands).await?;
+    let cores = met.cores();
+    // Each as many as it has processors, and no more than the rate asks for; the arrivals are dealt out one by one.
+    let each = threads(&specs, u32::MAX).div_ceil(cores.len().max(1) as u32);
+    let own: Vec<u32> = match hands {
+        // They share one machine.
+        Hands::Processes(count) => cores.iter().map(|cores| each.min((cores / count).max(1))).collect(),
+        _ => cores.iter().map(|cores| each.min(*cores)).collect(),
+    };
+    let (of, loads) = (own.iter().sum(), specs.len());
+    let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
+    if of > connections {
+        return Err(LoadError::Connections { workers: of, connections });
+    }
+    let kinds: Vec<usize> = specs.iter().map(|spec| spec.requests.len()).collect();
+    let mut first = 0;
+    let orders = own.iter().map(|threads| {
+        let job = remote::Job::Open(specs.iter().cloned().enumerate().collect());
+        first += threads;
+        remote::Order { job, first: first - threads, threads: *threads, of, kinds: kinds.clone() }
+    });
+    let (crew, lowered) = met.brief(orders.collect())?;
+    let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
+    Ok((Prepared { outlines, part: Part::nothing(loads), crew, workers: of }, lowered))
+}
 
-    /// The most sockets that the loads may have open at a time.
+fn outlines(specs: &[LoadSpec]) -> Result<Vec<Arc<Outline>>, LoadError> {
+    if specs.is_empty() || specs.len() > LOADS_MAX {
+        return Err(LoadError::Count);
+    }
+    specs.iter().map(|spec| Outline::new(spec).map(Arc::new)).collect()
+}
+
+/// Threads for loads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
+fn threads(specs: &[LoadSpec], cores: u32) -> u32 {
+    let peak: f64 = specs.iter().map(|spec| spec.profile.peak()).sum();
+    let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
+    ((peak / RATE_PER_WORKER).ceil() as u32).clamp(1, cores).min(connections)
+}
+
+impl Prepared {
+    /// The most sockets that the loads may have open at a time in this process.
     pub fn sockets(&self) -> u64 {
-        self.0.iter().map(|load| u64::from(load.max_connections) * load.origins.len() as u64).sum()
+        self.part.sockets()
     }
 
     /// Keeps the connections of all loads below what this process may open, `reserved` files aside, so that neither
@@ -179,25 +214,7 @@ impl Prepared {
     /// # Errors
     /// Not even one connection for each load, origin and thread fits.
     pub fn fit(&mut self, limit: u64, reserved: u64) -> Result<Option<String>, LoadError> {
-        let (wanted, room) = (self.sockets(), limit.saturating_sub(reserved));
-        if wanted <= room {
-            return Ok(None);
-        }
-        let workers = u64::from(self.workers());
-        let least: u64 = self.0.iter().map(|load| workers * load.origins.len() as u64).sum();
-        if least > room {
-            return Err(LoadError::Files { limit, needed: least + reserved });
-        }
-        let share = room as f64 / wanted as f64;
-        for load in &mut self.0 {
-            let lowered = (f64::from(load.max_connections) * share) as u32;
-            let load = Arc::get_mut(load).expect("nothing has been started with it");
-            load.max_connections = lowered.max(workers as u32);
-        }
-        Ok(Some(format!(
-            "this process may open {limit} files: at most {} connections are kept instead of {wanted}",
-            self.sockets()
-        )))
+        self.part.fit(limit, reserved)
     }
 }
 
@@ -228,8 +245,8 @@ pub struct LoadOutcome {
     pub facts: Facts,
 }
 
-/// Starts the threads. Time 0 of the profiles is `origin`, which should lie some 50 ms ahead. The same seed gives the
-/// same arrivals.
+/// Starts it. Time 0 of the profiles is `origin`, which should lie some 50 ms ahead. The same seed gives the same
+/// arrivals.
 ///
 /// # Errors
 /// A thread cannot be started.
@@ -239,29 +256,16 @@ pub fn start(
     origin: Instant,
     seed: u64,
 ) -> Result<Running, LoadError> {
-    let workers = prepared.workers();
-    let (clock, loads) = (Clock::new(origin), prepared.0);
+    let Prepared { outlines, part, crew, workers } = prepared;
+    let clock = Clock::new(origin);
     let (out, slices) = sync_channel(SLICES * workers as usize);
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();
     // Stops the workers that did start if a later one does not.
     let running = Running { stop: Arc::new(StopCell::default()), ticks: Some(ticks), done: outcome };
-    let collector = Collector::new(loads.clone(), workers, clock, Arc::clone(phase), slices, tick);
-    let mut threads = Vec::new();
-    for worker in 0..workers {
-        let setup = Setup {
-            worker,
-            workers,
-            loads: loads.clone(),
-            clock,
-            phase: Arc::clone(phase),
-            stop: Arc::clone(&running.stop),
-            seed,
-            out: out.clone(),
-        };
-        let thread = std::thread::Builder::new().name(format!("load-{worker}"));
-        threads.push(thread.spawn(move || worker::run(&setup)).map_err(LoadError::Thread)?);
-    }
+    let collector = Collector::new(outlines, workers, clock, Arc::clone(phase), slices, tick);
+    let mut threads = part.start(clock, seed, phase, &running.stop, &out)?;
+    threads.extend(crew.start(origin, seed, phase, &running.stop, &out)?);
     // Only the workers hold the sending side now: when they are gone, the collector ends too.
     drop(out);
     let thread = std::thread::Builder::new().name("load-collect".to_owned());
@@ -287,7 +291,7 @@ impl Running {
     /// Waits until all requests have ended. What a thread that failed has counted is missing, and [`saturation`] says so.
     pub async fn finish(mut self) -> LoadOutcome {
         (&mut self.done).await.unwrap_or_else(|_| LoadOutcome {
-            facts: Facts { broken: vec!["the collector is gone".to_owned()], ..Facts::default() },
+            facts: Facts { broken: vec!["a load thread failed: the collector is gone".to_owned()], ..Facts::default() },
             ..LoadOutcome::default()
         })
     }

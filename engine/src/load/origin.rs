@@ -65,7 +65,7 @@ pub(super) async fn prepare(names: &[OriginName], tls: &TlsSpec) -> Result<Vec<O
 }
 
 /// All addresses of a host, by the system's resolver, in a thread of its own since it blocks.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> {
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

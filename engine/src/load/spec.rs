@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
 
 use super::http::Needle;
 use crate::schedule::Profile;
@@ -18,7 +19,8 @@ pub const CONNECTIONS_MAX: u32 = 100_000;
 pub const DEADLINE_MAX: Duration = Duration::from_mins(10);
 
 /// One load of the open model: what to send, when, and over which connections.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoadSpec {
     /// The journey's name.
     pub name: String,
@@ -62,7 +64,8 @@ impl LoadSpec {
 }
 
 /// One kind of request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestSpec {
     /// Its name, unique within the load.
     pub name: String,
@@ -73,6 +76,7 @@ pub struct RequestSpec {
     /// Further header fields. Length, coding and connection are the generator's own.
     pub headers: Vec<(String, String)>,
     /// The body.
+    #[serde(with = "super::remote::base64")]
     pub body: Vec<u8>,
     /// How often it is picked, relative to the others; at least 1.
     pub weight: u32,
@@ -96,7 +100,8 @@ impl RequestSpec {
 }
 
 /// What a good answer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Expect {
     /// Good status codes.
     pub statuses: Vec<RangeInclusive<u16>>,
@@ -112,7 +117,8 @@ impl Default for Expect {
 }
 
 /// How servers are trusted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TlsSpec {
     /// Certificates in PEM, trusted besides the system's.
     pub ca: Option<String>,

@@ -139,7 +139,7 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    fn new(worker: usize, second: u64, loads: usize) -> Self {
+    pub(super) fn new(worker: usize, second: u64, loads: usize) -> Self {
         Self {
             worker,
             second,

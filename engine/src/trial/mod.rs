@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
+use crate::load::remote::Hands;
 use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick};
 use crate::run::Signals;
 use crate::slo::measure;
@@ -73,10 +74,25 @@ pub async fn run(
     objectives: &[Objective],
     seed: u64,
     signals: &mut Signals,
+    watch: impl FnMut(&Tick) -> bool,
+) -> Result<Finished, LoadError> {
+    run_by(&Hands::Here, spec, objectives, seed, signals, watch).await
+}
+
+/// The same, sent by whoever is named.
+///
+/// # Errors
+/// As [`run`], or a worker cannot be had.
+pub async fn run_by(
+    hands: &Hands,
+    spec: LoadSpec,
+    objectives: &[Objective],
+    seed: u64,
+    signals: &mut Signals,
     mut watch: impl FnMut(&Tick) -> bool,
 ) -> Result<Finished, LoadError> {
     let length = spec.profile.duration();
-    let (prepared, lowered) = load::ready(vec![spec]).await?;
+    let (prepared, lowered) = load::ready_by(vec![spec], hands).await?;
     let phase = Arc::new(PhaseCell::new(Phase::Baseline));
     let origin = Instant::now() + LEAD;
     let mut running = load::start(prepared, &phase, origin, seed)?;
