@@ -41,3 +41,5 @@ mod sending;
 mod support;
 /// The rules of the house, as tests.
 mod tidy;
+/// Loads that other processes send.
+mod workers;

@@ -190,19 +190,19 @@ fn send(
     let thread = std::thread::Builder::new().name("load-tell".to_owned());
     let teller = thread.spawn(move || tell(&slices, threads, mouth, before, origin, &told));
     let teller = teller.map_err(WireError::Io)?;
-    let ended = loop {
+    let why = loop {
         match ear.hear(LEASE) {
             Ok(Order::Renew) => {}
             Ok(Order::Enter { phase: next }) => phase.set(next),
             Ok(Order::Stop { now }) => stop.request(if now { StopCell::NOW } else { StopCell::GRACEFUL }),
-            Ok(_) => break Err(WireError::Garbled("a word out of turn".to_owned())),
-            Err(why) => break Err(why),
+            Ok(_) => break WireError::Garbled("a word out of turn".to_owned()),
+            Err(why) => break why,
         }
     };
     // The coordinator hangs up when it has everything; before that, it is gone, and nobody may go on sending.
     stop.request(StopCell::NOW);
     let complete = teller.join().unwrap_or(false);
-    if complete { Ok(()) } else { ended }
+    if complete && matches!(why, WireError::Closed) { Ok(()) } else { Err(why) }
 }
 
 type Threads = Vec<std::thread::JoinHandle<Vec<String>>>;

@@ -328,3 +328,7 @@ fn named<W, T>(
     };
     words.into_iter().map(one).collect()
 }
+
+#[cfg(test)]
+#[path = "word_tests.rs"]
+mod tests;
