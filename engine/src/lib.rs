@@ -1,7 +1,7 @@
 //! What is to happen, when, and is it well?
 //!
 //! Top to bottom: [`cli`] → [`run`] → {[`load`], [`probe`], [`lab`]} → [`plan`] → [`experiment`]. Pure, without tokio:
-//! [`experiment`], [`plan`], [`slo`], [`schedule`].
+//! [`experiment`], [`plan`], [`slo`], [`schedule`], [`template`].
 
 pub mod capacity;
 pub mod cli;
@@ -16,4 +16,5 @@ mod reading;
 pub mod run;
 pub mod schedule;
 pub mod slo;
+pub mod template;
 pub mod trial;
