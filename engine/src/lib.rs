@@ -7,6 +7,7 @@ pub mod capacity;
 pub mod cli;
 pub mod clock;
 pub mod experiment;
+pub mod journey;
 pub mod lab;
 pub mod load;
 pub mod plan;
