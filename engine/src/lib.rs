@@ -1,12 +1,14 @@
 //! What is to happen, when, and is it well?
 //!
 //! Top to bottom: [`cli`] → [`run`] → {[`load`], [`probe`], [`lab`]} → [`plan`] → [`experiment`]. Pure, without tokio:
-//! [`experiment`], [`plan`], [`slo`], [`schedule`], [`template`].
+//! [`experiment`], [`plan`], [`slo`], [`schedule`], [`template`], [`feed`].
 
 pub mod capacity;
 pub mod cli;
 pub mod clock;
+pub mod expect;
 pub mod experiment;
+pub mod feed;
 pub mod journey;
 pub mod lab;
 pub mod load;

@@ -18,6 +18,8 @@
 use std::fmt;
 use std::io::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use crate::experiment::mistake::nearest;
 use crate::experiment::vars::VarError;
 
@@ -51,6 +53,21 @@ impl Place {
             json if json.ends_with("/json") || json.ends_with("+json") => Self::Json,
             _ => Self::Plain,
         }
+    }
+}
+
+/// A body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Sent as it is.
+    Bytes(#[serde(with = "crate::load::remote::base64")] Vec<u8>),
+    /// A text with slots. Its content type, or else its first character, says how values are escaped: [`Place::of_body`].
+    Text(String),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Bytes(Vec::new())
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use engine::load::{
-    Expect, LoadError, LoadOutcome, LoadSpec, PhaseCell, RequestSpec, Running, Stop, Tick, prepare, start,
+    Body, Expect, LoadError, LoadOutcome, LoadSpec, PhaseCell, RequestSpec, Running, Stop, Tick, prepare,
+    start,
 };
 use engine::schedule::{Profile, Segment};
 use reports::Latencies;
@@ -158,7 +159,7 @@ fn a_body_is_sent_and_a_body_is_searched() {
     });
     let mut spec = spec(&server.url("/"), 200.0, 0.5);
     spec.requests[0].method = "POST".into();
-    spec.requests[0].body = vec![b'x'; 300_000];
+    spec.requests[0].body = Body::Bytes(vec![b'x'; 300_000]);
     spec.requests[0].expect = Expect { body_contains: Some("needle".into()), ..Expect::default() };
     let outcome = run(vec![spec]);
     let all = baseline(&outcome);

@@ -84,6 +84,10 @@ impl Sources for Alone {
     fn read(&self, _path: &str) -> Result<String, String> {
         Err("there is nothing".to_owned())
     }
+
+    fn bytes(&self, path: &str, _most: usize) -> Result<Vec<u8>, String> {
+        self.read(path).map(String::into_bytes)
+    }
 }
 
 /// Reads and resolves a text, as `squall check` does.

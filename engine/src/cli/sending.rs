@@ -1,15 +1,18 @@
 //! What `load` and `capacity` send: one request, from the command line.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use injectors::units::{Rate, Span};
 use reports::record::Objective;
 
 use crate::experiment::{here, objective};
-use crate::load::{CONNECTIONS_MAX, Expect, LoadSpec, RequestSpec, TlsSpec};
+use crate::feed::{BYTES_MAX, Feed, Format, Order};
+use crate::load::{Body, CONNECTIONS_MAX, LoadSpec, RequestSpec, TlsSpec};
 use crate::reading;
 use crate::schedule::Profile;
+use crate::template::OWN;
 
 /// The most bytes of a body or of certificates.
 const FILE_MAX: usize = 16 << 20;
@@ -30,12 +33,23 @@ pub(super) struct SendingArgs {
     /// A header field, `name: value`; may be given several times. Its value is never printed
     #[arg(long = "header", value_name = "FIELD", help_heading = "Requests")]
     headers: Vec<String>,
-    /// The body, or @FILE for what is in a file
+    /// The body, or @FILE for what is in a file, sent as it is
     #[arg(long, value_name = "TEXT", help_heading = "Requests")]
     body: Option<String>,
+    /// A file whose ${…} are filled in for each request: the body
+    #[arg(long, value_name = "FILE", help_heading = "Requests", conflicts_with = "body")]
+    body_template: Option<PathBuf>,
+    /// Rows of data: with users=users.csv, ${users.id} stands for its column id, in the URL, headers and body. CSV or
+    /// JSON lines; end it with ,random or ,unique for another order. ${counter}, ${uuid} and ${random.1..100} need none
+    #[arg(long = "feed", value_name = "NAME=FILE", help_heading = "Requests")]
+    feeds: Vec<String>,
     /// Good statuses: 200, 2xx or 200-204; may be given several times [default: 200-399]
     #[arg(long = "status", value_name = "CODE", help_heading = "Requests")]
     statuses: Vec<String>,
+    /// What a good answer has: 'header etag', 'header x-cache = HIT', 'header content-type contains json', 'body contains
+    /// TEXT', 'json /items/0/id', 'json /ok = true'; may be given several times
+    #[arg(long = "expect", value_name = "CLAUSE", help_heading = "Requests")]
+    expects: Vec<String>,
     /// The time for a complete answer, from the intended time
     #[arg(long, value_name = "TIME", default_value = "2s", help_heading = "Requests")]
     deadline: Span,
@@ -78,17 +92,25 @@ impl SendingArgs {
         request.headers = self.headers.iter().map(|field| header(field)).collect::<Result<_, _>>()?;
         if let Some(body) = &self.body {
             request.body = match body.strip_prefix('@') {
-                Some(path) => file(path.as_ref()).map_err(|error| format!("--body: {error}"))?,
-                None => body.clone().into_bytes(),
+                Some(path) => Body::Bytes(file(path.as_ref()).map_err(|error| format!("--body: {error}"))?),
+                None => Body::Text(body.clone()),
             };
+        }
+        if let Some(path) = &self.body_template {
+            let text = file(path).and_then(reading::text);
+            request.body = Body::Text(text.map_err(|error| format!("--body-template: {error}"))?);
+        }
+        for clause in &self.expects {
+            request.expect.add(clause).map_err(|error| format!("--expect: {error}"))?;
         }
         if !self.statuses.is_empty() {
             let statuses: Result<Vec<_>, _> = self.statuses.iter().map(|text| status(text)).collect();
-            request.expect = Expect { statuses: statuses?, ..Expect::default() };
+            request.expect.statuses = statuses?;
         }
         let text = |path: &PathBuf| file(path).and_then(reading::text);
         let ca = self.ca.as_ref().map(|path| text(path).map_err(|error| format!("--ca: {error}")));
         let mut spec = LoadSpec::new(NAME, vec![request], profile);
+        spec.feeds = self.feeds.iter().map(|text| feed(text).map(Arc::new)).collect::<Result<_, _>>()?;
         spec.poisson = self.poisson;
         spec.reuse = !self.no_reuse;
         spec.max_connections = self.connections;
@@ -100,7 +122,10 @@ impl SendingArgs {
 
     /// Refuses hosts beyond this machine that nobody has named.
     fn allow(&self) -> Result<(), String> {
-        let uri: hyper::Uri = self.url.parse().map_err(|_| format!("`{}` is no URL", self.url))?;
+        // What follows may have slots.
+        let start = self.url.find("://").map_or(0, |at| at + 3);
+        let end = self.url[start..].find(['/', '?', '#']).map_or(self.url.len(), |at| start + at);
+        let uri: hyper::Uri = self.url[..end].parse().map_err(|_| format!("`{}` is no URL", self.url))?;
         let host = uri
             .host()
             .ok_or_else(|| format!("`{}` is no URL: write it as http://HOST:PORT/PATH", self.url))?;
@@ -131,6 +156,15 @@ impl SendingArgs {
         if self.body.is_some() {
             option("body", "…");
         }
+        if let Some(path) = &self.body_template {
+            option("body-template", &path.display().to_string());
+        }
+        self.feeds.iter().for_each(|text| option("feed", text));
+        self.expects.iter().for_each(|text| {
+            let known = text.split('=').next().unwrap_or_default();
+            let known = known.split(" contains ").next().unwrap_or_default();
+            option("expect", &if known == text { text.clone() } else { format!("{} …", known.trim()) });
+        });
         self.statuses.iter().for_each(|text| option("status", text));
         self.objectives.iter().for_each(|text| option("objective", text));
         option("deadline", &self.deadline.to_string());
@@ -154,6 +188,25 @@ fn quoted(text: &str) -> String {
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }
+}
+
+/// `NAME=FILE`, `NAME=FILE,random` or `NAME=FILE,unique`.
+fn feed(text: &str) -> Result<Feed, String> {
+    let (name, rest) =
+        text.split_once('=').ok_or_else(|| format!("--feed: write NAME=FILE instead of `{text}`"))?;
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if name.is_empty() || !name.chars().all(fits) || OWN.contains(&name) {
+        return Err(format!("--feed: `{name}` is no name for a feed: use small letters, digits, dashes"));
+    }
+    let word = rest.rsplit_once(',').and_then(|(path, word)| {
+        Order::WORDS.iter().find(|(known, _)| *known == word).map(|(_, order)| (path, *order))
+    });
+    let (path, order) = word.unwrap_or((rest, Order::default()));
+    let bytes = reading::bytes(path.as_ref(), BYTES_MAX).map_err(|error| error.to_string());
+    bytes
+        .and_then(reading::text)
+        .and_then(|text| Feed::parse(name, order, Format::of_name(path), &text))
+        .map_err(|why| format!("--feed {name}: {path}: {why}"))
 }
 
 fn header(field: &str) -> Result<(String, String), String> {

@@ -10,6 +10,7 @@ use crate::experiment::yaml::TEXT_MAX;
 use crate::experiment::{self, Experiment, Input, Sources};
 use crate::plan::{self, Plan};
 use crate::reading;
+use crate::template::OWN;
 
 /// Which experiment, and what is set in it.
 #[derive(Debug, Clone, Args)]
@@ -42,6 +43,10 @@ struct Beside(PathBuf);
 impl Sources for Beside {
     fn read(&self, path: &str) -> Result<String, String> {
         text(&self.0.join(path))
+    }
+
+    fn bytes(&self, path: &str, most: usize) -> Result<Vec<u8>, String> {
+        reading::bytes(&self.0.join(path), most).map_err(|error| error.to_string())
     }
 }
 
@@ -145,6 +150,7 @@ fn unused(name: &str, text: &str) -> Mistake {
         .filter_map(inner)
         .map(|inner| inner.split(":-").next().unwrap_or_default().to_owned())
         .filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains('.'))
+        .filter(|name| !OWN.contains(&name.as_str()))
         .collect();
     known.sort_unstable();
     known.dedup();

@@ -49,7 +49,7 @@ pub(super) fn timeline(reader: &Reader<'_>, node: &Node) -> Vec<Step> {
         let at = fields.required("at", "a step of the timeline");
         let at = at.and_then(|node| reader.parse::<injectors::units::Span>(node, "at"));
         let length = fields.required("for", "a step of the timeline");
-        let length = length.and_then(|node| super::load::positive_span(reader, node, "for"));
+        let length = length.and_then(|node| super::arrivals::positive_span(reader, node, "for"));
         let list = fields.required("faults", "a step of the timeline");
         let faults: Vec<FaultUse> = list.map(|list| faults(reader, list)).unwrap_or_default();
         fields.finish("a step of the timeline");

@@ -3,7 +3,8 @@
 use injectors::units::{Rate, Share, Span};
 use reports::record::{Objective, Phase, Sli};
 
-use super::load::{expect_fields, positive_span};
+use super::arrivals::positive_span;
+use super::expecting::expect_fields;
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node};
 use super::{Guard, GuardMetric, Probe, ProbeCheck};

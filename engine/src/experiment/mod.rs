@@ -3,7 +3,10 @@
 //! Nothing here touches the world: no clock, no socket, no process. Files that an experiment names (its topology, a
 //! certificate) are read by the caller through [`Sources`].
 
+mod arrivals;
+mod expecting;
 mod fault;
+mod feeds;
 mod judging;
 mod load;
 pub mod mistake;
@@ -17,6 +20,7 @@ pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use injectors::secrets::Secrets;
@@ -26,12 +30,15 @@ use injectors::{Args, Injector};
 use reports::record::{Objective, Phase};
 use serde::Serialize;
 
+use crate::expect::{HeaderExpect, JsonExpect};
+use crate::feed::Feed;
 use crate::lab::LabOptions;
 use crate::schedule::Profile;
+use crate::template::Body;
 
+pub use expecting::read_status as status;
 pub use fault::{Selector, parse_args};
 pub use judging::{objective, parse_guard};
-pub use load::read_status as status;
 pub use mistake::{Diagnostic, Mistakes};
 pub use parse::{Parsed, here, parse, parse_all};
 pub use topology::Topology;
@@ -43,6 +50,12 @@ pub trait Sources {
     /// # Errors
     /// In words: not there, too large, not text.
     fn read(&self, path: &str) -> Result<String, String>;
+
+    /// The bytes of a file that is no text of ours: a feed, a body, a log.
+    ///
+    /// # Errors
+    /// In words: not there, or more than `most` bytes.
+    fn bytes(&self, path: &str, most: usize) -> Result<Vec<u8>, String>;
 }
 
 /// A checked experiment.
@@ -64,6 +77,8 @@ pub struct Experiment {
     pub protect: Vec<Network>,
     /// Time at the start that is not judged.
     pub warm_up: Duration,
+    /// Rows of data for requests.
+    pub feeds: Vec<Arc<Feed>>,
     /// What is sent.
     pub load: Vec<Load>,
     /// What must hold.
@@ -92,6 +107,7 @@ impl Experiment {
             relays: Vec::new(),
             protect: Vec::new(),
             warm_up: Duration::ZERO,
+            feeds: Vec::new(),
             load: Vec::new(),
             objectives: Vec::new(),
             probes: Vec::new(),
@@ -173,18 +189,22 @@ pub struct Request {
     pub name: String,
     /// Such as `GET`.
     pub method: String,
-    /// May hold late names such as `${lab.edge}`.
+    /// May hold late names such as `${lab.edge}`, and slots such as `${users.id}`.
     pub url: String,
-    /// In order.
+    /// In order; values may hold the same.
     pub headers: Vec<(String, String)>,
-    /// Sent as it is.
-    pub body: Option<String>,
+    /// Bytes as they are, or a text that may hold the same.
+    pub body: Option<Body>,
     /// Its share among the load's requests.
     pub weight: u32,
     /// Statuses that are good: ranges, ends included.
     pub statuses: Vec<(u16, u16)>,
     /// Text that a good body holds.
     pub body_contains: Option<String>,
+    /// What must be true of headers.
+    pub expect_headers: Vec<HeaderExpect>,
+    /// What must be true of a body in JSON.
+    pub expect_json: Vec<JsonExpect>,
 }
 
 /// Faults that begin and end together.

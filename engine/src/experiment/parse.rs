@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use injectors::secrets::Secrets;
@@ -9,16 +10,18 @@ use injectors::sys::aim::Network;
 use injectors::target::Protocol;
 use injectors::units::{Share, Span};
 
+use crate::feed::{Feed, Order};
 use crate::lab::LabOptions;
 use crate::schedule::Segment;
+use crate::template::{Body, Known, OWN};
 
 use super::mistake::{Mistake, Mistakes, suggest};
 use super::reader::{Fields, Reader};
 use super::vars::Vars;
 use super::yaml::{self, Content, Node, NodeId};
 use super::{
-    Experiment, Input, Load, Probe, ProbeCheck, RelayDecl, Sources, Step, Topology, fault, judging, load,
-    topology,
+    Experiment, Input, Load, Probe, ProbeCheck, RelayDecl, Sources, Step, Topology, fault, feeds, judging,
+    load, topology,
 };
 
 /// Time before the first fault that the baseline needs.
@@ -89,6 +92,9 @@ fn vars(root: &Node, input: &Input) -> Result<Vars, (NodeId, String)> {
                     if !key.name.starts_with(|c: char| c.is_ascii_lowercase()) {
                         return Err((key.id, format!("vars: `{}` must start with a small letter", key.name)));
                     }
+                    if OWN.contains(&key.name.as_str()) {
+                        return Err((key.id, format!("vars: `{}` is filled in by squall itself", key.name)));
+                    }
                     own.insert(key.name.clone(), text);
                 }
             }
@@ -135,8 +141,12 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
     let topology = topology_of(reader, &fields, named.is_some(), sources);
     let protect = fields.optional("protect").map(|node| protected(reader, node)).unwrap_or_default();
     let relays = fields.optional("relays").map(|node| relays(reader, node, &allowed)).unwrap_or_default();
+    let feeds = fields.optional("feeds").map(|node| feeds::read(reader, node, sources)).unwrap_or_default();
+    let names: Vec<_> = feeds.iter().map(|feed| (feed.name().to_owned(), feed.columns().to_vec())).collect();
+    let known = Known { feeds: &names, extracted: &[] };
     let loads = fields.required("load", "an experiment");
-    let loads_read = loads.map(|node| load::read(reader, node, sources)).unwrap_or_default();
+    let loads_read = loads.map(|node| load::read(reader, node, sources, &known)).unwrap_or_default();
+    check_unique(reader, &feeds, &loads_read);
     if let Some(node) = loads {
         check_hosts(
             reader,
@@ -170,6 +180,7 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
         relays,
         protect,
         warm_up,
+        feeds,
         load: loads_read,
         objectives,
         probes,
@@ -178,6 +189,30 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
         recover_within,
         secrets: Secrets::default(),
     })
+}
+
+/// A row that may be taken once is taken by one load.
+fn check_unique(reader: &Reader<'_>, feeds: &[Arc<Feed>], loads: &[Load]) {
+    for feed in feeds.iter().filter(|feed| feed.order() == Order::Unique) {
+        let slot = format!("${{{}.", feed.name());
+        let uses = |load: &&Load| {
+            load.requests.iter().any(|request| {
+                let values = request.headers.iter().map(|(_, value)| value.as_str());
+                let body = match &request.body {
+                    Some(Body::Text(text)) => text.as_str(),
+                    _ => "",
+                };
+                values.chain([request.url.as_str(), body]).any(|text| text.contains(&slot))
+            })
+        };
+        let mut users = loads.iter().filter(uses);
+        if let (Some(one), Some(other)) = (users.next(), users.next()) {
+            let (feed, one) = (feed.name(), &one.name);
+            let message =
+                format!("load {} and load {one} share feed {feed}, whose rows may be taken once", other.name);
+            reader.mistake_with(other.node, message, "give each a feed of its own");
+        }
+    }
 }
 
 /// The names under `load:`, also of loads with mistakes, so that one mistake does not breed others.

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use std::str::FromStr;
 
 use super::mistake::{Mistake, nearest, suggest};
-use super::vars::Vars;
+use super::vars::{VarError, Vars};
 use super::yaml::{Content, Node, NodeId};
+use crate::template::Known;
 
 /// The longest text value, in bytes, after substitution.
 const VALUE_MAX: usize = 64 * 1024;
@@ -118,7 +119,20 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        let text = match self.vars.substitute(&text) {
+        self.substituted(node, what, self.vars.substitute(&text))
+    }
+
+    /// A text with slots: what is filled in for each request stays in it, and so do names that only a run knows.
+    pub(super) fn slots(&self, node: &Node, what: &str, known: &Known<'_>) -> Option<String> {
+        let text = match &node.content {
+            Content::Text(text) => text.clone(),
+            _ => return self.text(node, what),
+        };
+        self.substituted(node, what, self.vars.substitute_around(&text, known))
+    }
+
+    fn substituted(&self, node: &Node, what: &str, text: Result<String, VarError>) -> Option<String> {
+        let text = match text {
             Ok(text) => text,
             Err(error) => {
                 self.mistake_with(node.id, format!("{what}: {}", error.message), error.help);

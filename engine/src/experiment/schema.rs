@@ -60,6 +60,10 @@ fn top_level() -> Value {
         "relays": named("relay"),
         "protect": {"type": "array", "items": reference("text"), "description": "addresses and networks of other sides that no network fault hits, besides SSH"},
         "warm-up": reference("duration"),
+        "feeds": {"type": "object", "description": "rows of data for requests, by name", "additionalProperties": map(json!({
+            "file": text("CSV with a header (.tsv: tabs), or JSON lines (.jsonl, .ndjson, .json)"),
+            "order": {"enum": ["sequential", "random", "unique"], "default": "sequential"},
+        }), &["file"])},
         "load": named("load"),
         "objectives": named("objective"),
         "steady-state": {"type": "array", "items": reference("probe")},
@@ -133,12 +137,26 @@ fn definitions() -> Map<String, Value> {
 
 fn request() -> Value {
     json!({
-        "url": text("http:// or https://"),
+        "url": text("http:// or https://; its path and query may hold ${feed.column}, ${counter}, ${uuid}, ${random.1..100}"),
         "method": {"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]},
         "headers": {"type": "object", "additionalProperties": reference("text")},
-        "body": text("sent as it is"),
+        "body": {"anyOf": [
+            text("may hold ${feed.column}, ${counter}, ${uuid}, ${random.1..100}; escaped for JSON or a form by its content-type, or if it begins with { or ["),
+            one_key(json!({"file": text("a file that is sent as it is"), "template": text("a file with ${feed.column} and the like")})),
+        ]},
         "weight": number("its share among the load's requests"),
-        "expect": map(json!({"status": reference("statuses"), "body-contains": text("text that a good body holds")}), &[]),
+        "expect": map(json!({
+            "status": reference("statuses"),
+            "body-contains": text("text that a good body holds"),
+            "headers": {"type": "object", "description": "by name", "additionalProperties": {"anyOf": [
+                {"const": "present"},
+                one_key(json!({"equals": reference("text"), "contains": reference("text")})),
+            ]}},
+            "json": {"type": "object", "description": "by JSON pointer, such as /items/0/id", "additionalProperties": {"anyOf": [
+                {"const": "present"},
+                one_key(json!({"equals": reference("text")})),
+            ]}},
+        }), &[]),
     })
 }
 

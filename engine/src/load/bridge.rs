@@ -1,13 +1,13 @@
 //! From an experiment's loads to what the generator sends.
 
-use super::{Expect, LoadSpec, RequestSpec, TlsSpec};
+use super::{Body, Expect, LoadSpec, RequestSpec, TlsSpec};
 use crate::experiment::vars::substitute_late;
 use crate::experiment::yaml::NodeId;
 use crate::experiment::{Experiment, Late, Load, Request};
 
 /// The loads of an experiment, with late names replaced.
 pub fn specs(experiment: &Experiment, late: &Late) -> Vec<LoadSpec> {
-    experiment.load.iter().map(|load| spec(load, late)).collect()
+    experiment.load.iter().map(|load| spec(experiment, load, late)).collect()
 }
 
 /// Whether every load of an experiment could be sent, as far as that can be told without a network: addresses, headers,
@@ -23,14 +23,14 @@ pub fn verify(experiment: &Experiment) -> Result<(), Vec<(NodeId, String)>> {
         .load
         .iter()
         .filter_map(|load| {
-            let why = super::spec::check(&spec(load, &late)).err()?;
+            let why = super::spec::check(&spec(experiment, load, &late)).err()?;
             Some((load.node, format!("load {}: {why}", load.name)))
         })
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-fn spec(load: &Load, late: &Late) -> LoadSpec {
+fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
     LoadSpec {
         name: load.name.clone(),
         requests: load.requests.iter().map(|request| one(request, late)).collect(),
@@ -46,6 +46,7 @@ fn spec(load: &Load, late: &Late) -> LoadSpec {
             insecure: load.tls.insecure,
             server_name: load.tls.server_name.clone(),
         },
+        feeds: experiment.feeds.clone(),
     }
 }
 
@@ -56,16 +57,16 @@ fn one(request: &Request, late: &Late) -> RequestSpec {
         method: request.method.clone(),
         url: substitute_late(&request.url, late),
         headers: headers.map(|(name, value)| (name.clone(), substitute_late(value, late))).collect(),
-        body: request
-            .body
-            .as_deref()
-            .map(|body| substitute_late(body, late))
-            .unwrap_or_default()
-            .into_bytes(),
+        body: match &request.body {
+            Some(Body::Text(text)) => Body::Text(substitute_late(text, late)),
+            body => body.clone().unwrap_or_default(),
+        },
         weight: request.weight,
         expect: Expect {
             statuses: request.statuses.iter().map(|(from, to)| *from..=*to).collect(),
             body_contains: request.body_contains.clone(),
+            headers: request.expect_headers.clone(),
+            json: request.expect_json.clone(),
         },
     }
 }

@@ -26,11 +26,13 @@ pub enum ErrorClass {
     Protocol,
     /// The generator's own machine: descriptors, ports, buffers.
     Local,
+    /// Its data cannot be sent: a line break in a header, or no row is left. Nothing was sent.
+    Data,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::ConnectTimeout,
         Self::Reset,
@@ -40,6 +42,7 @@ impl ErrorClass {
         Self::Expectation,
         Self::Protocol,
         Self::Local,
+        Self::Data,
     ];
 
     /// As written in records.
@@ -54,6 +57,7 @@ impl ErrorClass {
             Self::Expectation => "expectation",
             Self::Protocol => "protocol",
             Self::Local => "local",
+            Self::Data => "data",
         }
     }
 

@@ -221,7 +221,8 @@ impl Collector {
                 self.facts.due += all.ended();
                 self.facts.sent += all.ended() - unsent;
                 if !matches!(phase, Phase::Fault | Phase::Recovery) {
-                    self.facts.due_steady += all.ended();
+                    // What had no data was not for the generator to send.
+                    self.facts.due_steady += all.ended() - all.errors.of(super::ErrorClass::Data);
                     self.facts.sent_steady += all.ended() - unsent;
                 }
                 self.facts.local_errors += all.errors.of(super::ErrorClass::Local);

@@ -73,6 +73,8 @@ impl Drop for Counted {
 struct Connection<S> {
     stream: S,
     parser: Parser,
+    /// The request, if it was made for this exchange alone.
+    made: Vec<u8>,
     /// Responses so far.
     served: u64,
     written: usize,
@@ -151,6 +153,7 @@ async fn connect<T: Transport>(
     Ok(Connection {
         stream: opened?,
         parser: Parser::default(),
+        made: Vec::new(),
         served: 0,
         written: 0,
         flushed: false,
@@ -193,6 +196,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     loop {
         let request = &lane.load.checked.requests[usize::from(job.kind)];
         connection.begin();
+        lane.load.make(&job, &mut connection.made);
         slot.expired.set(false);
         slot.limit.set(job.due + lane.load.deadline);
         let taken_on = lane.shared.clock.now();
@@ -233,6 +237,7 @@ fn ending<'a>(exchange: &Exchange, parser: &'a Parser, request: &Request) -> End
             Some(ErrorClass::Status)
         }
         _ if !parser.found(request.needle.as_ref()) => Some(ErrorClass::Expectation),
+        _ if !parser.meets(request.checks.as_ref()) => Some(ErrorClass::Expectation),
         _ => None,
     };
     Ending { failure, status, pop: parser.pop(), path: parser.path(), sent: true, taken_on: None }
@@ -257,12 +262,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             return Poll::Ready(Exchange::Failed(ErrorClass::Deadline));
         }
         if !self.flushed {
-            self.poll_send(cx, &request.bytes);
+            let made = std::mem::take(&mut self.made);
+            self.poll_send(cx, if request.recipe.slotted() { &made } else { &request.bytes });
+            self.made = made;
         }
         let rules = Rules {
             head_request: request.bodiless,
             pop_header: &lane.load.checked.pop_header,
             needle: request.needle.as_ref(),
+            checks: request.checks.as_ref(),
         };
         let mut scratch = lane.shared.scratch.borrow_mut();
         loop {

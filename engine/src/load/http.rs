@@ -1,11 +1,13 @@
 //! Reading HTTP/1.1 responses as they arrive: a push parser without sockets, clock or allocation per response.
 //!
-//! Invariants: the same bytes give the same answer however they are split; memory is bounded by [`HEAD_MAX`].
+//! Invariants: the same bytes give the same answer however they are split; memory is bounded by [`HEAD_MAX`], and [`JSON_MAX`]
+//! where a body must be looked at as a whole.
 
 mod chunked;
 mod head;
 mod needle;
 
+use crate::expect::{Checks, JSON_MAX};
 use chunked::{Chunked, Step};
 pub(super) use needle::Needle;
 use needle::Search;
@@ -32,6 +34,8 @@ pub(super) struct Rules<'a> {
     pub(super) pop_header: &'a [u8],
     /// What the body must contain.
     pub(super) needle: Option<&'a Needle>,
+    /// What must be true of headers and of a body in JSON.
+    pub(super) checks: Option<&'a Checks>,
 }
 
 /// How far a response has come.
@@ -66,6 +70,10 @@ pub(super) struct Parser {
     path: [u8; PATH_MAX],
     path_len: Option<u16>,
     search: Search,
+    /// The expectations of headers that are met, as bits.
+    met: u16,
+    /// The body, if it must be looked at as a whole; none once it is too large.
+    body: Option<Vec<u8>>,
 }
 
 impl Default for Parser {
@@ -81,6 +89,8 @@ impl Default for Parser {
             path: [0; PATH_MAX],
             path_len: None,
             search: Search::default(),
+            met: 0,
+            body: Some(Vec::new()),
         }
     }
 }
@@ -97,6 +107,10 @@ impl Parser {
         self.pop_len = None;
         self.path_len = None;
         self.search = Search::default();
+        self.met = 0;
+        let body = self.body.get_or_insert_default();
+        body.clear();
+        body.shrink_to(HEAD_MAX);
     }
 
     /// Whether any byte of this response has come.
@@ -127,6 +141,11 @@ impl Parser {
     /// Whether the body contained the needle; true without one.
     pub(super) fn found(&self, needle: Option<&Needle>) -> bool {
         needle.is_none_or(|needle| self.search.found(needle))
+    }
+
+    /// Whether headers and body are as expected.
+    pub(super) fn meets(&self, checks: Option<&Checks>) -> bool {
+        checks.is_none_or(|checks| checks.all_met(self.met) && checks.body_holds(self.body.as_deref()))
     }
 
     /// Reads what arrived.
@@ -183,6 +202,12 @@ impl Parser {
         if let Some(needle) = rules.needle {
             self.search.feed(needle, body);
         }
+        if rules.checks.is_some_and(|checks| !checks.json.is_empty()) {
+            match &mut self.body {
+                Some(kept) if kept.len() + body.len() <= JSON_MAX => kept.extend_from_slice(body),
+                _ => self.body = None,
+            }
+        }
     }
 
     /// Reads heads until the one that counts is complete or the input ends; returns how much of the input was used.
@@ -227,6 +252,7 @@ impl Parser {
         // Interim responses say nothing; the final one follows.
         if head.status >= 200 {
             self.status = head.status;
+            self.met = head.met;
             self.keep_alive = head.keep_alive && head.body != head::Body::UntilClose;
             self.pop_len = head.pop.map(|name| self.keep_pop(name));
             self.path_len = head.path.map(|names| self.keep_path(names));

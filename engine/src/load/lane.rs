@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub(super) kind: u16,
     /// The phase when it was dispatched.
     pub(super) phase: Phase,
+    /// Its number within the load, if its request has slots.
+    pub(super) number: u64,
 }
 
 /// What all lanes of a worker share; one thread, so no locks.
@@ -120,6 +122,13 @@ impl Lane {
         } else {
             self.queue.borrow_mut().push_back(job);
         }
+    }
+
+    /// Takes an arrival that is due and cannot be made into a request.
+    pub(super) fn refuse(&self, job: Job, now: u64) {
+        self.shared.recorder.borrow_mut().due(self.load_index, job.phase, now.saturating_sub(job.due));
+        self.shared.outstanding.set(self.shared.outstanding.get() + 1);
+        self.end(job, &Ending { sent: false, ..Ending::failed(ErrorClass::Data) });
     }
 
     fn spawn(self: &Rc<Self>, job: Job) {

@@ -20,6 +20,7 @@ mod lane;
 mod origin;
 mod part;
 mod phase;
+pub mod recipe;
 pub mod remote;
 mod saturation;
 mod spec;
@@ -43,7 +44,8 @@ pub use origin::OriginError;
 pub use phase::PhaseCell;
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
-    CONNECTIONS_MAX, DEADLINE_MAX, Expect, LoadSpec, REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
+    Body, CONNECTIONS_MAX, DEADLINE_MAX, Expect, HeaderExpect, HeaderTest, JsonExpect, LoadSpec,
+    REQUESTS_MAX, RequestSpec, SpecError, TlsSpec,
 };
 
 use clock::Clock;

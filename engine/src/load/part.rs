@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use super::clock::{self, Clock};
 use super::origin::{self, Origin};
+use super::lane::Job;
 use super::phase::PhaseCell;
+use super::recipe::Arrival;
 use super::spec::{self, Checked};
 use super::tally::Slice;
 use super::worker::{self, Setup, StopCell};
 use super::{LoadError, LoadSpec};
+use crate::feed::Feed;
 use crate::schedule::Profile;
 
 /// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
@@ -63,6 +66,23 @@ pub(super) struct Load {
     pub(super) deadline: u64,
     /// In nanoseconds.
     pub(super) connect_within: u64,
+    pub(super) feeds: Vec<Arc<Feed>>,
+    pub(super) seed: u64,
+}
+
+impl Load {
+    /// The values of an arrival.
+    pub(super) fn arrival(&self, job: &Job) -> Arrival<'_> {
+        Arrival::new(&self.feeds, self.seed, job.number)
+    }
+
+    /// Makes the request of an arrival if it is not the same each time.
+    pub(super) fn make(&self, job: &Job, out: &mut Vec<u8>) {
+        let recipe = &self.checked.requests[usize::from(job.kind)].recipe;
+        if recipe.slotted() {
+            recipe.http1(&mut self.arrival(job), out).expect("it was looked at when it was dispatched");
+        }
+    }
 }
 
 /// Some threads of all that send the same loads: `first` is the number of the first of them.
@@ -109,6 +129,8 @@ impl Part {
                 max_connections: spec.max_connections,
                 deadline: clock::nanos(spec.deadline),
                 connect_within: clock::nanos(spec.connect_timeout),
+                feeds: spec.feeds,
+                seed: 0,
             };
             loads.push((place, Arc::new(load)));
         }
@@ -164,7 +186,7 @@ impl Part {
     /// # Errors
     /// A thread cannot be started.
     pub(super) fn start(
-        self,
+        mut self,
         clock: Clock,
         seed: u64,
         phase: &Arc<PhaseCell>,
@@ -172,6 +194,10 @@ impl Part {
         out: &SyncSender<Slice>,
     ) -> Result<Vec<JoinHandle<Vec<String>>>, LoadError> {
         let Share { first, threads, of } = self.share;
+        for (place, load) in &mut self.loads {
+            let load = Arc::get_mut(load).expect("nothing has been started with it");
+            load.seed = seed.wrapping_add(*place as u64);
+        }
         let start = |worker| {
             let setup = Setup {
                 worker,

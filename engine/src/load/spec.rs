@@ -2,14 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Uri;
-use hyper::header::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 use super::http::Needle;
+use super::recipe::{Recipe, header_name};
+use crate::expect::Checks;
+use crate::feed::{FEEDS_MAX, Feed, Order};
 use crate::schedule::Profile;
+use crate::template::{Known, Slot};
+
+pub use crate::expect::{Expect, HeaderExpect, HeaderTest, JsonExpect};
+pub use crate::template::Body;
 
 /// The most requests of one load.
 pub const REQUESTS_MAX: usize = 256;
@@ -42,6 +48,8 @@ pub struct LoadSpec {
     pub pop_header: String,
     /// How servers are trusted.
     pub tls: TlsSpec,
+    /// Rows of data for `${feed.column}` in the requests.
+    pub feeds: Vec<Arc<Feed>>,
 }
 
 impl LoadSpec {
@@ -59,11 +67,12 @@ impl LoadSpec {
             connect_timeout: Duration::from_secs(3),
             pop_header: "x-squall-pop".to_owned(),
             tls: TlsSpec::default(),
+            feeds: Vec::new(),
         }
     }
 }
 
-/// One kind of request.
+/// One kind of request. URL, header values and a body that is a text may have slots (see [`crate::template`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestSpec {
@@ -71,13 +80,12 @@ pub struct RequestSpec {
     pub name: String,
     /// The method.
     pub method: String,
-    /// `http://` or `https://`, without user name and password.
+    /// `http://` or `https://`, without user name and password; no slots in scheme, host and port.
     pub url: String,
     /// Further header fields. Length, coding and connection are the generator's own.
     pub headers: Vec<(String, String)>,
     /// The body.
-    #[serde(with = "super::remote::base64")]
-    pub body: Vec<u8>,
+    pub body: Body,
     /// How often it is picked, relative to the others; at least 1.
     pub weight: u32,
     /// What a good answer is.
@@ -92,27 +100,10 @@ impl RequestSpec {
             method: "GET".to_owned(),
             url: url.to_owned(),
             headers: Vec::new(),
-            body: Vec::new(),
+            body: Body::default(),
             weight: 1,
             expect: Expect::default(),
         }
-    }
-}
-
-/// What a good answer is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Expect {
-    /// Good status codes.
-    pub statuses: Vec<RangeInclusive<u16>>,
-    /// A text that the body must contain.
-    pub body_contains: Option<String>,
-}
-
-impl Default for Expect {
-    /// 200 to 399, any body.
-    fn default() -> Self {
-        Self { statuses: vec![200..=399], body_contains: None }
     }
 }
 
@@ -164,6 +155,37 @@ pub enum SpecError {
     /// No status code would be good.
     #[error("request {0}: no status code between 100 and 999 is expected")]
     Statuses(String),
+    /// A slot that cannot be filled.
+    #[error("request {request}: {place}: {message} ({help})")]
+    Slot {
+        /// The request.
+        request: String,
+        /// Where in it.
+        place: String,
+        /// What is wrong.
+        message: String,
+        /// The way out.
+        help: String,
+    },
+    /// An expectation that cannot be looked at.
+    #[error("request {0}: {1}")]
+    Expect(String, &'static str),
+    /// More than [`FEEDS_MAX`], or two of one name.
+    #[error("it needs at most {FEEDS_MAX} feeds, each with a name of its own")]
+    Feeds,
+    /// More requests than rows of which each may be taken once.
+    #[error(
+        "feed {feed} has {rows} rows, each of which may be taken once, and {needed} requests are to be sent: send fewer, \
+         or take rows again (order `sequential` or `random`)"
+    )]
+    Rows {
+        /// The feed.
+        feed: String,
+        /// How many it has.
+        rows: usize,
+        /// How many are needed.
+        needed: u64,
+    },
 }
 
 /// Scheme, host and port.
@@ -178,7 +200,10 @@ pub(super) struct OriginName {
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) name: String,
+    /// HTTP/1.1, if it is the same each time; else `recipe` makes it.
     pub(super) bytes: Vec<u8>,
+    /// What it is made of.
+    pub(super) recipe: Recipe,
     /// Which of the load's origins.
     pub(super) origin: usize,
     /// HEAD: no answer has a body.
@@ -186,6 +211,7 @@ pub(super) struct Request {
     /// Sending it twice does no more than sending it once.
     pub(super) idempotent: bool,
     pub(super) needle: Option<Needle>,
+    pub(super) checks: Option<Checks>,
     pub(super) statuses: Vec<RangeInclusive<u16>>,
     /// What it sends, in words.
     pub(super) words: String,
@@ -212,6 +238,8 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
     if [spec.deadline, spec.connect_timeout].iter().any(|d| d.is_zero() || *d > DEADLINE_MAX) {
         return Err(SpecError::Deadline);
     }
+    let feeds = known(&spec.feeds)?;
+    let known = Known { feeds: &feeds, extracted: &[] };
     let pop_header = header_name(&spec.pop_header)?.as_str().as_bytes().to_vec();
     let mut origins: BTreeMap<OriginName, usize> = BTreeMap::new();
     let (mut requests, mut weights, mut sum) = (Vec::new(), Vec::new(), 0u64);
@@ -224,119 +252,67 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
         }
         sum += u64::from(request.weight);
         weights.push(sum);
-        let (name, uri) = parse_url(request)?;
+        let (recipe, name) = Recipe::new(request, &known, spec.reuse)?;
         let next = origins.len();
         let origin = *origins.entry(name).or_insert(next);
-        requests.push(build(request, &uri, origin, spec.reuse)?);
+        requests.push(build(request, recipe, origin, &spec.feeds)?);
     }
+    check_rows(spec, &requests)?;
     let mut names: Vec<(OriginName, usize)> = origins.into_iter().collect();
     names.sort_by_key(|(_, index)| *index);
     Ok(Checked { requests, origins: names.into_iter().map(|(name, _)| name).collect(), pop_header, weights })
 }
 
-fn parse_url(request: &RequestSpec) -> Result<(OriginName, Uri), SpecError> {
-    let wrong = |why| SpecError::Url(request.name.clone(), why);
-    let uri: Uri = request.url.parse().map_err(|_| wrong("this is not a URL"))?;
-    let tls = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(wrong("a URL must start with http:// or https://")),
-    };
-    let authority = uri.authority().ok_or_else(|| wrong("the URL names no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(wrong("user names and passwords do not belong into a URL; use a header"));
+fn known(feeds: &[Arc<Feed>]) -> Result<Vec<(String, Vec<String>)>, SpecError> {
+    let twice = |at: usize| feeds[..at].iter().any(|other| other.name() == feeds[at].name());
+    if feeds.len() > FEEDS_MAX || (0..feeds.len()).any(twice) {
+        return Err(SpecError::Feeds);
     }
-    let host = authority.host();
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() {
-        return Err(wrong("the URL names no host"));
-    }
-    let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
-        (Some(0), _) => return Err(wrong("port 0 cannot be connected to")),
-        (Some(port), _) => port,
-        (None, Some((_, rest))) if !rest.ends_with(']') => {
-            return Err(wrong("the port is not a number up to 65535"));
-        }
-        (None, _) => {
-            if tls {
-                443
-            } else {
-                80
-            }
-        }
-    };
-    Ok((OriginName { tls, host: host.to_owned(), port }, uri))
+    Ok(feeds.iter().map(|feed| (feed.name().to_owned(), feed.columns().to_vec())).collect())
 }
 
-fn header_name(name: &str) -> Result<HeaderName, SpecError> {
-    name.parse().map_err(|_| SpecError::HeaderName(name.to_owned()))
+/// Whether rows that may be taken once suffice. Chance (random arrivals, weights) may still ask for a few more; those
+/// requests fail by name.
+fn check_rows(spec: &LoadSpec, requests: &[Request]) -> Result<(), SpecError> {
+    let weight = |slotted: bool| {
+        let picked = spec.requests.iter().zip(requests).filter(|(_, made)| !slotted || made.recipe.slotted());
+        picked.map(|(request, _)| f64::from(request.weight)).sum::<f64>()
+    };
+    let needed = (spec.profile.total() * weight(true) / weight(false) - 1e-6).ceil() as u64;
+    for (at, feed) in spec.feeds.iter().enumerate().filter(|(_, feed)| feed.order() == Order::Unique) {
+        let uses = |made: &Request| {
+            made.recipe.slots().any(|slot| matches!(slot, Slot::Field { feed, .. } if feed == at))
+        };
+        if needed > feed.rows() as u64 && requests.iter().any(uses) {
+            return Err(SpecError::Rows { feed: feed.name().to_owned(), rows: feed.rows(), needed });
+        }
+    }
+    Ok(())
 }
 
-/// Headers that the generator writes itself, since its reading and its connections depend on them.
-const RESERVED: [&str; 6] = ["content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"];
-
-fn build(spec: &RequestSpec, uri: &Uri, origin: usize, reuse: bool) -> Result<Request, SpecError> {
-    let method = hyper::Method::from_bytes(spec.method.as_bytes())
-        .ok()
-        .filter(|m| *m != hyper::Method::CONNECT)
-        .ok_or_else(|| SpecError::Method(spec.name.clone(), spec.method.clone()))?;
+fn build(
+    spec: &RequestSpec,
+    mut recipe: Recipe,
+    origin: usize,
+    feeds: &[Arc<Feed>],
+) -> Result<Request, SpecError> {
+    recipe.settle(feeds);
     if !spec.expect.statuses.iter().any(|range| range.clone().any(|code| (100..=999).contains(&code))) {
         return Err(SpecError::Statuses(spec.name.clone()));
     }
-    let target = uri.path_and_query().map_or("/", |p| p.as_str());
-    let mut head = format!("{method} {target} HTTP/1.1\r\n");
-    let mut given = Vec::new();
-    for (name, value) in &spec.headers {
-        let name = header_name(name)?;
-        if RESERVED.contains(&name.as_str()) {
-            return Err(SpecError::HeaderReserved(name.to_string()));
-        }
-        let checked = HeaderValue::from_str(value).map_err(|_| SpecError::HeaderValue(name.to_string()))?;
-        let text = checked.to_str().map_err(|_| SpecError::HeaderValue(name.to_string()))?;
-        given.push((name, text.to_owned()));
-    }
-    let has = |wanted: &str| given.iter().any(|(name, _)| name.as_str() == wanted);
-    if !has("host") {
-        head.extend(["host: ", uri.authority().map_or("", |a| a.as_str()), "\r\n"]);
-    }
-    if !has("user-agent") {
-        head += concat!("user-agent: squall/", env!("CARGO_PKG_VERSION"), "\r\n");
-    }
-    for (name, value) in &given {
-        head.extend([name.as_str(), ": ", value, "\r\n"]);
-    }
-    if !spec.body.is_empty()
-        || [hyper::Method::POST, hyper::Method::PUT, hyper::Method::PATCH].contains(&method)
-    {
-        head.extend(["content-length: ", &spec.body.len().to_string(), "\r\n"]);
-    }
-    head += if reuse { "\r\n" } else { "connection: close\r\n\r\n" };
-    let mut bytes = head.into_bytes();
-    bytes.extend_from_slice(&spec.body);
+    let wrong = |why| SpecError::Expect(spec.name.clone(), why);
     Ok(Request {
         name: spec.name.clone(),
-        bytes,
+        bytes: recipe.fixed(),
         origin,
-        bodiless: method == hyper::Method::HEAD,
-        idempotent: method.is_idempotent(),
+        bodiless: recipe.method() == hyper::Method::HEAD,
+        idempotent: recipe.method().is_idempotent(),
         needle: spec.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())),
+        checks: Checks::new(&spec.expect).map_err(wrong)?,
         statuses: spec.expect.statuses.clone(),
-        words: words(&method, uri),
+        words: recipe.words(),
+        recipe,
     })
-}
-
-/// `GET http://host/path?key=…`: values of the query may be secret.
-fn words(method: &hyper::Method, uri: &Uri) -> String {
-    let scheme = uri.scheme_str().unwrap_or_default();
-    let authority = uri.authority().map_or("", |a| a.as_str());
-    let keys: Vec<String> = uri
-        .query()
-        .into_iter()
-        .flat_map(|query| query.split('&'))
-        .map(|pair| pair.split_once('=').map_or_else(|| "…".to_owned(), |(key, _)| format!("{key}=…")))
-        .collect();
-    let query = if keys.is_empty() { String::new() } else { format!("?{}", keys.join("&")) };
-    format!("{method} {scheme}://{authority}{}{query}", uri.path())
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ fn a_get_is_written_once_and_for_all() {
     assert!(text(&closing).ends_with("\r\nconnection: close\r\n\r\n"));
     let post = spec(|s| {
         s.requests[0].method = "POST".into();
-        s.requests[0].body = b"abc".to_vec();
+        s.requests[0].body = Body::Bytes(b"abc".to_vec());
         s.requests[0].headers = vec![("Host".into(), "other".into())];
     });
     assert_eq!(
@@ -112,4 +112,78 @@ fn limits_are_refused_when_exceeded() {
 fn words_leave_out_what_may_be_secret() {
     let checked = url("https://h/p?token=abc&flag&x=").unwrap();
     assert_eq!(checked.requests[0].words, "GET https://h/p?token=…&…&x=…");
+}
+
+fn feed(order: Order) -> Arc<Feed> {
+    let csv = crate::feed::Format::Separated(b',');
+    Arc::new(Feed::parse("users", order, csv, "id,token\na/1,t1\n2,\"t\n2\"\n").unwrap())
+}
+
+/// A request with data in each of its places.
+fn with_data(spec: &mut LoadSpec) {
+    let request = &mut spec.requests[0];
+    request.method = "POST".into();
+    request.url = "http://h:81?u=${users.id}&n=${counter}#part".into();
+    request.headers = vec![("x-token".into(), "v ${users.token}".into())];
+    request.body = Body::Text("{\"t\": \"${users.token}\"}".into());
+    spec.feeds = vec![feed(Order::Sequential)];
+}
+
+#[test]
+fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
+    use super::super::recipe::{Arrival, Parts};
+    let agent = concat!("squall/", env!("CARGO_PKG_VERSION"));
+    let checked = spec(with_data).unwrap();
+    let (recipe, feeds) = (&checked.requests[0].recipe, [feed(Order::Sequential)]);
+    assert!(recipe.slotted() && checked.requests[0].bytes.is_empty());
+    assert_eq!(checked.requests[0].words, "POST http://h:81/?u=…&n=…");
+    let mut made = b"of the last one".to_vec();
+    recipe.http1(&mut Arrival::new(&feeds, 1, 2), &mut made).unwrap();
+    let expected = format!(
+        "POST /?u=a%2F1&n=2 HTTP/1.1\r\nhost: h:81\r\nuser-agent: {agent}\r\nx-token: v t1\r\ncontent-length: 11\r\n\r\n{{\"t\": \"t1\"}}"
+    );
+    assert_eq!(String::from_utf8(made.clone()).unwrap(), expected);
+    let mut parts = Parts::default();
+    recipe.parts(&mut Arrival::new(&feeds, 1, 2), &mut parts).unwrap();
+    assert_eq!(parts.target, b"/?u=a%2F1&n=2");
+    assert_eq!(parts.headers, [b"h:81".to_vec(), agent.into(), b"v t1".to_vec()]);
+    assert_eq!(parts.body, b"{\"t\": \"t1\"}");
+    let names: Vec<_> = recipe.header_names().map(|name| name.as_str().to_owned()).collect();
+    assert_eq!(names, ["host", "user-agent", "x-token"]);
+    // The second row has a line break in what stands in a header.
+    assert_eq!(recipe.unfit(&Arrival::new(&feeds, 1, 2)), None);
+    let second = &mut Arrival::new(&feeds, 1, 3);
+    assert_eq!(recipe.unfit(second), Some(crate::template::Unfit::Header));
+    assert!(recipe.http1(second, &mut made).is_err() && made.is_empty());
+}
+
+#[test]
+fn data_that_cannot_be_filled_in_is_refused_beforehand() {
+    let says = |change: fn(&mut LoadSpec)| {
+        let wrong = spec(|s| {
+            with_data(s);
+            change(s);
+        });
+        wrong.unwrap_err().to_string()
+    };
+    assert!(says(|s| s.requests[0].url = "http://${users.id}/".into()).contains("the same for all requests"));
+    let unknown = says(|s| s.requests[0].url = "http://h/${user.id}".into());
+    assert!(
+        unknown.contains("url: `${user.id}` is not known here (did you mean `${users.id}`?)"),
+        "{unknown}"
+    );
+    assert!(says(|s| s.feeds.clear()).contains("not known here"));
+    assert!(says(|s| s.feeds.push(feed(Order::Random))).contains("a name of its own"));
+    let few = says(|s| {
+        s.feeds = vec![feed(Order::Unique)];
+        s.profile = Profile::new(vec![Segment::Hold { rate: 3.0, lasting: Duration::from_secs(1) }]).unwrap();
+    });
+    assert!(few.contains("feed users has 2 rows") && few.contains("3 requests"), "{few}");
+    let unused = spec(|s| {
+        s.feeds = vec![feed(Order::Unique)];
+        s.profile = Profile::new(vec![Segment::Hold { rate: 3.0, lasting: Duration::from_secs(1) }]).unwrap();
+    });
+    assert!(unused.is_ok(), "a feed that no request uses does not run out");
+    let header = says(|s| s.requests[0].headers[0].1 = "a\r\nb: ${uuid}".into());
+    assert!(header.contains("a character that a header must not have"), "{header}");
 }

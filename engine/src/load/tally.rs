@@ -377,7 +377,7 @@ mod tests {
     }
 
     fn job(phase: Phase) -> Job {
-        Job { due: 0, kind: 0, phase }
+        Job { due: 0, kind: 0, phase, number: 0 }
     }
 
     #[test]
@@ -452,6 +452,6 @@ mod tests {
             tally.count(Some(class), 20);
         }
         assert_eq!(tally.latencies.count(), 2);
-        assert_eq!(tally.ended(), 10);
+        assert_eq!(tally.ended(), 11);
     }
 }

@@ -67,6 +67,8 @@ struct Stream {
     load: Arc<Load>,
     arrivals: Arrivals,
     next: Option<u64>,
+    /// Of the next request with slots: those of worker k of W are k, k + W, k + 2W, …
+    number: u64,
     random: Random,
     /// By origin.
     lanes: Vec<Rc<Lane>>,
@@ -88,16 +90,25 @@ impl Stream {
         let lanes = (0..load.origins.len()).map(lane).collect();
         let next = arrivals.next();
         let random = Random::new(!seed, u64::from(worker));
-        Self { load, arrivals, next, random, lanes }
+        Self { load, arrivals, next, number: u64::from(worker), random, lanes }
     }
 
     /// Starts everything that is due.
-    fn dispatch(&mut self, shared: &Shared, now: u64) {
+    fn dispatch(&mut self, shared: &Shared, workers: u32, now: u64) {
         let phase = shared.phase.get();
         while let Some(due) = self.next.filter(|due| *due <= now) {
             let kind = self.pick();
-            let origin = self.load.checked.requests[usize::from(kind)].origin;
-            self.lanes[origin].dispatch(Job { due, kind, phase }, now);
+            let request = &self.load.checked.requests[usize::from(kind)];
+            let job = Job { due, kind, phase, number: self.number };
+            let lane = &self.lanes[request.origin];
+            if request.recipe.slotted() {
+                self.number += u64::from(workers);
+            }
+            if request.recipe.unfit(&self.load.arrival(&job)).is_some() {
+                lane.refuse(job, now);
+            } else {
+                lane.dispatch(job, now);
+            }
             self.next = self.arrivals.next();
         }
     }
@@ -185,7 +196,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
             }
         }
         for stream in &mut streams {
-            stream.dispatch(shared, now);
+            stream.dispatch(shared, *workers, now);
         }
         if now >= sweep_at {
             streams.iter().flat_map(|s| &s.lanes).for_each(|lane| lane.sweep(now));

@@ -11,6 +11,10 @@ impl Sources for NoFiles {
     fn read(&self, _path: &str) -> Result<String, String> {
         Err("not there".to_owned())
     }
+
+    fn bytes(&self, path: &str, _most: usize) -> Result<Vec<u8>, String> {
+        self.read(path).map(String::into_bytes)
+    }
 }
 
 fn experiment(timeline: &str) -> Experiment {

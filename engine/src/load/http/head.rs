@@ -26,6 +26,8 @@ pub(super) struct Head<'a> {
     pub(super) body: Body,
     pub(super) pop: Option<&'a [u8]>,
     pub(super) path: Option<&'a [u8]>,
+    /// The expectations that its fields meet, as bits.
+    pub(super) met: u16,
 }
 
 /// Reads a head; none if it is not complete.
@@ -52,10 +54,21 @@ pub(super) fn parse<'a>(input: &'a [u8], rules: &Rules<'_>) -> Result<Option<Hea
         if field.name.as_bytes().eq_ignore_ascii_case(PATH_HEADER) {
             facts.path = Some(field.value.trim_ascii());
         }
+        if let Some(checks) = rules.checks {
+            facts.met |= checks.met_by(field.name.as_bytes(), field.value);
+        }
     }
     let modern = response.version == Some(1);
     let keep_alive = !facts.close && (modern || facts.keep_alive) && !(facts.coded && facts.length.is_some());
-    Ok(Some(Head { length, status, keep_alive, body: facts.body(), pop: facts.pop, path: facts.path }))
+    Ok(Some(Head {
+        length,
+        status,
+        keep_alive,
+        body: facts.body(),
+        pop: facts.pop,
+        path: facts.path,
+        met: facts.met,
+    }))
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +80,7 @@ struct Facts<'a> {
     keep_alive: bool,
     pop: Option<&'a [u8]>,
     path: Option<&'a [u8]>,
+    met: u16,
 }
 
 impl Facts<'_> {

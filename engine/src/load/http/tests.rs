@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const RULES: Rules<'_> = Rules { head_request: false, pop_header: b"x-squall-pop", needle: None };
+const RULES: Rules<'_> =
+    Rules { head_request: false, pop_header: b"x-squall-pop", needle: None, checks: None };
 
 /// What is known after feeding the pieces: complete or not, bytes left over, status, keep-alive, PoP.
 type Told = Result<(bool, usize, Option<u16>, bool, Option<Vec<u8>>), NotHttp>;
@@ -142,6 +143,58 @@ fn a_pop_name_that_is_too_long_or_not_visible_is_empty() {
     let long = format!("HTTP/1.1 204 X\r\nX-Squall-Pop: {}\r\n\r\n", "x".repeat(POP_MAX + 1));
     assert_eq!(whole(&long).unwrap().4, Some(vec![]));
     assert_eq!(whole("HTTP/1.1 204 X\r\nX-Squall-Pop: a b\r\n\r\n").unwrap().4, Some(vec![]));
+}
+
+#[test]
+fn expectations_of_headers_and_json_are_looked_at_however_the_answer_is_split() {
+    use crate::expect::{Checks, Expect};
+    let meets = |clauses: &[&str], text: &str, size: usize| {
+        let mut expect = Expect::default();
+        clauses.iter().for_each(|clause| expect.add(clause).unwrap());
+        let checks = Checks::new(&expect).unwrap();
+        let rules = Rules { checks: checks.as_ref(), ..RULES };
+        let mut parser = Parser::default();
+        // One that went before must leave nothing.
+        parser
+            .feed(&rules, b"HTTP/1.1 200 OK\r\nEtag: x\r\nContent-Length: 13\r\n\r\n{\"old\": true}")
+            .unwrap();
+        parser.reset();
+        for piece in text.as_bytes().chunks(size) {
+            parser.feed(&rules, piece).unwrap();
+        }
+        parser.meets(checks.as_ref())
+    };
+    let text = "HTTP/1.1 103 Early\r\nEtag: early\r\n\r\nHTTP/1.1 200 OK\r\nX-Cache:  HIT \r\nVary: a\r\nVary: b\r\nTransfer-Encoding: chunked\r\n\r\n\
+                8\r\n{\"ok\": t\r\n4\r\nrue}\r\n0\r\nEtag: late\r\n\r\n";
+    for size in [1, 7, 1000] {
+        let good = [
+            "header x-cache",
+            "header x-cache = HIT",
+            "header vary = b",
+            "header VARY contains a",
+            "json /ok = true",
+        ];
+        assert!(meets(&good, text, size), "{size}");
+        for clause in [
+            "header etag",
+            "header x-cache = MISS",
+            "header vary contains c",
+            "json /old",
+            "json /ok = false",
+        ] {
+            assert!(!meets(&[clause], text, size), "{clause} {size}");
+        }
+    }
+    let large = |filler: usize| {
+        let body = format!("{{\"ok\": true, \"f\": \"{}\"}}", "x".repeat(filler));
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    assert!(meets(&["json /ok"], &large(crate::expect::JSON_MAX - 100), 4096));
+    assert!(
+        !meets(&["json /ok"], &large(crate::expect::JSON_MAX), 4096),
+        "a body that is too large is not good"
+    );
+    assert!(meets(&[], &large(10), 4096));
 }
 
 proptest! {

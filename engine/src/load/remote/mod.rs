@@ -53,18 +53,18 @@ pub(super) enum Job {
 }
 
 /// Bytes as text within words.
-pub(super) mod base64 {
+pub(crate) mod base64 {
     use serde::{Deserialize, Deserializer, Serializer};
 
     /// # Errors
     /// As the serializer.
-    pub(in crate::load) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(&super::text(bytes))
     }
 
     /// # Errors
     /// It is no base64.
-    pub(in crate::load) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(from)?;
         super::bytes(&text).ok_or_else(|| serde::de::Error::custom("no base64"))
     }
