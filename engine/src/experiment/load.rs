@@ -6,7 +6,7 @@ use super::arrivals::{arrivals, positive_span};
 use super::expecting::{Expected, expect};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
-use super::{Load, Request, Tls};
+use super::{Load, Request, Tls, journeys};
 use crate::experiment::Sources;
 use crate::reading;
 use crate::template::{Body, Known, Place, Template};
@@ -45,18 +45,45 @@ pub(super) fn read(reader: &Reader<'_>, node: &Node, sources: &dyn Sources, know
         }
         super::parse::check_name(reader, id, name, "a load");
         let Some(fields) = reader.map(value, "a load") else { continue };
-        let open = fields.required("open", "a load").and_then(|open| reader.map(open, "open"));
-        fields.finish("a load");
-        loads.extend(open.and_then(|open| one(&reading, (id, name), open)));
+        loads.extend(model(&reading, (id, name), fields));
     }
     loads
 }
 
+/// Reads one of the three models.
+fn model(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields<'_, '_>) -> Option<Load> {
+    let reader = reading.reader;
+    let read = match (fields.optional("open"), fields.optional("users"), fields.optional("sessions")) {
+        (Some(node), None, None) => reader.map(node, "open").and_then(|open| one(reading, named, open)),
+        (None, Some(node), None) => {
+            reader.map(node, "users").and_then(|users| journeys::users(reading, named, users))
+        }
+        (None, None, Some(node)) => {
+            reader.map(node, "sessions").and_then(|sessions| journeys::sessions(reading, named, sessions))
+        }
+        (None, None, None) => {
+            reader.mistake_with(
+                fields.node.id,
+                "a load lacks `open`",
+                "write `open: …` for requests at a rate, `sessions: …` for journeys that begin at a rate, or `users: …` \
+                 for so many people",
+            );
+            None
+        }
+        _ => {
+            reader.mistake(fields.node.id, "a load has one model: `open`, `sessions` or `users`");
+            None
+        }
+    };
+    fields.finish("a load");
+    read
+}
+
 /// What is needed to read requests.
-struct Reading<'r> {
-    reader: &'r Reader<'r>,
-    sources: &'r dyn Sources,
-    known: &'r Known<'r>,
+pub(super) struct Reading<'r> {
+    pub(super) reader: &'r Reader<'r>,
+    pub(super) sources: &'r dyn Sources,
+    pub(super) known: &'r Known<'r>,
 }
 
 fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>) -> Option<Load> {
@@ -109,18 +136,19 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         connections: connections?,
         pop_header: pop_header?,
         tls: tls?,
+        journey: None,
     })
 }
 
 /// What every request of a load shares unless it says otherwise.
-struct Shared {
-    method: String,
-    headers: Vec<(String, String)>,
-    body: Option<Body>,
-    expect: Expected,
+pub(super) struct Shared {
+    pub(super) method: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Option<Body>,
+    pub(super) expect: Expected,
 }
 
-fn request_fields(reading: &Reading<'_>, fields: &Fields<'_, '_>) -> Shared {
+pub(super) fn request_fields(reading: &Reading<'_>, fields: &Fields<'_, '_>) -> Shared {
     let reader = reading.reader;
     let method = fields.optional("method").and_then(|node| reader.choice(node, "method", METHODS));
     let headers = fields.optional("headers").map(|node| headers(reading, node)).unwrap_or_default();
@@ -254,7 +282,7 @@ fn headers(reading: &Reading<'_>, node: &Node) -> Vec<(String, String)> {
     headers
 }
 
-fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<Tls> {
+pub(super) fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<Tls> {
     let fields = reader.map(node, "tls")?;
     let ca = fields.optional("ca").and_then(|node| {
         let path = reader.text(node, "ca")?;

@@ -7,6 +7,7 @@ mod arrivals;
 mod expecting;
 mod fault;
 mod feeds;
+mod journeys;
 mod judging;
 mod load;
 pub mod mistake;
@@ -32,6 +33,7 @@ use serde::Serialize;
 
 use crate::expect::{HeaderExpect, JsonExpect};
 use crate::feed::Feed;
+use crate::journey::Journey;
 use crate::lab::LabOptions;
 use crate::schedule::Profile;
 use crate::template::Body;
@@ -137,7 +139,7 @@ pub struct RelayDecl {
     pub protocol: Protocol,
 }
 
-/// One load: a journey under an open model.
+/// One load: a journey under one of the models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Load {
     /// The journey's name.
@@ -162,6 +164,9 @@ pub struct Load {
     pub pop_header: String,
     /// For `https://`.
     pub tls: Tls,
+    /// What users or sessions do, instead of requests that arrive; `requests` are its steps then, and `arrivals` what may
+    /// be expected of it, or its sessions. May hold late names.
+    pub journey: Option<Journey>,
 }
 
 impl Load {

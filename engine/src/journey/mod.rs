@@ -183,6 +183,19 @@ impl Journey {
         found
     }
 
+    /// Changes every step.
+    pub fn each(&mut self, change: &mut impl FnMut(&mut Step)) {
+        fn walk(items: &mut [Item], change: &mut impl FnMut(&mut Step)) {
+            for item in items {
+                match item {
+                    Item::Step(step) => change(step),
+                    Item::Choose(ways) => ways.iter_mut().for_each(|way| walk(&mut way.steps, change)),
+                }
+            }
+        }
+        [&mut self.start, &mut self.steps, &mut self.stop].into_iter().for_each(|items| walk(items, change));
+    }
+
     /// What one time through takes at least, in seconds, and how many requests it makes: means over its choices, as if each
     /// answer took 10 ms. For plans only.
     pub fn estimate(&self) -> (f64, f64) {

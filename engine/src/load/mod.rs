@@ -16,6 +16,7 @@ mod clock;
 mod collect;
 mod connection;
 mod http;
+mod journey;
 mod lane;
 mod origin;
 mod part;
@@ -39,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use bridge::{specs, verify};
 pub use class::{ErrorClass, Errors};
+pub use journey::JourneySpec;
 pub use collect::{LoadTick, PhaseTick, Tick};
 pub use origin::OriginError;
 pub use phase::PhaseCell;
@@ -99,6 +101,14 @@ pub enum LoadError {
         /// The least that would do.
         needed: u64,
     },
+    /// A journey cannot be walked.
+    #[error("load {load}: {why}")]
+    Journey {
+        /// The load's name.
+        load: String,
+        /// Why.
+        why: crate::journey::ScriptError,
+    },
     /// A worker cannot be had.
     #[error("{worker}: {why}")]
     Worker {
@@ -135,8 +145,7 @@ pub struct Prepared {
 /// The first thing that is wrong.
 pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
     let outlines = outlines(&specs)?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = threads(&specs, cores as u32);
+    let workers = threads(&specs, cores());
     let (share, loads) = (Share { first: 0, threads: workers, of: workers }, specs.len());
     let part = Part::new(specs.into_iter().enumerate().collect(), share, loads).await?;
     Ok(Prepared { outlines, part, crew: Crew::nobody(), workers })
@@ -150,6 +159,70 @@ pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), L
     let mut prepared = prepare(specs).await?;
     let lowered = prepared.part.within_limits()?;
     Ok((prepared, lowered))
+}
+
+/// One load, of either model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Requests that arrive at a rate.
+    Open(LoadSpec),
+    /// Users or sessions that walk a journey.
+    Journey(JourneySpec),
+}
+
+/// Loads of both models: requests are sent from here, and each load of journeys by a child. Children end with the thread
+/// that calls this.
+///
+/// # Errors
+/// As [`ready`], or a child cannot be started.
+pub async fn ready_all(works: Vec<Work>) -> Result<(Prepared, Option<String>), LoadError> {
+    if works.is_empty() || works.len() > LOADS_MAX {
+        return Err(LoadError::Count);
+    }
+    let outline = |work: &Work| match work {
+        Work::Open(spec) => Outline::new(spec),
+        Work::Journey(spec) => spec.outline(),
+    };
+    let outlines: Vec<Arc<Outline>> =
+        works.iter().map(|work| outline(work).map(Arc::new)).collect::<Result<_, _>>()?;
+    let (mut open, mut journeys, loads) = (Vec::new(), Vec::new(), works.len());
+    for (place, work) in works.into_iter().enumerate() {
+        match work {
+            Work::Open(spec) => open.push((place, spec)),
+            Work::Journey(spec) => journeys.push((place, spec)),
+        }
+    }
+    let mut part = Part::nothing(loads);
+    if !open.is_empty() {
+        let specs: Vec<LoadSpec> = open.iter().map(|(_, spec)| spec.clone()).collect();
+        let own = threads(&specs, cores());
+        part = Part::new(open, Share { first: 0, threads: own, of: own }, loads).await?;
+    }
+    let lowered = part.within_limits()?;
+    let first = part.threads();
+    let workers = first + journeys.len() as u32;
+    let (crew, told) = send_for(journeys, first, &outlines).await?;
+    let lowered: Vec<String> = lowered.into_iter().chain(told).collect();
+    let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
+    Ok((Prepared { outlines, part, crew, workers }, lowered))
+}
+
+/// A child for each load of journeys.
+async fn send_for(
+    journeys: Vec<(usize, JourneySpec)>,
+    first: u32,
+    outlines: &[Arc<Outline>],
+) -> Result<(Crew, Vec<String>), LoadError> {
+    if journeys.is_empty() {
+        return Ok((Crew::nobody(), Vec::new()));
+    }
+    let met = remote::hire(&Hands::Processes(journeys.len() as u32)).await?;
+    let order = |(child, (place, spec)): (usize, (usize, JourneySpec))| {
+        let kinds = (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
+        let (job, kinds) = (remote::Job::Journey(place, Box::new(spec)), kinds.collect());
+        remote::Order { job, first: first + child as u32, threads: 1, of: 1, kinds }
+    };
+    met.brief(journeys.into_iter().enumerate().map(order).collect())
 }
 
 /// The same, sent by whoever is named. Children end with the thread that calls this.
@@ -195,6 +268,10 @@ fn outlines(specs: &[LoadSpec]) -> Result<Vec<Arc<Outline>>, LoadError> {
         return Err(LoadError::Count);
     }
     specs.iter().map(|spec| Outline::new(spec).map(Arc::new)).collect()
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
 /// Threads for loads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.

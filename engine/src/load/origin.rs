@@ -87,7 +87,7 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Or
     if addresses.is_empty() { Err(fail("it has no address".to_owned())) } else { Ok(addresses) }
 }
 
-fn config(spec: &TlsSpec) -> Result<ClientConfig, OriginError> {
+pub(super) fn config(spec: &TlsSpec) -> Result<ClientConfig, OriginError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

@@ -305,6 +305,19 @@ impl Recorder {
         self.slice.connections = self.slice.connections.max(open);
     }
 
+    /// Something of this kind that is not among the requests has taken so many nanoseconds.
+    pub(super) fn beside(
+        &mut self,
+        load: usize,
+        kind: u16,
+        phase: Phase,
+        took: u64,
+        failure: Option<ErrorClass>,
+    ) {
+        let total = self.totals[load].phases[phase as usize].get_or_insert_default();
+        slot(&mut total.kinds, usize::from(kind)).count(failure, (took + 500) / 1000);
+    }
+
     /// A request has ended now, in this phase.
     pub(super) fn ended(&mut self, load: usize, job: &Job, phase: Phase, now: u64, ending: &Ending<'_>) {
         let (since, kind) = (|then: u64| (now.saturating_sub(then) + 500) / 1000, usize::from(job.kind));

@@ -276,11 +276,6 @@ impl Crew {
         Self(Vec::new())
     }
 
-    /// These and those.
-    pub(crate) fn join(&mut self, other: Self) {
-        self.0.extend(other.0);
-    }
-
     /// All begin at this time. A thread for each passes its slices on, and returns why its numbers must not be trusted.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ use super::word::{Answer, Order, Plan, SliceWord};
 use super::{HANDSHAKE, Job, LEASE, PROTOCOL, READY_WITHIN, bytes, text};
 use crate::load::clock::Clock;
 use crate::load::collect::throttled;
+use crate::load::journey::Journeys;
 use crate::load::phase::PhaseCell;
 use crate::load::saturation::THROTTLED;
 use crate::load::tally::Slice;
@@ -27,6 +28,21 @@ use crate::load::{Part, SLICES, Share};
 
 /// The hidden verb of a child.
 pub const VERB: &str = "__load-worker";
+/// What it is ready to send.
+enum Task {
+    Part(Part),
+    Journeys(Box<Journeys>),
+}
+
+impl Task {
+    fn threads(&self) -> u32 {
+        match self {
+            Self::Part(part) => part.threads(),
+            Self::Journeys(_) => 1,
+        }
+    }
+}
+
 /// The most connections that are not yet, or no longer, a session.
 const STRANGERS_MAX: usize = 16;
 
@@ -153,7 +169,7 @@ fn serve(mut ear: Ear, mut mouth: Mouth) -> Result<(), WireError> {
     }
 }
 
-fn prepare(plan: Plan) -> Result<(Part, Option<String>), String> {
+fn prepare(plan: Plan) -> Result<(Task, Option<String>), String> {
     let Plan { job, first, threads, of, loads } = plan;
     let fits = threads > 0 && u64::from(first) + u64::from(threads) <= u64::from(u32::MAX);
     if !fits || loads == 0 || loads > crate::load::LOADS_MAX {
@@ -162,6 +178,13 @@ fn prepare(plan: Plan) -> Result<(Part, Option<String>), String> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let share = Share { first, threads, of };
     match job {
+        Job::Journey(place, spec) => {
+            if threads != 1 || place >= loads {
+                return Err("a plan for a thread or a load that there is not".to_owned());
+            }
+            let journeys = runtime.block_on(Journeys::new(*spec, place, loads, first as usize));
+            Ok((Task::Journeys(Box::new(journeys.map_err(|error| error.to_string())?)), None))
+        }
         Job::Open(specs) => {
             if first + threads > of || specs.iter().any(|(place, _)| *place >= loads) {
                 return Err("a plan for a thread or a load that there is not".to_owned());
@@ -169,14 +192,14 @@ fn prepare(plan: Plan) -> Result<(Part, Option<String>), String> {
             let mut part =
                 runtime.block_on(Part::new(specs, share, loads)).map_err(|error| error.to_string())?;
             let lowered = part.within_limits().map_err(|error| error.to_string())?;
-            Ok((part, lowered))
+            Ok((Task::Part(part), lowered))
         }
     }
 }
 
 /// Sends its part, and what it counts, until that is done or the coordinator says nothing more.
 fn send(
-    part: Part,
+    part: Task,
     origin: Instant,
     seed: u64,
     phase: Phase,
@@ -208,14 +231,19 @@ fn send(
 type Threads = Vec<std::thread::JoinHandle<Vec<String>>>;
 
 fn start(
-    part: Part,
+    part: Task,
     origin: Instant,
     seed: u64,
     phase: &Arc<PhaseCell>,
     stop: &Arc<StopCell>,
     out: SyncSender<Slice>,
 ) -> Result<Threads, WireError> {
-    part.start(Clock::new(origin), seed, phase, stop, &out).map_err(|error| {
+    let clock = Clock::new(origin);
+    let started = match part {
+        Task::Part(part) => part.start(clock, seed, phase, stop, &out),
+        Task::Journeys(journeys) => journeys.start(clock, seed, phase, stop, &out),
+    };
+    started.map_err(|error| {
         stop.request(StopCell::NOW);
         WireError::Garbled(error.to_string())
     })
