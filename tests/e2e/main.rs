@@ -21,6 +21,8 @@ mod docker;
 mod faults;
 /// Mistakes in experiments, and texts that mean harm.
 mod language;
+/// Users and sessions that walk.
+mod journeys;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
 /// What others do to control groups and containers while squall presses on them.

@@ -104,9 +104,9 @@ fn load(
 
 /// What may be expected of a journey: its sessions, or about how many requests its users make.
 fn expected(journey: &Journey) -> Profile {
-    let Pace::Users { count, ramp, lasting } = &journey.pace else {
-        let Pace::Sessions { arrivals, .. } = &journey.pace else { unreachable!("there are two paces") };
-        return arrivals.clone();
+    let (count, ramp, lasting) = match &journey.pace {
+        Pace::Sessions { arrivals, .. } => return arrivals.clone(),
+        Pace::Users { count, ramp, lasting } => (count, ramp, lasting),
     };
     let (seconds, requests) = journey.estimate();
     let rate = (f64::from(*count) * requests / seconds.max(1e-3)).min(MAX_RATE);
