@@ -179,7 +179,9 @@ impl Journey {
     /// Every step, in reading order.
     pub fn all(&self) -> Vec<&Step> {
         let mut found = Vec::new();
-        [&self.start, &self.steps, &self.stop].into_iter().for_each(|items| gather(items, &mut found));
+        for items in [&self.start, &self.steps, &self.stop] {
+            gather(items, &mut found);
+        }
         found
     }
 
@@ -193,7 +195,9 @@ impl Journey {
                 }
             }
         }
-        [&mut self.start, &mut self.steps, &mut self.stop].into_iter().for_each(|items| walk(items, change));
+        for items in [&mut self.start, &mut self.steps, &mut self.stop] {
+            walk(items, change);
+        }
     }
 
     /// What one time through takes at least, in seconds, and how many requests it makes: means over its choices, as if each

@@ -95,7 +95,7 @@ fn class(error: &reqwest::Error) -> ErrorClass {
             seen = ErrorClass::Protocol;
         }
         if let Some(io) = inner.downcast_ref::<io::Error>() {
-            let tls = io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+            let tls = matches!(io.get_ref(), Some(inner) if inner.is::<rustls::Error>());
             return match (tls, error.is_connect()) {
                 (true, _) => ErrorClass::Tls,
                 (false, true) => ErrorClass::of_connect(io),

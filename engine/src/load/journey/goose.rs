@@ -43,5 +43,5 @@ pub(super) async fn gather(people: u32, life: Life) -> Result<(), String> {
     let attack = attack.set_client_builder_without_cookies(GooseClientBuilder::new().without_cookies());
     let attack = attack.map_err(said)?.register_scenario(Scenario::new("journey").register_transaction(live));
     // Its own numbers are of no use: it was told to keep none.
-    attack.execute().await.map(drop).map_err(said)
+    Box::pin(attack.execute()).await.map(drop).map_err(said)
 }

@@ -92,12 +92,15 @@ struct Begin {
 /// Workers that wait for their parts.
 pub(crate) struct Ready(Vec<Met>);
 
+/// A worker that can be spoken to: its name, and the process if it is a child.
+type Found = (String, Box<dyn Socket>, Option<Kid>);
+
 /// Meets workers. Children end with the thread that calls this, so it has to outlive the load.
 ///
 /// # Errors
 /// One of them cannot be had.
 pub(crate) async fn hire(hands: &Hands) -> Result<Ready, LoadError> {
-    let (mut sockets, token): (Vec<(String, Box<dyn Socket>, Option<Kid>)>, Token) = match hands {
+    let (sockets, token): (Vec<Found>, Token) = match hands {
         Hands::Here => return Ok(Ready(Vec::new())),
         Hands::Processes(count) => {
             let start = |number: u32| {
@@ -118,13 +121,13 @@ pub(crate) async fn hire(hands: &Hands) -> Result<Ready, LoadError> {
             (sockets, token.clone())
         }
     };
-    let meet = |(name, socket, kid): (String, Box<dyn Socket>, Option<Kid>)| match meet(socket, &token) {
+    let meet = |(name, socket, kid): Found| match meet(socket, &token) {
         Ok((ear, mouth, cores)) => Ok(Met { name, ear, mouth, cores, kid }),
         Err(why) => Err(LoadError::Worker { worker: name, why: why.to_string() }),
     };
     // All at once: one that is slow holds up none of the others.
     let met = std::thread::scope(|scope| {
-        let talks: Vec<_> = sockets.drain(..).map(|one| scope.spawn(|| meet(one))).collect();
+        let talks: Vec<_> = sockets.into_iter().map(|one| scope.spawn(|| meet(one))).collect();
         talks.into_iter().map(|talk| talk.join().expect("a handshake does not panic")).collect()
     });
     Result::<Vec<Met>, LoadError>::map(met, Ready)

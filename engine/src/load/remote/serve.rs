@@ -171,7 +171,7 @@ fn serve(mut ear: Ear, mut mouth: Mouth) -> Result<(), WireError> {
 
 fn prepare(plan: Plan) -> Result<(Task, Option<String>), String> {
     let Plan { job, first, threads, of, loads } = plan;
-    let fits = threads > 0 && u64::from(first) + u64::from(threads) <= u64::from(u32::MAX);
+    let fits = threads > 0 && first.checked_add(threads).is_some();
     if !fits || loads == 0 || loads > crate::load::LOADS_MAX {
         return Err("a plan for no thread or no load".to_owned());
     }
@@ -209,7 +209,9 @@ fn send(
     let (phase, stop) = (Arc::new(PhaseCell::new(phase)), Arc::new(StopCell::default()));
     let (out, slices) = sync_channel(SLICES * part.threads() as usize);
     let (told, before) = (Arc::clone(&stop), throttled());
-    let threads = start(part, origin, seed, &phase, &stop, out)?;
+    let threads = start(part, origin, seed, &phase, &stop, &out)?;
+    // Only the threads hold the sending side now: when they are gone, so is the end of the slices.
+    drop(out);
     let thread = std::thread::Builder::new().name("load-tell".to_owned());
     let teller = thread.spawn(move || tell(&slices, threads, mouth, before, origin, &told));
     let teller = teller.map_err(WireError::Io)?;
@@ -236,12 +238,12 @@ fn start(
     seed: u64,
     phase: &Arc<PhaseCell>,
     stop: &Arc<StopCell>,
-    out: SyncSender<Slice>,
+    out: &SyncSender<Slice>,
 ) -> Result<Threads, WireError> {
     let clock = Clock::new(origin);
     let started = match part {
-        Task::Part(part) => part.start(clock, seed, phase, stop, &out),
-        Task::Journeys(journeys) => journeys.start(clock, seed, phase, stop, &out),
+        Task::Part(part) => part.start(clock, seed, phase, stop, out),
+        Task::Journeys(journeys) => journeys.start(clock, seed, phase, stop, out),
     };
     started.map_err(|error| {
         stop.request(StopCell::NOW);
