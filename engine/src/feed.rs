@@ -334,7 +334,9 @@ mod tests {
         fn what_is_written_as_csv_is_read_again(rows in prop::collection::vec(("[^\r]{1,9}", "[^\r]{0,9}"), 1..9)) {
             let mut writer = csv::Writer::from_writer(Vec::new());
             writer.write_record(["id", "name"]).unwrap();
-            rows.iter().for_each(|(id, name)| writer.write_record([id, name]).unwrap());
+            for (id, name) in &rows {
+                writer.write_record([id, name]).unwrap();
+            }
             let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
             let feed = read(Order::Unique, CSV, &text).unwrap();
             prop_assert_eq!(feed.rows(), rows.len());

@@ -1,7 +1,8 @@
 //! What is to happen, when, and is it well?
 //!
 //! Top to bottom: [`cli`] → [`run`] → {[`load`], [`probe`], [`lab`]} → [`plan`] → [`experiment`]. Pure, without tokio:
-//! [`experiment`], [`plan`], [`slo`], [`schedule`], [`template`], [`feed`].
+//! [`experiment`], [`plan`], [`slo`], [`schedule`], [`template`], [`feed`],
+//! [`replay`].
 
 pub mod capacity;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod plan;
 pub mod probe;
 mod random;
 mod reading;
+pub mod replay;
 pub mod run;
 pub mod schedule;
 pub mod slo;

@@ -180,10 +180,12 @@ impl Shape {
 
 /// Arrival rates over time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Segment>", into = "Vec<Segment>")]
+#[serde(try_from = "Sent", into = "Sent")]
 pub struct Profile {
     segments: Vec<Segment>,
     pieces: Arc<[Piece]>,
+    /// The arrivals themselves, in nanoseconds, if they are known one by one; `pieces` then are their mean rates.
+    times: Option<Arc<[u64]>>,
 }
 
 impl Profile {
@@ -196,7 +198,7 @@ impl Profile {
         for segment in &segments {
             segment.pieces(&mut pieces)?;
         }
-        let profile = Self { segments, pieces: pieces.into() };
+        let profile = Self { segments, pieces: pieces.into(), times: None };
         if profile.total() < 1e-6 {
             return Err(ProfileError::Empty);
         }
@@ -206,7 +208,39 @@ impl Profile {
         Ok(profile)
     }
 
-    /// The segments that it was made of.
+    /// Arrivals at these times, in nanoseconds from the start and sorted.
+    ///
+    /// # Errors
+    /// There is none, or the last is later than [`MAX_DURATION`].
+    pub fn trace(mut times: Vec<u64>) -> Result<Self, ProfileError> {
+        times.sort_unstable();
+        let last = *times.last().ok_or(ProfileError::Empty)?;
+        if Duration::from_nanos(last) >= MAX_DURATION {
+            return Err(ProfileError::Length);
+        }
+        // The last arrival lies within it.
+        let length = (last as f64 / 1e9 + 1e-3).max(1.0);
+        let many = (length.floor() as usize).clamp(1, MAX_PIECES);
+        let width = length / many as f64;
+        let mut pieces = Vec::with_capacity(many);
+        let mut before = 0;
+        for nth in 0..many {
+            let end = if nth + 1 == many { u64::MAX } else { ((nth + 1) as f64 * width * 1e9) as u64 };
+            let until = times.partition_point(|at| *at < end);
+            let count = (until - before) as f64;
+            pieces.push(Piece {
+                shape: Shape::Line { from: count / width, slope: 0.0 },
+                start: nth as f64 * width,
+                length: width,
+                before: before as f64,
+                count,
+            });
+            before = until;
+        }
+        Ok(Self { segments: Vec::new(), pieces: pieces.into(), times: Some(times.into()) })
+    }
+
+    /// The segments that it was made of; none if its arrivals are known one by one.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
@@ -253,17 +287,31 @@ impl Profile {
     }
 }
 
-impl TryFrom<Vec<Segment>> for Profile {
+/// A profile as it is told to others: what it was made of.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+enum Sent {
+    Segments(Vec<Segment>),
+    Times(Vec<u64>),
+}
+
+impl TryFrom<Sent> for Profile {
     type Error = ProfileError;
 
-    fn try_from(segments: Vec<Segment>) -> Result<Self, ProfileError> {
-        Self::new(segments)
+    fn try_from(sent: Sent) -> Result<Self, ProfileError> {
+        match sent {
+            Sent::Segments(segments) => Self::new(segments),
+            Sent::Times(times) => Self::trace(times),
+        }
     }
 }
 
-impl From<Profile> for Vec<Segment> {
+impl From<Profile> for Sent {
     fn from(profile: Profile) -> Self {
-        profile.segments
+        match profile.times {
+            None => Self::Segments(profile.segments),
+            Some(times) => Self::Times(times.to_vec()),
+        }
     }
 }
 
@@ -337,6 +385,9 @@ fn push(out: &mut Vec<Piece>, shape: Shape, lasting: Duration) -> Result<(), Pro
 
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(times) = &self.times {
+            return write!(f, "{} requests of a log over {:.1?}", times.len(), self.duration());
+        }
         for (i, segment) in self.segments.iter().enumerate() {
             f.write_str(if i == 0 { "" } else { ", " })?;
             segment.fmt(f)?;
@@ -375,15 +426,23 @@ pub struct Arrivals {
 enum Stream {
     Even { next: u64, step: u64 },
     Poisson { at: f64, step: f64, random: Random },
+    Trace { times: Arc<[u64]>, next: usize, step: usize },
 }
 
 /// Rounding must not add an arrival at the very end.
 const TINY: f64 = 1e-6;
 
 impl Arrivals {
-    /// Evenly spaced: worker k of W has the arrivals k, k + W, k + 2W, …
+    /// Evenly spaced, or as they are known one by one: worker k of W has the arrivals k, k + W, k + 2W, …
     pub fn even(profile: &Profile, worker: u32, workers: u32) -> Self {
-        let stream = Stream::Even { next: u64::from(worker), step: u64::from(workers.max(1)) };
+        let stream = match &profile.times {
+            Some(times) => Stream::Trace {
+                times: Arc::clone(times),
+                next: worker as usize,
+                step: workers.max(1) as usize,
+            },
+            None => Stream::Even { next: u64::from(worker), step: u64::from(workers.max(1)) },
+        };
         Self { pieces: Arc::clone(&profile.pieces), cursor: 0, stream }
     }
 
@@ -395,8 +454,10 @@ impl Arrivals {
         Self { pieces: Arc::clone(&profile.pieces), cursor: 0, stream: Stream::Poisson { at, step, random } }
     }
 
+    /// The number of the next arrival, as far as it is known by its number.
     fn step(&mut self) -> f64 {
         match &mut self.stream {
+            Stream::Trace { .. } => f64::INFINITY,
             Stream::Even { next, step } => {
                 let n = *next as f64;
                 *next = next.saturating_add(*step);
@@ -415,6 +476,11 @@ impl Iterator for Arrivals {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
+        if let Stream::Trace { times, next, step } = &mut self.stream {
+            let due = times.get(*next).copied();
+            *next = next.saturating_add(*step);
+            return due;
+        }
         let last = self.pieces.last()?;
         let end = last.before + last.count - TINY;
         let n = self.step();

@@ -168,3 +168,31 @@ fn nonsense_is_refused() {
     assert_eq!(new(spike(second)), ProfileError::Spike);
     assert_eq!(new(spike(Duration::MAX)), ProfileError::Spike);
 }
+
+#[test]
+fn known_arrivals_keep_their_times_and_are_shared_by_the_workers() {
+    let times: Vec<u64> = (0..1000u64).map(|n| n * n * 5_000).collect();
+    let profile = Profile::trace(times.iter().rev().copied().collect()).unwrap();
+    for workers in [1, 3, 4] {
+        let mut merged: Vec<u64> = (0..workers)
+            .flat_map(|worker| Arrivals::even(&profile, worker, workers).collect::<Vec<_>>())
+            .collect();
+        let second: Vec<u64> = Arrivals::even(&profile, 1 % workers, workers).take(2).collect();
+        assert_eq!(second, [times[1 % workers as usize], times[(1 % workers + workers) as usize]]);
+        merged.sort_unstable();
+        assert_eq!(merged, times);
+    }
+    assert_eq!(profile.total().round() as usize, 1000);
+    assert_eq!(profile.expected(f64::MAX).round() as usize, 1000);
+    assert!((profile.duration().as_secs_f64() - 4.991).abs() < 0.01);
+    assert!(profile.rate_at(0.5) > profile.rate_at(4.5), "the rates are those of the arrivals");
+    assert!(profile.peak() >= profile.rate_at(0.5));
+    assert_eq!(Profile::trace(Vec::new()), Err(ProfileError::Empty));
+    assert_eq!(Profile::trace(vec![u64::MAX]), Err(ProfileError::Length));
+    let burst = Profile::trace(vec![0; 10]).unwrap();
+    assert_eq!(Arrivals::even(&burst, 0, 2).collect::<Vec<_>>(), [0; 5]);
+    assert_eq!(burst.duration(), Duration::from_secs(1));
+    let long = Profile::trace((0..20_000).map(|n| n * 1_000_000_000 * 5).collect()).unwrap();
+    assert_eq!(long.total().round() as usize, 20_000);
+    assert!((long.expected(50_000.0) - 10_000.0).abs() < 3.0);
+}

@@ -94,6 +94,19 @@ pub enum Slot {
     },
     /// What an earlier step has extracted, by position among [`Known::extracted`].
     Extracted(usize),
+    /// A part of a request from a log. It has no name, and stands as it is: it was looked at when the log was read.
+    Replayed(Replayed),
+}
+
+/// See [`Slot::Replayed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replayed {
+    /// Path and query.
+    Target,
+    /// The type of the body.
+    ContentType,
+    /// The body.
+    Body,
 }
 
 /// Where values come from, for one request.
@@ -113,6 +126,11 @@ pub trait Values {
     /// What an earlier step has extracted; none if it has not.
     fn extracted(&self, _index: usize) -> Option<&str> {
         None
+    }
+
+    /// A part of the request of a log that is sent again.
+    fn replayed(&self, _part: Replayed) -> &[u8] {
+        &[]
     }
 }
 
@@ -229,6 +247,11 @@ impl Template {
         template
     }
 
+    /// Goes on with a part of a request from a log.
+    pub fn push_replayed(&mut self, part: Replayed) {
+        self.parts.push(Part::Slot(Slot::Replayed(part), Place::Plain));
+    }
+
     /// Goes on with bytes that are sent as they are.
     pub fn push_text(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
@@ -322,25 +345,28 @@ fn unknown(name: &str, known: &Known<'_>) -> VarError {
 
 fn fill(slot: Slot, place: Place, values: &mut impl Values, out: &mut Vec<u8>) -> Result<(), Unfit> {
     match slot {
-        Slot::Field { feed, column } => put(values.field(feed, column).ok_or(Unfit::Exhausted)?, place, out),
-        Slot::Extracted(index) => put(values.extracted(index).ok_or(Unfit::Missing)?, place, out),
+        Slot::Field { feed, column } => {
+            put(values.field(feed, column).ok_or(Unfit::Exhausted)?, place, out)?;
+        }
+        Slot::Extracted(index) => put(values.extracted(index).ok_or(Unfit::Missing)?, place, out)?,
         Slot::Counter => number(values.counter(), out),
+        Slot::Replayed(part) => out.extend_from_slice(values.replayed(part)),
         Slot::Uuid => uuid(values.uuid(), out),
         Slot::Random { from, to } => {
             let many = u128::from(to - from) + 1;
             let drawn = (u128::from(values.random()) * many) >> 64;
-            number(from + drawn as u64, out)
+            number(from + drawn as u64, out);
         }
     }
-}
-
-fn number(number: u64, out: &mut Vec<u8>) -> Result<(), Unfit> {
-    write!(out, "{number}").expect("a vector takes all bytes");
     Ok(())
 }
 
+fn number(number: u64, out: &mut Vec<u8>) {
+    write!(out, "{number}").expect("a vector takes all bytes");
+}
+
 /// Version 4 (RFC 9562, section 5.4).
-fn uuid(random: u128, out: &mut Vec<u8>) -> Result<(), Unfit> {
+fn uuid(random: u128, out: &mut Vec<u8>) {
     let bits = random & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
     for (at, byte) in bits.to_be_bytes().into_iter().enumerate() {
         if matches!(at, 4 | 6 | 8 | 10) {
@@ -348,7 +374,6 @@ fn uuid(random: u128, out: &mut Vec<u8>) -> Result<(), Unfit> {
         }
         out.extend([hex(byte >> 4, b'a'), hex(byte & 15, b'a')]);
     }
-    Ok(())
 }
 
 fn hex(digit: u8, ten: u8) -> u8 {
@@ -385,7 +410,7 @@ pub fn put(value: &str, place: Place, out: &mut Vec<u8>) -> Result<(), Unfit> {
                     b'\r' => out.extend(b"\\r"),
                     b'\t' => out.extend(b"\\t"),
                     0..=0x1f => {
-                        out.extend([b'\\', b'u', b'0', b'0', hex(byte >> 4, b'a'), hex(byte & 15, b'a')])
+                        out.extend([b'\\', b'u', b'0', b'0', hex(byte >> 4, b'a'), hex(byte & 15, b'a')]);
                     }
                     _ => out.push(byte),
                 }

@@ -126,8 +126,10 @@ fn inflated(bytes: &[u8]) -> Result<Vec<u8>, LatencyError> {
     let mut limited = ZlibDecoder::new(deflated).take(INNER_MAX + 1);
     limited.read_to_end(&mut inner).map_err(|e| LatencyError(e.to_string()))?;
     // Cookie, length of what follows the head, offset, digits, lowest, highest, ratio.
-    let word = |at: usize| inner.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().unwrap_or_default()));
-    let long = |at: usize| inner.get(at..at + 8).map(|b| u64::from_be_bytes(b.try_into().unwrap_or_default()));
+    let word =
+        |at: usize| inner.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().unwrap_or_default()));
+    let long =
+        |at: usize| inner.get(at..at + 8).map(|b| u64::from_be_bytes(b.try_into().unwrap_or_default()));
     let length = inner.len().checked_sub(HEAD).and_then(|length| u32::try_from(length).ok());
     let own = length.is_some() && word(4) == length && word(12) == Some(3) && long(16) == Some(1);
     let fits = own && long(24) == Some(MAX_US) && inner.len() as u64 <= INNER_MAX;

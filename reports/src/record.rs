@@ -189,7 +189,7 @@ pub struct Outcomes {
     /// Good answers.
     pub ok: u64,
     /// Failures by class: `refused`, `connect-timeout`, `reset`, `deadline`, `tls`, `status`, `expectation`,
-    /// `protocol`, `local`.
+    /// `protocol`, `local`, `data`.
     pub errors: BTreeMap<String, u64>,
     /// Latencies from the intended time, of good answers and of requests that ran into their deadline (at their age).
     /// HdrHistogram V2 deflate in base64.

@@ -92,7 +92,8 @@ fn answer(target: &str, cookie: &str, body: &str, seen: &Seen) -> (&'static str,
         }
         other => {
             let id = cookie.strip_prefix("sid=").unwrap_or_default();
-            let right = other == format!("/use/t%20{id}%2F%22%26") && body == format!(r#"{{"t":"t {id}/\"&","i":"{id}"}}"#);
+            let right = other == format!("/use/t%20{id}%2F%22%26")
+                && body == format!(r#"{{"t":"t {id}/\"&","i":"{id}"}}"#);
             count(if right { &seen.used } else { &seen.strangers });
             (if right { "200 OK" } else { "403 No" }, String::new(), "page <b>7</b>".to_owned())
         }
@@ -154,7 +155,8 @@ fn kind(record: &Value, load: &str, kind: &str) -> (u64, u64) {
     let found = loads.iter().find(|found| found["name"] == load).unwrap();
     let phases = found["phases"].as_array().unwrap();
     let of = phases.iter().filter_map(|phase| phase["kinds"].get(kind));
-    let failed = |kind: &Value| kind["errors"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>();
+    let failed =
+        |kind: &Value| kind["errors"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum::<u64>();
     of.fold((0, 0), |sum, kind| (sum.0 + kind["ok"].as_u64().unwrap(), sum.1 + failed(kind)))
 }
 
@@ -162,9 +164,8 @@ fn kind(record: &Value, load: &str, kind: &str) -> (u64, u64) {
 fn people_walk_through_a_shop_that_knows_them() {
     let (_turn, home) = (turns(1), Home::new());
     let (port, seen) = shop();
-    let shoppers = SHOPPERS.replace("", "");
     let storm = stubborn("storm", "") + &stubborn("thrifty", ", budget: 10%");
-    let loads = format!("{}{}{storm}", shoppers.trim_start_matches('\n'), VISITORS.trim_start_matches('\n'));
+    let loads = format!("{}{}{storm}", SHOPPERS.trim_start_matches('\n'), VISITORS.trim_start_matches('\n'));
     let path = experiment(&home, port, &loads, "shoppers: {availability: \">= 90%\"}");
     let mut going = home.start(&["run", &path]);
     going.says("baseline begins", Duration::from_secs(30));
@@ -194,7 +195,10 @@ fn people_walk_through_a_shop_that_knows_them() {
     let (asked, again) = (of("storm", "ask").1, of("storm", "retry").1);
     assert!(asked > 100 && again + 8 >= 2 * asked && again <= 2 * asked, "{asked} {again}");
     let (asked_thrifty, again_thrifty) = (of("thrifty", "ask").1, of("thrifty", "retry").1);
-    assert!(again_thrifty >= 10 && again_thrifty <= asked_thrifty / 10 + 25, "{asked_thrifty} {again_thrifty}");
+    assert!(
+        again_thrifty >= 10 && again_thrifty <= asked_thrifty / 10 + 25,
+        "{asked_thrifty} {again_thrifty}"
+    );
     assert_eq!(load(&seen.fails), asked + again + asked_thrifty + again_thrifty, "{}", done.out);
     assert_eq!(record["generator"]["saturated"].as_array().unwrap().len(), 0, "{}", record["generator"]);
     home.assert_nothing_left();
@@ -207,7 +211,7 @@ fn children(home: &Home) -> Vec<u32> {
 
 fn walking(home: &Home) -> Going {
     let (port, _) = shop();
-    let loads = format!("{}{}", SHOPPERS.replace("", "").trim_start_matches('\n'), VISITORS.trim_start_matches('\n'));
+    let loads = format!("{}{}", SHOPPERS.trim_start_matches('\n'), VISITORS.trim_start_matches('\n'));
     let path = experiment(home, port, &loads, "shoppers: {availability: \">= 90%\"}");
     let mut going = home.start(&["run", &path]);
     going.says("baseline begins", Duration::from_secs(30));
@@ -244,7 +248,8 @@ fn nobody_walks_on_when_the_run_is_over() {
 fn mistakes_in_journeys_are_told_with_their_place() {
     let home = Home::new();
     let says = |load: &str, text: &str| {
-        let path = experiment(&home, 1, &format!("  - shoppers: {load}\n"), "shoppers: {availability: \">= 90%\"}");
+        let path =
+            experiment(&home, 1, &format!("  - shoppers: {load}\n"), "shoppers: {availability: \">= 90%\"}");
         let done = home.squall(&["check", &path]).code(2);
         assert!(done.err.contains(text) || done.out.contains(text), "{load}: {}{}", done.out, done.err);
     };
@@ -256,14 +261,20 @@ fn mistakes_in_journeys_are_told_with_their_place() {
     says(&users("{steps: [{a: {path: /}}]}"), "has no `base`");
     says(&users(&format!("{{{base}, steps: []}}")), "there are no steps");
     says(&users(&format!("{{{base}, steps: [{{a: {{}}}}]}}")), "a `path` below the journey's `base`");
-    says(&users(&format!("{{{base}, steps: [{{a: {{path: /}}}}, {{a: {{path: /}}}}]}}")), "another step named `a`");
+    says(
+        &users(&format!("{{{base}, steps: [{{a: {{path: /}}}}, {{a: {{path: /}}}}]}}")),
+        "another step named `a`",
+    );
     says(&users(&format!("{{{base}, steps: [{{journey: {{path: /}}}}]}}")), "squall's own");
     says(&users(&format!("{{{base}, steps: [{{a: {{path: \"/${{tokn}}\"}}}}]}}")), "`${tokn}` is not set");
     says(
         &users(&format!("{{{base}, steps: [{{a: {{path: /, extract: {{x: {{jsn: /a}}}}}}}}]}}")),
         "an answer has no `jsn`",
     );
-    says(&users(&format!("{{{base}, steps: [{{a: {{path: /, think: {{from: 2s, to: 1s}}}}}}]}}")), "longer than `to`");
+    says(
+        &users(&format!("{{{base}, steps: [{{a: {{path: /, think: {{from: 2s, to: 1s}}}}}}]}}")),
+        "longer than `to`",
+    );
     says(
         &users(&format!("{{{base}, retry: {{attempts: 1}}, steps: [{{a: {{path: /}}}}]}}")),
         "attempts count the first one as well",

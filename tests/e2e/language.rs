@@ -43,8 +43,8 @@ load:
   - shop:
       open:
         requests:
-          - look: {url: "http://${lab.edge}/browse", weight: 3, expect: {status: [200, 3xx, 204-206], body-contains: item}}
-          - buy: {url: "http://${relay.front}/checkout?token=${TOKEN:-none}", method: POST, headers: {x-a: b}, body: "{}"}
+          - look: {url: "http://${lab.edge}/browse", weight: 3, expect: {status: [200, 3xx, 204-206], body-contains: item, headers: {date: present, server: {contains: s}}, json: {/id: present, /n: {equals: 5}}}}
+          - buy: {url: "http://${relay.front}/checkout?token=${TOKEN:-none}", method: POST, headers: {x-a: "${counter}"}, body: '{"id": "${uuid}"}'}
         arrivals:
           - ramp: {from: 1/s, to: "${rate}", over: 2s}
           - hold: 10s

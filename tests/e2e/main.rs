@@ -19,10 +19,10 @@ mod cutting;
 mod docker;
 /// What the registry says is true of the binary.
 mod faults;
-/// Mistakes in experiments, and texts that mean harm.
-mod language;
 /// Users and sessions that walk.
 mod journeys;
+/// Mistakes in experiments, and texts that mean harm.
+mod language;
 /// Whole runs: verdicts, aborts, signals, murder.
 mod lifecycle;
 /// What others do to control groups and containers while squall presses on them.
@@ -35,6 +35,8 @@ mod network;
 mod pressure;
 /// nginx and HAProxy from Debian.
 mod real;
+/// Data from feeds, expectations, and logs that are sent again.
+mod requests;
 /// The schemas, checked in and generated.
 mod schema;
 /// A load by itself, and the search for a capacity.

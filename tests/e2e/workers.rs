@@ -138,7 +138,8 @@ fn strangers_are_answered_in_time_and_get_nothing() {
     };
     let framed = |text: &str| [&(text.len() as u32).to_be_bytes()[..], text.as_bytes()].concat();
     let nonce = "A".repeat(43) + "=";
-    let hello = |version: u32| framed(&format!(r#"{{"word":"hello","protocol":{version},"nonce":"{nonce}"}}"#));
+    let hello =
+        |version: u32| framed(&format!(r#"{{"word":"hello","protocol":{version},"nonce":"{nonce}"}}"#));
     let guess = framed(r#"{"word":"proof","proof":"AAAA"}"#);
     let says = |bytes: &[u8], text: &str| {
         let said = answer(bytes);
@@ -177,7 +178,11 @@ fn strangers_are_answered_in_time_and_get_nothing() {
         (&["worker", "--token-file", "/nowhere"], 2, "/nowhere"),
         (&["load", url, "--rate", "5/s", "--for", "1s", "--worker", "127.0.0.1:1"], 3, "no connection"),
         (&["load", url, "--rate", "5/s", "--for", "1s", "--workers", "65"], 2, "1..=64"),
-        (&["load", url, "--rate", "5/s", "--for", "1s", "--workers", "4", "--connections", "2"], 2, "cannot share 2"),
+        (
+            &["load", url, "--rate", "5/s", "--for", "1s", "--workers", "4", "--connections", "2"],
+            2,
+            "cannot share 2",
+        ),
     ] {
         let done = home.squall(args).code(code);
         assert!(done.err.contains(says), "{args:?}: {}", done.err);

@@ -16,6 +16,7 @@ use super::sending::{SendingArgs, rate};
 use super::source;
 use super::under::{Row, under};
 use crate::capacity::{Answer, Finding, Goal, LimitedBy, Search, Trial};
+use crate::feed::Order;
 use crate::load::LoadSpec;
 use crate::reading;
 use crate::run::Signals;
@@ -135,6 +136,12 @@ pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u
         let goal = args.goal(&objectives)?;
         let any = Segment::Hold { rate: goal.start, lasting: args.trial.0 };
         let spec = args.sending.spec(Profile::new(vec![any]).map_err(|error| error.to_string())?)?;
+        if let Some(feed) = spec.feeds.iter().find(|feed| feed.order() == Order::Unique) {
+            return Err(format!(
+                "--feed {}: a search takes rows again in each trial, so `unique` cannot be kept",
+                feed.name()
+            ));
+        }
         let trials = args.resume.as_ref().map(|path| earlier(path, &asked)).transpose()?;
         // A fault that cannot be read must be known before a long search.
         let faults: Result<Vec<AdHoc>, String> = args

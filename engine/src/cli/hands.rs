@@ -73,9 +73,11 @@ fn token(file: Option<&Path>) -> Result<Token, String> {
 
 /// Where a worker listens.
 #[derive(Debug, Args)]
-#[command(after_help = "The token is proven, never sent, and everything after that is sealed with it; so it should be \
+#[command(
+    after_help = "The token is proven, never sent, and everything after that is sealed with it; so it should be \
 long and random. A worker serves one coordinator at a time. It stops by itself when it has heard nothing from it for 5 \
-seconds. Addresses in a plan are looked up where the worker runs: 127.0.0.1 is the worker's own machine.")]
+seconds. Addresses in a plan are looked up where the worker runs: 127.0.0.1 is the worker's own machine."
+)]
 pub(super) struct WorkerArgs {
     /// The address and port to listen at; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]

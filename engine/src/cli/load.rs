@@ -1,6 +1,7 @@
 //! `squall load`: one load by itself.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,10 +12,12 @@ use reports::{Latencies, render};
 
 use super::hands::HandArgs;
 use super::out::{self, Out};
-use super::sending::{SendingArgs, rate};
+use super::sending::{SendingArgs, quoted, rate};
 use super::source;
 use crate::clock;
 use crate::load::{Facts, LoadError, LoadSpec, Tick};
+use crate::reading;
+use crate::replay::{self, Fields, Format as LogFormat, Options, Trace};
 use crate::run::{Signals, store};
 use crate::schedule::presets::{PRESETS, Preset};
 use crate::schedule::{Profile, Segment};
@@ -40,9 +43,41 @@ pub(super) struct LoadArgs {
     /// Arrivals in one word: smoke, soak, stress, spike or breakpoint
     #[arg(long, value_name = "WORD", help_heading = "Arrivals", value_parser = preset)]
     profile: Option<&'static Preset>,
+    /// Send a log again, with the gaps that it had: an access log (combined or JSON lines) or a HAR. Its hosts do not matter,
+    /// all goes to the URL
+    #[arg(long, value_name = "FILE", help_heading = "Replay",
+          conflicts_with_all = ["rate", "lasting", "ramp", "profile", "method", "body", "body_template", "poisson"])]
+    replay: Option<PathBuf>,
+    /// How much faster than it was, such as 2x
+    #[arg(long, value_name = "X", value_parser = replay::speed, help_heading = "Replay", requires = "replay")]
+    speed: Option<f64>,
+    /// How the log is written: combined, json or har; if left out, what it looks like
+    #[arg(long, value_name = "WORD", value_parser = log_format, help_heading = "Replay", requires = "replay")]
+    format: Option<LogFormat>,
+    /// Where JSON lines have what, such as time=ts: time, method, path, request, took, body; may be given several times
+    #[arg(long = "field", value_name = "NAME=KEY", help_heading = "Replay", requires = "replay")]
+    fields: Vec<String>,
+    /// Methods that are sent again
+    #[arg(
+        long,
+        value_name = "WORDS",
+        value_delimiter = ',',
+        help_heading = "Replay",
+        requires = "replay",
+        default_value = "GET,HEAD"
+    )]
+    methods: Vec<String>,
+    /// Send again what looks like a secret in queries and bodies
+    #[arg(long, help_heading = "Replay", requires = "replay")]
+    keep_secrets: bool,
     /// Write the latencies of each second as a log that HdrHistogram's tools read
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+}
+
+fn log_format(word: &str) -> Result<LogFormat, String> {
+    let known = LogFormat::WORDS.iter().find(|(known, _)| *known == word);
+    known.map(|(_, format)| *format).ok_or_else(|| "there are combined, json and har".to_owned())
 }
 
 fn preset(word: &str) -> Result<&'static Preset, String> {
@@ -54,6 +89,69 @@ fn preset(word: &str) -> Result<&'static Preset, String> {
 }
 
 impl LoadArgs {
+    /// The log that is sent again, if there is one.
+    fn trace(&self) -> Result<Option<Trace>, String> {
+        let Some(path) = &self.replay else {
+            // Where another option rules out --replay, the parser does not miss it.
+            let stray = self.speed.is_some() || self.format.is_some() || self.keep_secrets;
+            return if stray || !self.fields.is_empty() {
+                Err("--speed, --format, --field and --keep-secrets belong to --replay".to_owned())
+            } else {
+                Ok(None)
+            };
+        };
+        let mut options = Options {
+            format: self.format,
+            speed: self.speed.unwrap_or(1.0),
+            methods: replay::methods(self.methods.iter().map(String::as_str))?,
+            keep_secrets: self.keep_secrets,
+            fields: Fields::default(),
+        };
+        for text in &self.fields {
+            let (what, key) =
+                text.split_once('=').ok_or_else(|| format!("--field: write NAME=KEY instead of `{text}`"))?;
+            options.fields.set(what, key).map_err(|why| format!("--field: {why}"))?;
+        }
+        let read = reading::bytes(path, replay::BYTES_MAX).map_err(|error| error.to_string());
+        let read = read.and_then(|bytes| Trace::read(&bytes, &options));
+        read.map(Some).map_err(|why| format!("--replay {}: {why}", path.display()))
+    }
+
+    /// What is sent.
+    fn spec(&self, out: &mut Out) -> Result<LoadSpec, String> {
+        let Some(trace) = self.trace()? else { return self.sending.spec(self.arrivals()?) };
+        let profile = trace.profile().map_err(|error| format!("--replay: {error}"))?;
+        trace.notes().iter().for_each(|note| out.warn(&format!("squall: {note}")));
+        let mut spec = self.sending.spec(profile)?;
+        spec.replay = Some(Arc::new(trace));
+        Ok(spec)
+    }
+
+    /// The options that give these arrivals again.
+    fn pace(&self) -> String {
+        if let Some(path) = &self.replay {
+            let speed = self.speed.map(|speed| format!(" --speed {speed}x")).unwrap_or_default();
+            return format!(
+                "--replay {}{speed} --methods {}",
+                quoted(&path.display().to_string()),
+                self.methods.join(",")
+            );
+        }
+        match (self.profile, self.rate, self.lasting) {
+            (Some(preset), rate, lasting) => {
+                let rate = rate.map(|rate| format!(" --rate {rate}")).unwrap_or_default();
+                let lasting = lasting.map(|span| format!(" --for {span}")).unwrap_or_default();
+                format!("--profile {}{rate}{lasting}", preset.name)
+            }
+            (None, rate, lasting) => format!(
+                "--rate {} --for {}{}",
+                rate.unwrap_or(Rate(0.0)),
+                lasting.unwrap_or(Span(Duration::ZERO)),
+                self.ramp.map(|over| format!(" --ramp {over}")).unwrap_or_default()
+            ),
+        }
+    }
+
     fn arrivals(&self) -> Result<Profile, String> {
         let segments = match (self.profile, self.rate, self.lasting) {
             (Some(preset), rate, lasting) => {
@@ -77,9 +175,7 @@ impl LoadArgs {
 
 pub(super) fn load(args: &LoadArgs, out: &mut Out) -> u8 {
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
-    let ready =
-        args.arrivals().and_then(|arrivals| Ok((args.sending.spec(arrivals)?, args.sending.objectives()?)));
-    let ready = ready.and_then(|(spec, objectives)| Ok((spec, objectives, args.hands.hands()?)));
+    let ready = args.spec(out).and_then(|spec| Ok((spec, args.sending.objectives()?, args.hands.hands()?)));
     let (spec, objectives, hands) = match ready {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
@@ -131,7 +227,11 @@ fn written(path: &Path, load: &LoadRecord, started: f64, code: u8, out: &mut Out
 /// Whether the input or this host is to blame for a load that cannot be sent.
 pub(super) fn refused(error: &LoadError) -> u8 {
     match error {
-        LoadError::Spec { .. } | LoadError::Count | LoadError::Connections { .. } | LoadError::Journey { .. } => exit::INVALID,
+        LoadError::Spec { .. }
+        | LoadError::Count
+        | LoadError::Connections { .. }
+        | LoadError::Replay
+        | LoadError::Journey { .. } => exit::INVALID,
         LoadError::Origin { .. }
         | LoadError::Thread(_)
         | LoadError::Files { .. }
@@ -183,19 +283,6 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
     let decoded = |text: &str| Latencies::decode(text).unwrap_or_default();
     let load: Option<&LoadRecord> = finished.outcome.loads.first();
     let stats = load.and_then(|load| load.phases.first());
-    let pace = match (args.profile, args.rate, args.lasting) {
-        (Some(preset), rate, lasting) => {
-            let rate = rate.map(|rate| format!(" --rate {rate}")).unwrap_or_default();
-            let lasting = lasting.map(|span| format!(" --for {span}")).unwrap_or_default();
-            format!("--profile {}{rate}{lasting}", preset.name)
-        }
-        (None, rate, lasting) => format!(
-            "--rate {} --for {}{}",
-            rate.unwrap_or(Rate(0.0)),
-            lasting.unwrap_or(Span(Duration::ZERO)),
-            args.ramp.map(|over| format!(" --ramp {over}")).unwrap_or_default()
-        ),
-    };
     Sending {
         sends: load.map(|load| load.sends.clone()).unwrap_or_default(),
         arrivals: format!("{}{}", spec.profile, if spec.poisson { ", at random" } else { "" }),
@@ -229,7 +316,12 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         verdict,
         reasons,
         exit,
-        reproduce: format!("squall load {} {pace} --seed {seed}{}", args.sending.again(), args.hands.again()),
+        reproduce: format!(
+            "squall load {} {} --seed {seed}{}",
+            args.sending.again(),
+            args.pace(),
+            args.hands.again()
+        ),
         latencies: all.latencies.clone(),
     }
 }

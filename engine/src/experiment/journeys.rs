@@ -17,16 +17,12 @@ use crate::template::{Body, Known};
 const DEPTH_MAX: usize = 4;
 
 /// So many people, again and again.
-pub(super) fn users(
-    reading: &Reading<'_>,
-    named: (NodeId, &str),
-    fields: Fields<'_, '_>,
-) -> Option<Load> {
+pub(super) fn users(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields<'_, '_>) -> Option<Load> {
     let reader = reading.reader;
     let count = fields.required("count", "users").and_then(|node| people(reader, node, "count"));
-    let ramp = fields.optional("ramp").map_or(Some(Duration::ZERO), |node| {
-        reader.parse::<Span>(node, "ramp").map(|span| span.0)
-    });
+    let ramp = fields
+        .optional("ramp")
+        .map_or(Some(Duration::ZERO), |node| reader.parse::<Span>(node, "ramp").map(|span| span.0));
     let lasting = fields.required("for", "users").and_then(|node| positive_span(reader, node, "for"));
     let pace = (|| Some(Pace::Users { count: count?, ramp: ramp?, lasting: lasting? }))();
     if let Some(Pace::Users { ramp, lasting, .. }) = &pace
@@ -38,11 +34,7 @@ pub(super) fn users(
 }
 
 /// Journeys that begin at a rate.
-pub(super) fn sessions(
-    reading: &Reading<'_>,
-    named: (NodeId, &str),
-    fields: Fields<'_, '_>,
-) -> Option<Load> {
+pub(super) fn sessions(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields<'_, '_>) -> Option<Load> {
     let reader = reading.reader;
     let arrivals = fields.required("arrivals", "sessions").and_then(|node| arrivals(reader, node));
     let poisson = fields.optional("poisson").map_or(Some(false), |node| reader.flag(node, "poisson"));
@@ -79,7 +71,8 @@ fn load(
     let trust = fields.optional("tls").map_or(Some(Tls::default()), |node| {
         let tls = tls(reader, node, reading.sources)?;
         if tls.server_name.is_some() {
-            reader.mistake(node.id, "a journey asks for the name that is in its URLs: leave out `server-name`");
+            reader
+                .mistake(node.id, "a journey asks for the name that is in its URLs: leave out `server-name`");
         }
         Some(tls)
     });
@@ -98,6 +91,7 @@ fn load(
         connections: journey.pace.people(),
         pop_header: pop_header?,
         tls: trust?,
+        replay: None,
         journey: Some(journey),
     })
 }
@@ -194,7 +188,8 @@ fn retry(reader: &Reader<'_>, node: &Node) -> Option<Retry> {
     let attempts = fields.required("attempts", "retry").and_then(|node| {
         let attempts = reader.parse::<u32>(node, "attempts")?;
         if !(2..=ATTEMPTS_MAX).contains(&attempts) {
-            reader.mistake(node.id, format!("attempts count the first one as well: from 2 to {ATTEMPTS_MAX}"));
+            reader
+                .mistake(node.id, format!("attempts count the first one as well: from 2 to {ATTEMPTS_MAX}"));
             return None;
         }
         Some(attempts)
@@ -282,7 +277,8 @@ impl Steps<'_, '_> {
             }
         };
         if !shared.expect.headers.is_empty() || !shared.expect.json.is_empty() {
-            let help = "write `extract: {name: {json: /pointer}}`: a step fails if what it extracts is not there";
+            let help =
+                "write `extract: {name: {json: /pointer}}`: a step fails if what it extracts is not there";
             reader.mistake_with(fields.node.id, "a step expects a status and a text in the body", help);
         }
         let extract = fields.optional("extract").map(|node| extract(reader, node)).unwrap_or_default();

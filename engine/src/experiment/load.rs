@@ -1,5 +1,6 @@
 //! Reading `load:`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::arrivals::{arrivals, positive_span};
@@ -8,7 +9,10 @@ use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{Load, Request, Tls, journeys};
 use crate::experiment::Sources;
+use crate::feed::Feed;
 use crate::reading;
+use crate::replay::Trace;
+use crate::schedule::Profile;
 use crate::template::{Body, Known, Place, Template};
 
 /// The most loads in one experiment.
@@ -28,8 +32,15 @@ const METHODS: &[(&str, &str)] = &[
 ];
 
 /// Reads the list of loads.
-pub(super) fn read(reader: &Reader<'_>, node: &Node, sources: &dyn Sources, known: &Known<'_>) -> Vec<Load> {
-    let reading = Reading { reader, sources, known };
+pub(super) fn read(
+    reader: &Reader<'_>,
+    node: &Node,
+    sources: &dyn Sources,
+    feeds: &[Arc<Feed>],
+) -> Vec<Load> {
+    let names: Vec<_> = feeds.iter().map(|feed| (feed.name().to_owned(), feed.columns().to_vec())).collect();
+    let known = Known { feeds: &names, extracted: &[] };
+    let reading = Reading { reader, sources, known: &known };
     let items = reader.list(node, "load");
     if items.is_empty() && matches!(&node.content, Content::List(items) if items.is_empty()) {
         reader.mistake(node.id, "load is empty: without traffic nothing can be judged");
@@ -101,7 +112,10 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
             None
         }
     };
-    let arrivals = open.required("arrivals", "open").map(|node| arrivals(reader, node));
+    let (arrivals, replay) = match open.optional("replay") {
+        Some(node) => replayed(reading, &open, node).unzip(),
+        None => (open.required("arrivals", "open").and_then(|node| arrivals(reader, node)), None),
+    };
     let span = |name: &'static str, default: Duration| {
         open.optional(name).map_or(Some(default), |node| positive_span(reader, node, name))
     };
@@ -128,7 +142,8 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         name: name.to_owned(),
         node,
         requests: requests?,
-        arrivals: arrivals??,
+        arrivals: arrivals?,
+        replay,
         poisson: poisson?,
         reuse: reuse?,
         deadline: deadline?,
@@ -138,6 +153,17 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         tls: tls?,
         journey: None,
     })
+}
+
+/// A log in place of arrivals.
+fn replayed(reading: &Reading<'_>, open: &Fields<'_, '_>, node: &Node) -> Option<(Profile, Arc<Trace>)> {
+    for name in ["arrivals", "requests", "method", "body", "poisson"] {
+        if open.optional(name).is_some() {
+            reading.reader.mistake(node.id, format!("a load with `replay` has no `{name}`: the log says it"));
+            return None;
+        }
+    }
+    super::replaying::read(reading.reader, node, reading.sources)
 }
 
 /// What every request of a load shares unless it says otherwise.

@@ -13,6 +13,7 @@ mod load;
 pub mod mistake;
 mod parse;
 mod reader;
+mod replaying;
 mod scan;
 pub mod schema;
 pub mod topology;
@@ -35,6 +36,7 @@ use crate::expect::{HeaderExpect, JsonExpect};
 use crate::feed::Feed;
 use crate::journey::Journey;
 use crate::lab::LabOptions;
+use crate::replay::Trace;
 use crate::schedule::Profile;
 use crate::template::Body;
 
@@ -150,6 +152,8 @@ pub struct Load {
     pub requests: Vec<Request>,
     /// When.
     pub arrivals: Profile,
+    /// A log that is sent again; `arrivals` are its.
+    pub replay: Option<Arc<Trace>>,
     /// Random gaps instead of even ones.
     pub poisson: bool,
     /// Connections are kept alive.

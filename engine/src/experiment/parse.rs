@@ -13,7 +13,7 @@ use injectors::units::{Share, Span};
 use crate::feed::{Feed, Order};
 use crate::lab::LabOptions;
 use crate::schedule::Segment;
-use crate::template::{Body, Known, OWN};
+use crate::template::{Body, OWN};
 
 use super::mistake::{Mistake, Mistakes, suggest};
 use super::reader::{Fields, Reader};
@@ -142,10 +142,8 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
     let protect = fields.optional("protect").map(|node| protected(reader, node)).unwrap_or_default();
     let relays = fields.optional("relays").map(|node| relays(reader, node, &allowed)).unwrap_or_default();
     let feeds = fields.optional("feeds").map(|node| feeds::read(reader, node, sources)).unwrap_or_default();
-    let names: Vec<_> = feeds.iter().map(|feed| (feed.name().to_owned(), feed.columns().to_vec())).collect();
-    let known = Known { feeds: &names, extracted: &[] };
     let loads = fields.required("load", "an experiment");
-    let loads_read = loads.map(|node| load::read(reader, node, sources, &known)).unwrap_or_default();
+    let loads_read = loads.map(|node| load::read(reader, node, sources, &feeds)).unwrap_or_default();
     check_unique(reader, &feeds, &loads_read);
     if let Some(node) = loads {
         check_hosts(

@@ -126,15 +126,11 @@ fn definitions() -> Map<String, Value> {
             &["upstream"],
         ),
     );
-    put("load", one_key(json!({"open": reference("open"), "users": people("users"), "sessions": people("sessions")})));
-    put("journey", journey());
-    put("steps", json!({"type": "array", "minItems": 1, "items": any_key(&json!({"anyOf": [reference("step"), reference("choose")]}))}));
-    put("step", step());
-    put("choose", json!({"type": "array", "minItems": 1, "items": any_key(&map(json!({
-        "weight": number("how often it is taken, relative to the others"),
-        "steps": reference("steps"),
-    }), &["steps"]))}));
-    put("think", json!({"anyOf": [reference("duration"), map(json!({"from": reference("duration"), "to": reference("duration")}), &["from", "to"])]}));
+    put(
+        "load",
+        one_key(json!({"open": reference("open"), "users": people("users"), "sessions": people("sessions")})),
+    );
+    walking(&mut put);
     put("open", open());
     put("request", map(request(), &["url"]));
     put("arrivals", arrivals());
@@ -166,6 +162,27 @@ fn request() -> Value {
             ]}},
         }), &[]),
     })
+}
+
+/// What journeys are made of.
+fn walking(put: &mut impl FnMut(&str, Value) -> Option<Value>) {
+    put("journey", journey());
+    put(
+        "steps",
+        json!({"type": "array", "minItems": 1, "items": any_key(&json!({"anyOf": [reference("step"), reference("choose")]}))}),
+    );
+    put("step", step());
+    put(
+        "choose",
+        json!({"type": "array", "minItems": 1, "items": any_key(&map(json!({
+        "weight": number("how often it is taken, relative to the others"),
+        "steps": reference("steps"),
+    }), &["steps"]))}),
+    );
+    put(
+        "think",
+        json!({"anyOf": [reference("duration"), map(json!({"from": reference("duration"), "to": reference("duration")}), &["from", "to"])]}),
+    );
 }
 
 /// `users` or `sessions`.
@@ -242,6 +259,14 @@ fn open() -> Value {
     let own = json!({
         "requests": {"type": "array", "minItems": 1, "items": any_key(&reference("request"))},
         "arrivals": reference("arrivals"),
+        "replay": map(json!({
+            "log": text("an access log or a HAR, sent again to the url"),
+            "format": {"enum": ["combined", "json", "har"], "description": "what it looks like if left out"},
+            "speed": text("how much faster than it was, such as 2x"),
+            "methods": {"type": "array", "items": reference("text"), "description": "GET and HEAD if left out"},
+            "fields": {"type": "object", "description": "where JSON lines have what: time, method, path, request, took, body", "additionalProperties": reference("text")},
+            "keep-secrets": flag("send again what looks like a secret in queries and bodies"),
+        }), &["log"]),
         "poisson": flag("random gaps instead of even ones"),
         "reuse": flag("connections are kept alive; true if left out"),
         "deadline": reference("duration"),
@@ -258,7 +283,9 @@ fn open() -> Value {
         properties.remove("weight");
         properties.extend(own);
     }
-    map(properties, &["arrivals"])
+    let mut open = map(properties, &[]);
+    open["oneOf"] = json!([{"required": ["arrivals"]}, {"required": ["replay"]}]);
+    open
 }
 
 fn arrivals() -> Value {

@@ -3,7 +3,7 @@
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::{Item, Journey, NAMES_MAX, OWN_KINDS, Source, Step, STEPS_MAX};
+use super::{Item, Journey, NAMES_MAX, OWN_KINDS, STEPS_MAX, Source, Step};
 use crate::template::{Known, Place, Template};
 
 /// The most choices within choices.
@@ -16,10 +16,14 @@ pub enum ScriptError {
     #[error("a journey has 1 to {STEPS_MAX} steps")]
     Steps,
     /// A choice of nothing, or choices too deep within each other.
-    #[error("a choice has at least one way with steps and a weight, and no more than {DEPTH_MAX} lie within each other")]
+    #[error(
+        "a choice has at least one way with steps and a weight, and no more than {DEPTH_MAX} lie within each other"
+    )]
     Choice,
     /// More than [`NAMES_MAX`], or a name that stands for something else.
-    #[error("step {0}: it extracts more than {NAMES_MAX} names with the steps before it, or one that has another meaning")]
+    #[error(
+        "step {0}: it extracts more than {NAMES_MAX} names with the steps before it, or one that has another meaning"
+    )]
     Names(String),
     /// Something about one step.
     #[error("step {0}: {1}")]
@@ -62,7 +66,10 @@ impl Ask {
 
     /// Whether a body holds what it should.
     pub fn holds(&self, body: &[u8]) -> bool {
-        self.step.body_contains.as_ref().is_none_or(|text| super::extract::find(body, text.as_bytes()).is_some())
+        self.step
+            .body_contains
+            .as_ref()
+            .is_none_or(|text| super::extract::find(body, text.as_bytes()).is_some())
     }
 
     /// Whether the answer's body has to be kept.
@@ -253,7 +260,10 @@ mod tests {
             extract: vec![("token".to_owned(), Source::Json("/t".to_owned()))],
             ..step("login", "http://h/login")
         };
-        let uses = Step { headers: vec![("x-t".to_owned(), "${token}".to_owned())], ..step("use", "http://h/${token}") };
+        let uses = Step {
+            headers: vec![("x-t".to_owned(), "${token}".to_owned())],
+            ..step("use", "http://h/${token}")
+        };
         let found = script(vec![finds.clone(), uses.clone()]).unwrap();
         assert_eq!((found.names, found.asks.len()), (1, 2));
         assert_eq!(found.kinds(), ["login", "use", "journey", "retry"]);
@@ -273,9 +283,15 @@ mod tests {
         wrong(vec![step("a", "ftp://h/")], "http://");
         wrong(vec![step("a", "http://${counter}/")], "the same for every request");
         wrong(vec![Step { method: "CONNECT".to_owned(), ..step("a", "http://h/") }], "method");
-        wrong(vec![Step { headers: vec![("a b".to_owned(), String::new())], ..step("a", "http://h/") }], "header");
         wrong(
-            vec![Step { extract: vec![("uuid".to_owned(), Source::Header("x".to_owned()))], ..step("a", "http://h/") }],
+            vec![Step { headers: vec![("a b".to_owned(), String::new())], ..step("a", "http://h/") }],
+            "header",
+        );
+        wrong(
+            vec![Step {
+                extract: vec![("uuid".to_owned(), Source::Header("x".to_owned()))],
+                ..step("a", "http://h/")
+            }],
             "another meaning",
         );
         let empty = Item::Choose(vec![Branch { name: "b".to_owned(), weight: 1, steps: Vec::new() }]);

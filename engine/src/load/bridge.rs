@@ -30,9 +30,7 @@ pub fn verify(experiment: &Experiment) -> Result<(), Vec<(NodeId, String)>> {
         .filter_map(|load| {
             let why = match &load.journey {
                 None => super::spec::check(&spec(experiment, load, &late)).err()?.to_string(),
-                Some(journey) => {
-                    Script::new(&journey_spec(load, journey, &late).journey).err()?.to_string()
-                }
+                Some(journey) => Script::new(&journey_spec(load, journey, &late).journey).err()?.to_string(),
             };
             Some((load.node, format!("load {}: {why}", load.name)))
         })
@@ -53,6 +51,7 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
         pop_header: load.pop_header.clone(),
         tls: trust(load),
         feeds: experiment.feeds.clone(),
+        replay: load.replay.clone(),
     }
 }
 

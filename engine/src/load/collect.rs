@@ -130,11 +130,7 @@ impl Collector {
     }
 
     /// The collector's thread: until every worker has sent its last slice, or died.
-    pub(super) fn run(
-        mut self,
-        threads: Vec<JoinHandle<Vec<String>>>,
-        done: oneshot::Sender<LoadOutcome>,
-    ) {
+    pub(super) fn run(mut self, threads: Vec<JoinHandle<Vec<String>>>, done: oneshot::Sender<LoadOutcome>) {
         while self.complete.iter().any(|second| *second < u64::MAX) {
             match self.slices.recv_timeout(self.patience()) {
                 Ok(slice) => self.absorb(slice),

@@ -40,8 +40,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use bridge::{specs, verify};
 pub use class::{ErrorClass, Errors};
-pub use journey::JourneySpec;
 pub use collect::{LoadTick, PhaseTick, Tick};
+pub use journey::JourneySpec;
 pub use origin::OriginError;
 pub use phase::PhaseCell;
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
@@ -117,6 +117,9 @@ pub enum LoadError {
         /// Why.
         why: String,
     },
+    /// A log is sent from here only.
+    #[error("a log is sent again by this process only: leave the workers out")]
+    Replay,
     /// Some workers would have no connection.
     #[error("{workers} threads of workers cannot share {connections} connections: allow more, or hire fewer")]
     Connections {
@@ -218,7 +221,8 @@ async fn send_for(
     }
     let met = remote::hire(&Hands::Processes(journeys.len() as u32)).await?;
     let order = |(child, (place, spec)): (usize, (usize, JourneySpec))| {
-        let kinds = (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
+        let kinds =
+            (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
         let (job, kinds) = (remote::Job::Journey(place, Box::new(spec)), kinds.collect());
         remote::Order { job, first: first + child as u32, threads: 1, of: 1, kinds }
     };
@@ -229,12 +233,12 @@ async fn send_for(
 ///
 /// # Errors
 /// As [`ready`], or a worker cannot be had.
-pub async fn ready_by(
-    specs: Vec<LoadSpec>,
-    hands: &Hands,
-) -> Result<(Prepared, Option<String>), LoadError> {
+pub async fn ready_by(specs: Vec<LoadSpec>, hands: &Hands) -> Result<(Prepared, Option<String>), LoadError> {
     if matches!(hands, Hands::Here) {
         return ready(specs).await;
+    }
+    if specs.iter().any(|spec| spec.replay.is_some()) {
+        return Err(LoadError::Replay);
     }
     let outlines = outlines(&specs)?;
     let met = remote::hire(hands).await?;
@@ -370,7 +374,10 @@ impl Running {
     /// Waits until all requests have ended. What a thread that failed has counted is missing, and [`saturation`] says so.
     pub async fn finish(mut self) -> LoadOutcome {
         (&mut self.done).await.unwrap_or_else(|_| LoadOutcome {
-            facts: Facts { broken: vec!["a load thread failed: the collector is gone".to_owned()], ..Facts::default() },
+            facts: Facts {
+                broken: vec!["a load thread failed: the collector is gone".to_owned()],
+                ..Facts::default()
+            },
             ..LoadOutcome::default()
         })
     }

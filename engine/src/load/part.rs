@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::origin::{self, Origin};
 use super::lane::Job;
+use super::origin::{self, Origin};
 use super::phase::PhaseCell;
 use super::recipe::Arrival;
 use super::spec::{self, Checked};
@@ -15,6 +15,7 @@ use super::tally::Slice;
 use super::worker::{self, Setup, StopCell};
 use super::{LoadError, LoadSpec};
 use crate::feed::Feed;
+use crate::replay::Trace;
 use crate::schedule::Profile;
 
 /// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
@@ -67,13 +68,14 @@ pub(super) struct Load {
     /// In nanoseconds.
     pub(super) connect_within: u64,
     pub(super) feeds: Vec<Arc<Feed>>,
+    pub(super) replay: Option<Arc<Trace>>,
     pub(super) seed: u64,
 }
 
 impl Load {
     /// The values of an arrival.
     pub(super) fn arrival(&self, job: &Job) -> Arrival<'_> {
-        Arrival::new(&self.feeds, self.seed, job.number)
+        Arrival::new(&self.feeds, self.seed, job.number).replaying(self.replay.as_deref())
     }
 
     /// Makes the request of an arrival if it is not the same each time.
@@ -130,6 +132,7 @@ impl Part {
                 deadline: clock::nanos(spec.deadline),
                 connect_within: clock::nanos(spec.connect_timeout),
                 feeds: spec.feeds,
+                replay: spec.replay,
                 seed: 0,
             };
             loads.push((place, Arc::new(load)));

@@ -12,7 +12,8 @@ use super::spec::{Body, OriginName, RequestSpec, SpecError};
 use crate::experiment::vars::VarError;
 use crate::feed::{Feed, Order};
 use crate::random::Random;
-use crate::template::{Known, Place, Slot, Template, Unfit, Values, fits_header};
+use crate::replay::{Shot, Trace};
+use crate::template::{Known, Place, Replayed, Slot, Template, Unfit, Values, fits_header};
 
 /// Headers that the generator writes itself, since its reading and its connections depend on them.
 const RESERVED: [&str; 6] = ["content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"];
@@ -69,6 +70,40 @@ impl Recipe {
         let headers = headers(spec, known, &uri)?;
         let body = body(spec, known, &headers)?;
         Ok((Self::assemble(method, base.to_owned(), target, headers, body, reuse), origin))
+    }
+
+    /// The same for requests of a log by one method: its path and query follow those of the URL, its bodies are sent.
+    pub(super) fn replayed(
+        spec: &RequestSpec,
+        known: &Known<'_>,
+        reuse: bool,
+        trace: &Trace,
+        method: u16,
+    ) -> Result<(Self, OriginName), SpecError> {
+        let wrong = |why| SpecError::Url(spec.name.clone(), why);
+        if spec.body != Body::default() {
+            return Err(wrong("a log brings its own bodies"));
+        }
+        let word = trace.methods()[usize::from(method)];
+        let own = RequestSpec { method: word.to_owned(), ..spec.clone() };
+        let (base, origin) = Self::new(&own, known, reuse)?;
+        let mut target = match base.target.fixed() {
+            Some(path) if !path.contains(&b'?') => {
+                Template::of_bytes(path.strip_suffix(b"/").unwrap_or(path))
+            }
+            _ => return Err(wrong("a log brings its own paths and queries: write http://HOST:PORT")),
+        };
+        target.push_replayed(Replayed::Target);
+        let (mut headers, mut body) = (base.headers, Template::default());
+        if trace.has_bodies(method) {
+            body.push_replayed(Replayed::Body);
+            if headers.iter().all(|(name, _)| *name != hyper::header::CONTENT_TYPE) {
+                let mut kind = Template::default();
+                kind.push_replayed(Replayed::ContentType);
+                headers.push((hyper::header::CONTENT_TYPE, kind));
+            }
+        }
+        Ok((Self::assemble(base.method, base.base, target, headers, body, reuse), origin))
     }
 
     fn assemble(
@@ -182,7 +217,12 @@ impl Recipe {
         Ok(())
     }
 
-    /// What is wrong with the values of an arrival, if anything is. Cheap: most recipes cannot go wrong.
+    /// Whether the values of some arrival may not fit.
+    pub(super) fn risky(&self) -> bool {
+        !self.risks.is_empty()
+    }
+
+    /// What is wrong with the values of an arrival, if anything is.
     pub(super) fn unfit(&self, arrival: &Arrival<'_>) -> Option<Unfit> {
         let in_header = |slot: &Slot| self.headers.iter().any(|(_, value)| value.slots().any(|s| s == *slot));
         for slot in &self.risks {
@@ -280,6 +320,7 @@ fn slot(spec: &RequestSpec, place: &str) -> impl FnOnce(VarError) -> SpecError {
 #[derive(Debug)]
 pub struct Arrival<'a> {
     feeds: &'a [Arc<Feed>],
+    shot: Option<&'a Shot>,
     seed: u64,
     number: u64,
     uuid: u128,
@@ -291,7 +332,13 @@ impl<'a> Arrival<'a> {
     pub fn new(feeds: &'a [Arc<Feed>], seed: u64, number: u64) -> Self {
         let mut random = Random::new(seed.rotate_left(32), number);
         let uuid = u128::from(random.next()) << 64 | u128::from(random.next());
-        Self { feeds, seed, number, uuid, random }
+        Self { feeds, shot: None, seed, number, uuid, random }
+    }
+
+    /// The same, with what a log has for it.
+    #[must_use]
+    pub fn replaying(self, trace: Option<&'a Trace>) -> Self {
+        Self { shot: trace.map(|trace| trace.shot(self.number)), ..self }
     }
 }
 
@@ -313,6 +360,15 @@ impl Values for Arrival<'_> {
 
     fn random(&mut self) -> u64 {
         self.random.next()
+    }
+
+    fn replayed(&self, part: Replayed) -> &[u8] {
+        self.shot.map_or(&[], |shot| match part {
+            Replayed::Target => shot.target.as_bytes(),
+            Replayed::ContentType if shot.content_type.is_empty() => b"application/octet-stream",
+            Replayed::ContentType => shot.content_type.as_bytes(),
+            Replayed::Body => &shot.body,
+        })
     }
 }
 

@@ -160,7 +160,10 @@ mod tests {
 
     #[test]
     fn a_thread_that_failed_is_a_reason() {
-        let reasons = saturation(&Facts { broken: vec!["a load thread failed: it panicked".to_owned()], ..good() }, None);
+        let reasons = saturation(
+            &Facts { broken: vec!["a load thread failed: it panicked".to_owned()], ..good() },
+            None,
+        );
         assert_eq!(reasons, ["a load thread failed: it panicked"]);
     }
 

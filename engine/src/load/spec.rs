@@ -11,6 +11,7 @@ use super::http::Needle;
 use super::recipe::{Recipe, header_name};
 use crate::expect::Checks;
 use crate::feed::{FEEDS_MAX, Feed, Order};
+use crate::replay::Trace;
 use crate::schedule::Profile;
 use crate::template::{Known, Slot};
 
@@ -50,6 +51,10 @@ pub struct LoadSpec {
     pub tls: TlsSpec,
     /// Rows of data for `${feed.column}` in the requests.
     pub feeds: Vec<Arc<Feed>>,
+    /// A log that is sent again: the one request says where to, with which headers, and what a good answer is; the profile
+    /// is the log's ([`Trace::profile`]).
+    #[serde(skip)]
+    pub replay: Option<Arc<Trace>>,
 }
 
 impl LoadSpec {
@@ -68,6 +73,7 @@ impl LoadSpec {
             pop_header: "x-squall-pop".to_owned(),
             tls: TlsSpec::default(),
             feeds: Vec::new(),
+            replay: None,
         }
     }
 }
@@ -241,6 +247,9 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
     let feeds = known(&spec.feeds)?;
     let known = Known { feeds: &feeds, extracted: &[] };
     let pop_header = header_name(&spec.pop_header)?.as_str().as_bytes().to_vec();
+    if let Some(trace) = &spec.replay {
+        return replaying(spec, trace, &known, pop_header);
+    }
     let mut origins: BTreeMap<OriginName, usize> = BTreeMap::new();
     let (mut requests, mut weights, mut sum) = (Vec::new(), Vec::new(), 0u64);
     for (i, request) in spec.requests.iter().enumerate() {
@@ -263,6 +272,34 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
     Ok(Checked { requests, origins: names.into_iter().map(|(name, _)| name).collect(), pop_header, weights })
 }
 
+/// A log that is sent again: a kind of request for each of its methods.
+fn replaying(
+    spec: &LoadSpec,
+    trace: &Trace,
+    known: &Known<'_>,
+    pop_header: Vec<u8>,
+) -> Result<Checked, SpecError> {
+    let [request] = spec.requests.as_slice() else { return Err(SpecError::Requests) };
+    if spec.poisson {
+        return Err(SpecError::Url(
+            request.name.clone(),
+            "a log brings its own times: they cannot be random",
+        ));
+    }
+    let (mut requests, mut origins) = (Vec::new(), Vec::new());
+    for (method, word) in trace.methods().iter().enumerate() {
+        let (recipe, origin) = Recipe::replayed(request, known, spec.reuse, trace, method as u16)?;
+        let mut made = build(request, recipe, 0, &spec.feeds)?;
+        if trace.methods().len() > 1 {
+            (*word).clone_into(&mut made.name);
+        }
+        origins = vec![origin];
+        requests.push(made);
+    }
+    check_rows(spec, &requests)?;
+    Ok(Checked { requests, origins, pop_header, weights: vec![1] })
+}
+
 fn known(feeds: &[Arc<Feed>]) -> Result<Vec<(String, Vec<String>)>, SpecError> {
     let twice = |at: usize| feeds[..at].iter().any(|other| other.name() == feeds[at].name());
     if feeds.len() > FEEDS_MAX || (0..feeds.len()).any(twice) {
@@ -274,11 +311,7 @@ fn known(feeds: &[Arc<Feed>]) -> Result<Vec<(String, Vec<String>)>, SpecError> {
 /// Whether rows that may be taken once suffice. Chance (random arrivals, weights) may still ask for a few more; those
 /// requests fail by name.
 fn check_rows(spec: &LoadSpec, requests: &[Request]) -> Result<(), SpecError> {
-    let weight = |slotted: bool| {
-        let picked = spec.requests.iter().zip(requests).filter(|(_, made)| !slotted || made.recipe.slotted());
-        picked.map(|(request, _)| f64::from(request.weight)).sum::<f64>()
-    };
-    let needed = (spec.profile.total() * weight(true) / weight(false) - 1e-6).ceil() as u64;
+    let needed = needed(spec, requests);
     for (at, feed) in spec.feeds.iter().enumerate().filter(|(_, feed)| feed.order() == Order::Unique) {
         let uses = |made: &Request| {
             made.recipe.slots().any(|slot| matches!(slot, Slot::Field { feed, .. } if feed == at))
@@ -288,6 +321,18 @@ fn check_rows(spec: &LoadSpec, requests: &[Request]) -> Result<(), SpecError> {
         }
     }
     Ok(())
+}
+
+/// How many requests take a row.
+fn needed(spec: &LoadSpec, requests: &[Request]) -> u64 {
+    if spec.replay.is_some() {
+        return spec.profile.total().round() as u64;
+    }
+    let weight = |slotted: bool| {
+        let picked = spec.requests.iter().zip(requests).filter(|(_, made)| !slotted || made.recipe.slotted());
+        picked.map(|(request, _)| f64::from(request.weight)).sum::<f64>()
+    };
+    (spec.profile.total() * weight(true) / weight(false) - 1e-6).ceil() as u64
 }
 
 fn build(

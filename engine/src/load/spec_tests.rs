@@ -143,6 +143,11 @@ fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
         "POST /?u=a%2F1&n=2 HTTP/1.1\r\nhost: h:81\r\nuser-agent: {agent}\r\nx-token: v t1\r\ncontent-length: 11\r\n\r\n{{\"t\": \"t1\"}}"
     );
     assert_eq!(String::from_utf8(made.clone()).unwrap(), expected);
+    let room = made.capacity();
+    for number in 0..100 {
+        recipe.http1(&mut Arrival::new(&feeds, 1, 2 * number), &mut made).unwrap();
+    }
+    assert_eq!(made.capacity(), room, "nothing is allocated once there is room");
     let mut parts = Parts::default();
     recipe.parts(&mut Arrival::new(&feeds, 1, 2), &mut parts).unwrap();
     assert_eq!(parts.target, b"/?u=a%2F1&n=2");

@@ -97,14 +97,17 @@ impl Stream {
     fn dispatch(&mut self, shared: &Shared, workers: u32, now: u64) {
         let phase = shared.phase.get();
         while let Some(due) = self.next.filter(|due| *due <= now) {
-            let kind = self.pick();
+            let kind = match &self.load.replay {
+                Some(trace) => trace.shot(self.number).method,
+                None => self.pick(),
+            };
             let request = &self.load.checked.requests[usize::from(kind)];
             let job = Job { due, kind, phase, number: self.number };
             let lane = &self.lanes[request.origin];
             if request.recipe.slotted() {
                 self.number += u64::from(workers);
             }
-            if request.recipe.unfit(&self.load.arrival(&job)).is_some() {
+            if request.recipe.risky() && request.recipe.unfit(&self.load.arrival(&job)).is_some() {
                 lane.refuse(job, now);
             } else {
                 lane.dispatch(job, now);
@@ -174,7 +177,8 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // no time at all.
     timer.until(0).await?;
     let loads = setup.loads.iter();
-    let mut streams: Vec<Stream> = loads.map(|(place, load)| Stream::new(setup, *place, load, shared)).collect();
+    let mut streams: Vec<Stream> =
+        loads.map(|(place, load)| Stream::new(setup, *place, load, shared)).collect();
     let (mut sweep_at, mut second, mut gather) = (0, u64::MAX, 0);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
     let drain = setup.loads.iter().map(|(_, load)| load.deadline).max().unwrap_or(0) + SECOND;

@@ -51,14 +51,23 @@ pub(crate) struct Server {
 impl Server {
     /// nginx with two workers that answers `/` with a short text; none if it is not installed.
     pub(crate) fn nginx(home: &Home) -> Option<Self> {
+        Self::nginx_with(
+            home,
+            "access_log off;",
+            "location / { default_type text/plain; return 200 'nginx here'; }",
+        )
+    }
+
+    /// nginx with these settings of `http` and these locations; none if it is not installed.
+    pub(crate) fn nginx_with(home: &Home, http: &str, locations: &str) -> Option<Self> {
         let program = program("nginx")?;
         let (dir, port) = (home.dir().display().to_string(), free_port());
         let config = format!(
             "daemon on; pid {dir}/nginx.pid; error_log {dir}/nginx.err; worker_processes 2;\n\
              events {{ worker_connections 256; }}\n\
-             http {{ access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
+             http {{ {http} client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
              uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-             server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain; return 200 'nginx here'; }} }} }}\n"
+             server {{ listen 127.0.0.1:{port}; {locations} }} }}\n"
         );
         let config = home.file("nginx.conf", &config);
         let argv = [program.to_str().unwrap(), "-p", &dir, "-c", config.to_str().unwrap()];

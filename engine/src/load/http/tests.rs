@@ -150,7 +150,9 @@ fn expectations_of_headers_and_json_are_looked_at_however_the_answer_is_split() 
     use crate::expect::{Checks, Expect};
     let meets = |clauses: &[&str], text: &str, size: usize| {
         let mut expect = Expect::default();
-        clauses.iter().for_each(|clause| expect.add(clause).unwrap());
+        for clause in clauses {
+            expect.add(clause).unwrap();
+        }
         let checks = Checks::new(&expect).unwrap();
         let rules = Rules { checks: checks.as_ref(), ..RULES };
         let mut parser = Parser::default();

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::io;
 
 use hyper::header::HeaderMap;
+pub(super) use reqwest::Url;
 use reqwest::redirect::Policy;
 
 use super::JourneySpec;
@@ -38,7 +39,8 @@ impl Client {
             .tcp_nodelay(true)
             .user_agent(concat!("squall/", env!("CARGO_PKG_VERSION")))
             .tls_backend_preconfigured(origin::config(&spec.tls)?);
-        let urls = script.asks.iter().filter_map(|ask| reqwest::Url::parse(&ask.words[ask.method.as_str().len() + 1..]).ok());
+        let urls =
+            script.asks.iter().filter_map(|ask| Url::parse(&ask.words[ask.method.as_str().len() + 1..]).ok());
         let hosts: BTreeSet<(String, u16)> = urls
             .filter_map(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)))
             .filter(|(host, _)| !host.starts_with('['))
@@ -55,7 +57,7 @@ impl Client {
     pub(super) async fn ask(
         &self,
         method: hyper::Method,
-        url: reqwest::Url,
+        url: Url,
         headers: HeaderMap,
         body: Option<Vec<u8>>,
         keep: bool,

@@ -155,16 +155,15 @@ impl Crowd {
 /// # Errors
 /// Why its numbers must not be trusted.
 pub(super) fn run(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
-    let ended = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())
-        .and_then(|runtime| {
-            let ended = runtime.block_on(live(crowd, stop));
-            // Ends everybody who has not ended, with their connections.
-            runtime.shutdown_background();
-            ended
-        });
+    let ended =
+        Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string()).and_then(
+            |runtime| {
+                let ended = runtime.block_on(live(crowd, stop));
+                // Ends everybody who has not ended, with their connections.
+                runtime.shutdown_background();
+                ended
+            },
+        );
     if let Some(recorder) = crowd.recorder().take() {
         recorder.close(crowd.clock.now(), crowd.outstanding.load(Ordering::Relaxed));
     }
@@ -177,7 +176,11 @@ async fn live(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
     let life = Arc::new(move |number: usize| {
         let crowd = Arc::clone(&own);
         Box::pin(async move {
-            if sessions { walk::sessions(&crowd, number).await } else { walk::user(&crowd, number).await }
+            if sessions {
+                walk::sessions(&crowd, number).await;
+            } else {
+                walk::user(&crowd, number).await;
+            }
             crowd.lived.fetch_add(1, Ordering::Relaxed);
         }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
     });
@@ -212,7 +215,8 @@ async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
     let steps = crowd.script.asks.len() as u64;
     let tries = u64::from(crowd.spec.journey.retry.map_or(1, |retry| retry.attempts));
     // Last steps are few, and each has a deadline for each try.
-    let last = crowd.deadline.saturating_mul(tries).saturating_mul(steps.max(1)).saturating_add(nanos(PATIENCE));
+    let last =
+        crowd.deadline.saturating_mul(tries).saturating_mul(steps.max(1)).saturating_add(nanos(PATIENCE));
     let mut over_by = crowd.until.saturating_add(last);
     let mut beat = tokio::time::interval(BEAT);
     loop {
@@ -238,11 +242,8 @@ async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
 /// Lets sessions arrive.
 async fn pace(crowd: Arc<Crowd>) -> std::io::Result<()> {
     let Pace::Sessions { arrivals, poisson, .. } = &crowd.spec.journey.pace else { return Ok(()) };
-    let mut due = if *poisson {
-        Arrivals::poisson(arrivals, 0, 1, crowd.seed)
-    } else {
-        Arrivals::even(arrivals, 0, 1)
-    };
+    let mut due =
+        if *poisson { Arrivals::poisson(arrivals, 0, 1, crowd.seed) } else { Arrivals::even(arrivals, 0, 1) };
     let timer = Timer::new(crowd.clock)?;
     timer.until(0).await?;
     let told = crowd.told();

@@ -4,8 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use goose::GooseError;
-use goose::config::GooseConfiguration;
 use goose::client::GooseClientBuilder;
+use goose::config::GooseConfiguration;
 use goose::prelude::{GooseAttack, Scenario, Transaction, TransactionResult};
 
 /// What a person does from first to last, by the number of the person.

@@ -27,7 +27,7 @@ use super::phase::PhaseCell;
 use super::spec::TlsSpec;
 use super::tally::{Recorder, Slice};
 use super::worker::StopCell;
-use super::{LoadError, Outline, OriginError};
+use super::{LoadError, OriginError, Outline};
 use crate::journey::{Journey, Pace, Script, ScriptError};
 
 /// Files that are kept from the users.

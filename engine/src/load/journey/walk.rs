@@ -8,7 +8,7 @@ use hyper::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use reports::record::Phase;
 use tokio::sync::watch;
 
-use super::client::Answer;
+use super::client::{Answer, Url};
 use super::crowd::{Crowd, chance};
 use crate::journey::{Ask, Jar, Node, Pace, extract};
 use crate::load::ErrorClass;
@@ -213,9 +213,10 @@ impl<'c> Person<'c> {
             return false;
         }
         let now = self.crowd.clock.now();
-        let paid = self.crowd.budget.as_ref().is_none_or(|budget| {
-            budget.lock().unwrap_or_else(PoisonError::into_inner).take(now / SECOND)
-        });
+        let paid =
+            self.crowd.budget.as_ref().is_none_or(|budget| {
+                budget.lock().unwrap_or_else(PoisonError::into_inner).take(now / SECOND)
+            });
         if !paid {
             return false;
         }
@@ -258,7 +259,7 @@ impl<'c> Person<'c> {
     }
 
     /// The request as it is sent now; none if its values do not fit.
-    fn fill(&mut self, ask: &Ask) -> Option<(reqwest::Url, HeaderMap, Option<Vec<u8>>)> {
+    fn fill(&mut self, ask: &Ask) -> Option<(Url, HeaderMap, Option<Vec<u8>>)> {
         let counter = self.crowd.counter.fetch_add(1, Ordering::Relaxed);
         let uuid = (u128::from(self.random.next()) << 64) | u128::from(self.random.next());
         let mut values = Filling { known: &self.known, random: &mut self.random, counter, uuid };
@@ -268,14 +269,15 @@ impl<'c> Person<'c> {
             Ok(out)
         };
         let url = render(&ask.url).ok()?;
-        let url = reqwest::Url::parse(std::str::from_utf8(&url).ok()?).ok()?;
+        let url = Url::parse(std::str::from_utf8(&url).ok()?).ok()?;
         let mut headers = HeaderMap::with_capacity(ask.headers.len() + 1);
         for (name, value) in &ask.headers {
             headers.append(name.clone(), HeaderValue::from_bytes(&render(value).ok()?).ok()?);
         }
         let body = ask.body.as_ref().map(render).transpose().ok()?;
         if self.crowd.spec.journey.cookies {
-            let own = self.jar.header(url.host_str().unwrap_or_default(), url.path(), url.scheme() == "https");
+            let own =
+                self.jar.header(url.host_str().unwrap_or_default(), url.path(), url.scheme() == "https");
             if let Some(value) = own.and_then(|own| HeaderValue::from_str(&own).ok()) {
                 headers.append(COOKIE, value);
             }

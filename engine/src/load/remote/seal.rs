@@ -151,7 +151,10 @@ mod tests {
         let proof = meeting.proof(&right, Role::Worker);
         assert!(meeting.proven(&right, Role::Worker, &proof));
         assert!(!meeting.proven(&wrong, Role::Worker, &proof));
-        assert!(!meeting.proven(&right, Role::Coordinator, &proof), "nobody can be answered with his own words");
+        assert!(
+            !meeting.proven(&right, Role::Coordinator, &proof),
+            "nobody can be answered with his own words"
+        );
         let later = Meeting { coordinator: nonce(), ..meeting };
         assert!(!later.proven(&right, Role::Worker, &proof), "what was said once is worth nothing later");
     }
@@ -160,7 +163,8 @@ mod tests {
     fn what_is_sealed_opens_once_in_order_and_unchanged() {
         let meeting = Meeting { coordinator: nonce(), worker: nonce() };
         let secret = token("0123456789abcdef");
-        let (mut here, mut there) = (meeting.seal(&secret, Role::Worker), meeting.seal(&secret, Role::Worker));
+        let (mut here, mut there) =
+            (meeting.seal(&secret, Role::Worker), meeting.seal(&secret, Role::Worker));
         let (first, second) = (here.close(b"one".to_vec()), here.close(b"two".to_vec()));
         assert!(!first.windows(3).any(|part| part == b"one"));
         assert_eq!(there.open(first.clone()).unwrap(), b"one");

@@ -62,14 +62,20 @@ pub fn child(args: &[String]) -> bool {
 ///
 /// # Errors
 /// Nobody can be heard any more.
-pub fn listen(listener: &TcpListener, token: &Token, told: impl Fn(&str) + Send + Sync + 'static) -> io::Result<()> {
+pub fn listen(
+    listener: &TcpListener,
+    token: &Token,
+    told: impl Fn(&str) + Send + Sync + 'static,
+) -> io::Result<()> {
     let (busy, told) = (Arc::new(AtomicBool::new(false)), Arc::new(told));
     let strangers = Arc::new(AtomicUsize::new(0));
     loop {
         let (socket, from) = match listener.accept() {
             Ok(accepted) => accepted,
             // The one who knocked has gone again, or there is no descriptor left for him: neither is ours to mend.
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) =>
+            {
                 continue;
             }
             Err(error) => return Err(error),
@@ -122,7 +128,8 @@ fn greet(ear: &mut Ear, mouth: &mut Mouth, token: &Token) -> Result<(), WireErro
         return Err(WireError::Garbled(why));
     }
     let coordinator = bytes(&number).and_then(|bytes| bytes.try_into().ok());
-    let coordinator = coordinator.ok_or_else(|| WireError::Garbled("a hello of the wrong length".to_owned()))?;
+    let coordinator =
+        coordinator.ok_or_else(|| WireError::Garbled("a hello of the wrong length".to_owned()))?;
     let meeting = Meeting { coordinator, worker: nonce() };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     mouth.say(&Answer::Challenge {

@@ -121,7 +121,9 @@ impl Ear {
                 Ok(n) => self.frames.push(&chunk[..n]),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted => {}
-                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => return Err(WireError::Closed),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                        return Err(WireError::Closed);
+                    }
                     _ => return Err(WireError::Io(error)),
                 },
             }
@@ -131,9 +133,7 @@ impl Ear {
     fn word<T: DeserializeOwned>(&mut self, content: Vec<u8>) -> Result<T, WireError> {
         let content = match &mut self.seal {
             None => content,
-            Some(seal) => {
-                seal.open(content).ok_or_else(|| WireError::Garbled("a broken seal".to_owned()))?
-            }
+            Some(seal) => seal.open(content).ok_or_else(|| WireError::Garbled("a broken seal".to_owned()))?,
         };
         // Only the place of a mistake is told, since words may hold secrets.
         serde_json::from_slice(&content)

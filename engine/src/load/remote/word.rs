@@ -176,7 +176,11 @@ impl From<&Slice> for SliceWord {
             totals: places(totals, |totals| TotalsWord {
                 kinds: totals.kinds.iter().map(|kind| kind.as_deref().map(TallyWord::from)).collect(),
                 service: totals.service.iter().map(|kind| kind.as_deref().map(Latencies::encode)).collect(),
-                pops: totals.by_pop.iter().map(|(name, tally)| (name.to_string(), (&**tally).into())).collect(),
+                pops: totals
+                    .by_pop
+                    .iter()
+                    .map(|(name, tally)| (name.to_string(), (&**tally).into()))
+                    .collect(),
                 instances: totals.by_instance.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
                 statuses: totals.statuses.clone(),
             }),
@@ -240,7 +244,8 @@ impl SliceWord {
             *place(&mut slice.loads, load, phase)? = Some(Box::new(word.slice()?));
         }
         if let Some(last) = self.last {
-            let mut totals: Vec<ByPhase<PhaseTotals>> = bounds.kinds.iter().map(|_| Default::default()).collect();
+            let mut totals: Vec<ByPhase<PhaseTotals>> =
+                bounds.kinds.iter().map(|_| Default::default()).collect();
             for (load, phase, word) in last.totals {
                 let kinds = bounds.kinds.get(load).copied().unwrap_or_default();
                 *place(&mut totals, load, phase)? = Some(Box::new(word.totals(kinds)?));
@@ -322,7 +327,8 @@ fn named<W, T>(
     if words.len() > most {
         return Err("more names than are told apart".to_owned());
     }
-    let fits = |name: &str| (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    let fits =
+        |name: &str| (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
     let one = |(name, word): (String, W)| {
         if fits(&name) { Ok((Arc::from(name), read(word)?)) } else { Err("a name that cannot be".to_owned()) }
     };
