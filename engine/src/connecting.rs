@@ -4,6 +4,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// The most streams of one connection.
 pub const STREAMS_MAX: u32 = 1000;
 /// The most source addresses of one load.
@@ -24,7 +26,7 @@ pub struct Connecting {
 }
 
 /// Which HTTP is spoken.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HttpVersion {
     /// HTTP/1.1.
     #[default]
@@ -34,7 +36,8 @@ pub enum HttpVersion {
 }
 
 /// How servers are trusted, and what they are shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TlsSpec {
     /// Certificates in PEM, trusted besides the system's.
     pub ca: Option<String>,
@@ -56,7 +59,8 @@ impl Default for TlsSpec {
 }
 
 /// A client's certificate and key, in PEM.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Identity {
     /// The certificate, with its chain.
     pub certificate: String,
@@ -72,7 +76,7 @@ impl std::fmt::Debug for Identity {
 }
 
 /// Where a reply ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// It is what was sent.
     Echo,

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use hyper::header::HeaderName;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The most expectations of one kind in a request.
@@ -11,7 +12,7 @@ pub const EXPECT_MAX: usize = 16;
 pub const JSON_MAX: usize = 1 << 20;
 
 /// What a good answer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expect {
     /// Good status codes.
     pub statuses: Vec<RangeInclusive<u16>>,
@@ -74,7 +75,7 @@ impl Expect {
 }
 
 /// What must be true of a header; of several of one name, of any of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderExpect {
     /// Its name.
     pub name: String,
@@ -83,7 +84,7 @@ pub struct HeaderExpect {
 }
 
 /// See [`HeaderExpect`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeaderTest {
     /// It is there.
     Present,
@@ -94,7 +95,7 @@ pub enum HeaderTest {
 }
 
 /// What must be true of a body in JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JsonExpect {
     /// Where (RFC 6901): empty for the whole, else beginning with `/`.
     pub pointer: String,

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::random::Random;
@@ -22,7 +23,7 @@ pub const COLUMNS_MAX: usize = 64;
 pub const FEEDS_MAX: usize = 16;
 
 /// Which row comes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Order {
     /// One after another, and from the beginning again.
     #[default]
@@ -61,7 +62,8 @@ impl Format {
 }
 
 /// Rows of data; see the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Sent")]
 pub struct Feed {
     name: String,
     order: Order,
@@ -70,6 +72,33 @@ pub struct Feed {
     text: String,
     /// Where each field ends in `text`, row after row.
     ends: Vec<u32>,
+}
+
+/// A feed as somebody else has sent it: its fields are where it says, or it is none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sent {
+    name: String,
+    order: Order,
+    columns: Vec<String>,
+    rows: usize,
+    text: String,
+    ends: Vec<u32>,
+}
+
+impl TryFrom<Sent> for Feed {
+    type Error = String;
+
+    fn try_from(sent: Sent) -> Result<Self, String> {
+        let Sent { name, order, columns, rows, text, ends } = sent;
+        let within = ends.iter().all(|end| text.is_char_boundary(*end as usize));
+        let sized = rows > 0 && columns.len().checked_mul(rows) == Some(ends.len());
+        if within && ends.is_sorted() && sized {
+            Ok(Self { name, order, columns, rows, text, ends })
+        } else {
+            Err("a feed whose fields are not where it says".to_owned())
+        }
+    }
 }
 
 impl Feed {

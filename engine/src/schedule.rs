@@ -9,6 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::random::Random;
 
 mod pace;
@@ -24,7 +26,7 @@ pub const MAX_DURATION: Duration = Duration::from_hours(7 * 24);
 pub const MAX_PIECES: usize = 10_000;
 
 /// A part of a profile. Rates are in requests per second.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum Segment {
     /// One rate.
     Hold {
@@ -180,7 +182,8 @@ impl Shape {
 }
 
 /// Arrival rates over time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Sent", into = "Sent")]
 pub struct Profile {
     segments: Vec<Segment>,
     pieces: Arc<[Piece]>,
@@ -284,6 +287,34 @@ impl Profile {
     pub fn due(&self, n: f64) -> Option<f64> {
         let at = self.pieces.partition_point(|p| p.before + p.count <= n);
         self.pieces.get(at).filter(|_| n >= 0.0).map(|p| p.due(n))
+    }
+}
+
+/// A profile as it is told to others: what it was made of.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+enum Sent {
+    Segments(Vec<Segment>),
+    Times(Vec<u64>),
+}
+
+impl TryFrom<Sent> for Profile {
+    type Error = ProfileError;
+
+    fn try_from(sent: Sent) -> Result<Self, ProfileError> {
+        match sent {
+            Sent::Segments(segments) => Self::new(segments),
+            Sent::Times(times) => Self::trace(times),
+        }
+    }
+}
+
+impl From<Profile> for Sent {
+    fn from(profile: Profile) -> Self {
+        match profile.times {
+            None => Self::Segments(profile.segments),
+            Some(times) => Self::Times(times.to_vec()),
+        }
     }
 }
 

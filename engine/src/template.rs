@@ -18,6 +18,8 @@
 use std::fmt;
 use std::io::Write as _;
 
+use serde::{Deserialize, Serialize};
+
 use crate::experiment::mistake::nearest;
 use crate::experiment::vars::VarError;
 
@@ -55,10 +57,10 @@ impl Place {
 }
 
 /// A body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// Sent as it is.
-    Bytes(Vec<u8>),
+    Bytes(#[serde(with = "crate::load::remote::base64")] Vec<u8>),
     /// A text with slots. Its content type, or else its first character, says how values are escaped: [`Place::of_body`].
     Text(String),
 }

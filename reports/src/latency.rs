@@ -1,11 +1,21 @@
 //! The one door to hdrhistogram: latencies in microseconds from 1 µs to 10 minutes, three significant digits.
 
+use std::io::Read as _;
+
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use flate2::read::ZlibDecoder;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 
 /// The largest value kept as itself, in microseconds; larger ones are counted there.
 pub const MAX_US: u64 = 600_000_000;
+
+/// The first bytes of a deflated V2 histogram.
+const DEFLATED: [u8; 4] = [0x1c, 0x84, 0x93, 0x14];
+/// Bytes of a V2 histogram before its counts.
+const HEAD: usize = 40;
+/// No histogram of ours is larger, in bytes: every count has at most nine.
+const INNER_MAX: u64 = 1 << 20;
 
 /// A distribution of latencies. Merging is exact; quantiles are within 0.1 % of the recorded values.
 #[derive(Debug, Clone)]
@@ -101,8 +111,9 @@ impl Latencies {
     /// The text is no base64 or no V2 histogram.
     pub fn decode(text: &str) -> Result<Self, LatencyError> {
         let bytes = BASE64_STANDARD.decode(text).map_err(|e| LatencyError(e.to_string()))?;
+        let inner = inflated(&bytes)?;
         let read: Histogram<u64> = Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
+            .deserialize(&mut inner.as_slice())
             .map_err(|e| LatencyError(e.to_string()))?;
         if (read.low(), read.high(), read.sigfig()) == (1, MAX_US, 3) {
             return Ok(Self(read));
@@ -111,6 +122,28 @@ impl Latencies {
         own.0.add(&read).map_err(|e| LatencyError(e.to_string()))?;
         Ok(own)
     }
+}
+
+/// The plain V2 histogram within a deflated one, if its size and its bounds are those of ours: whoever else has written it
+/// could make the reader reserve gigabytes.
+fn inflated(bytes: &[u8]) -> Result<Vec<u8>, LatencyError> {
+    let wrong = || LatencyError("it is none of squall's".to_owned());
+    let (head, deflated) = bytes.split_at_checked(8).ok_or_else(wrong)?;
+    if head[..4] != DEFLATED {
+        return Err(wrong());
+    }
+    let mut inner = Vec::new();
+    let mut limited = ZlibDecoder::new(deflated).take(INNER_MAX + 1);
+    limited.read_to_end(&mut inner).map_err(|e| LatencyError(e.to_string()))?;
+    // Cookie, length of what follows the head, offset, digits, lowest, highest, ratio.
+    let word =
+        |at: usize| inner.get(at..at + 4).map(|b| u32::from_be_bytes(b.try_into().unwrap_or_default()));
+    let long =
+        |at: usize| inner.get(at..at + 8).map(|b| u64::from_be_bytes(b.try_into().unwrap_or_default()));
+    let length = inner.len().checked_sub(HEAD).and_then(|length| u32::try_from(length).ok());
+    let own = length.is_some() && word(4) == length && word(12) == Some(3) && long(16) == Some(1);
+    let fits = own && long(24) == Some(MAX_US) && inner.len() as u64 <= INNER_MAX;
+    if fits { Ok(inner) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
@@ -130,6 +163,18 @@ mod tests {
         assert_eq!(latencies.at_rank(4), None);
         assert_eq!(latencies.count_within(20e-6), 2);
         assert_eq!(latencies.values().collect::<Vec<_>>(), [(10e-6, 1), (20e-6, 1), (30e-6, 1)]);
+    }
+
+    #[test]
+    fn what_others_have_written_reserves_nothing() {
+        let mut large = Histogram::<u64>::new_with_bounds(1, u64::MAX / 2, 5).unwrap();
+        large.record(5).unwrap();
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&large, &mut bytes).unwrap();
+        assert!(Latencies::decode(&BASE64_STANDARD.encode(&bytes)).is_err());
+        for text in ["", "AAAA", "HISTFAAAAAA=", "no base64"] {
+            assert!(Latencies::decode(text).is_err(), "{text}");
+        }
     }
 
     #[test]

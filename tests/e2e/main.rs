@@ -19,6 +19,8 @@ mod cutting;
 mod docker;
 /// What the registry says is true of the binary.
 mod faults;
+/// Users and sessions that walk.
+mod journeys;
 /// Knobs of a load that is being sent.
 mod knobs;
 /// Mistakes in experiments, and texts that mean harm.
@@ -45,3 +47,5 @@ mod sending;
 mod support;
 /// The rules of the house, as tests.
 mod tidy;
+/// Loads that other processes send.
+mod workers;

@@ -18,6 +18,7 @@ use super::under::{Row, under};
 use crate::capacity::{Answer, Finding, Goal, LimitedBy, Search, Trial};
 use crate::feed::Order;
 use crate::load::LoadSpec;
+use crate::load::remote::Hands;
 use crate::reading;
 use crate::run::Signals;
 use crate::run::inject::AdHoc;
@@ -220,7 +221,8 @@ impl Plan {
     pub(super) fn asked(&self) -> Asked<'_> {
         let Self { spec, objectives, seed, probe, per_thread } = self;
         let (seed, probe, per_thread) = (*seed, *probe, *per_thread);
-        Asked { spec, objectives, seed, probe, per_thread, control: None, twice: false }
+        let hands = &Hands::Here;
+        Asked { spec, hands, objectives, seed, probe, per_thread, control: None, twice: false }
     }
 }
 

@@ -12,6 +12,7 @@ use reports::{Latencies, render};
 
 use super::Global;
 use super::capacity::{SearchingArgs, searched};
+use super::hands::HandArgs;
 use super::out::{self, Out};
 use super::sending::{SendingArgs, quoted, rate};
 use super::source;
@@ -31,8 +32,10 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
     /// Find out how much the target carries instead: the search of `squall capacity` with its defaults
-    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log"])]
+    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "workers", "hired", "replay"])]
     find: bool,
+    #[command(flatten)]
+    hands: HandArgs,
     /// Requests per second, such as 500/s; with --profile, the rate that it is built around
     #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Arrivals")]
     rate: Option<Rate>,
@@ -187,8 +190,8 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         return searched(global, &args.sending, &SearchingArgs::default(), out);
     }
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
-    let ready = args.spec(out).and_then(|spec| Ok((spec, args.sending.objectives()?)));
-    let (spec, objectives) = match ready {
+    let ready = args.spec(out).and_then(|spec| Ok((spec, args.sending.objectives()?, args.hands.hands()?)));
+    let (spec, objectives, hands) = match ready {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
@@ -216,6 +219,7 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         let (probe, control) = (args.sending.probes(), args.control.as_deref());
         let asked = Asked {
             spec: &spec,
+            hands: &hands,
             objectives: &objectives,
             seed,
             probe,
@@ -259,9 +263,16 @@ fn written(path: &Path, bytes: Result<Vec<u8>, String>, code: u8, out: &mut Out)
 /// Whether the input or this host is to blame for a load that cannot be sent.
 pub(super) fn refused(error: &LoadError) -> u8 {
     match error {
-        LoadError::Spec { .. } | LoadError::Count => exit::INVALID,
-        LoadError::Control(_) => exit::INVALID,
-        LoadError::Origin { .. } | LoadError::Thread(_) | LoadError::Files { .. } => exit::REFUSED,
+        LoadError::Spec { .. }
+        | LoadError::Count
+        | LoadError::Control(_)
+        | LoadError::Connections { .. }
+        | LoadError::Replay
+        | LoadError::Journey { .. } => exit::INVALID,
+        LoadError::Origin { .. }
+        | LoadError::Thread(_)
+        | LoadError::Files { .. }
+        | LoadError::Worker { .. } => exit::REFUSED,
     }
 }
 
@@ -349,7 +360,12 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         verdict,
         reasons,
         exit,
-        reproduce: format!("squall load {} {} --seed {seed}", args.sending.again(), args.pace()),
+        reproduce: format!(
+            "squall load {} {} --seed {seed}{}",
+            args.sending.again(),
+            args.pace(),
+            args.hands.again()
+        ),
         latencies: all.latencies.clone(),
     }
 }

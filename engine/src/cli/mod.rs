@@ -5,6 +5,7 @@ mod check;
 mod doctor;
 mod faults;
 mod forget;
+mod hands;
 mod inject;
 mod lab;
 mod load;
@@ -98,6 +99,8 @@ enum Verb {
     Capacity(capacity::CapacityArgs),
     /// Change the rate of a load while it is being sent
     Rate(rate::RateArgs),
+    /// Send parts of other machines' loads, as they say
+    Worker(hands::WorkerArgs),
     /// Put back what an earlier run has left changed
     Recover(recover::RecoverArgs),
     /// Show a finished run again
@@ -121,6 +124,7 @@ fn hidden(args: &[OsString]) -> Option<u8> {
         "__guardian" => Some(ok(out::guardian())),
         injectors::stress::VERB => Some(ok(injectors::stress::main_blocking(&rest()))),
         "__relay" => Some(ok(injectors::relay::main_blocking().is_ok())),
+        crate::load::remote::VERB => Some(ok(crate::load::remote::child(&rest()))),
         injectors::resolver::VERB => Some(ok(injectors::resolver::main_blocking(&rest()))),
         verb => {
             let kind = crate::lab::Kind::of(verb)?;
@@ -190,6 +194,7 @@ fn dispatch(app: App, matches: &ArgMatches) -> u8 {
         Verb::Load(args) => load::load(&global, &args, &mut out),
         Verb::Capacity(args) => capacity::capacity(&global, &args, &mut out),
         Verb::Rate(args) => rate::rate(&global, &args, &mut out),
+        Verb::Worker(args) => hands::worker(&args, &mut out),
         Verb::Recover(args) => recover::recover(&global, &args, &mut out),
         Verb::Report(args) => report::report(&global, &args, &mut out),
         Verb::Faults(args) => faults::faults(&args, &mut out),

@@ -41,6 +41,24 @@ pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sou
     Some(Connecting { http: http?, streams: streams?, unix: unix?, sources: from?, tls: tls? })
 }
 
+/// The same for a journey, whose users speak HTTP/1.1.
+pub(super) fn of_journey(
+    reader: &Reader<'_>,
+    fields: &Fields<'_, '_>,
+    sources: &dyn Sources,
+) -> Option<Connecting> {
+    let tls = fields.optional("tls").map_or(Some(TlsSpec::default()), |node| {
+        let tls = tls(reader, node, sources)?;
+        if tls.server_name.is_some() {
+            reader
+                .mistake(node.id, "a journey asks for the name that is in its URLs: leave out `server-name`");
+        }
+        Some(tls)
+    });
+    let (http, unix, sources) = (HttpVersion::One, None, Vec::new());
+    Some(Connecting { http, streams: 1, unix, sources, tls: tls? })
+}
+
 fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<TlsSpec> {
     let fields = reader.map(node, "tls")?;
     let file = |name: &'static str| {

@@ -8,7 +8,7 @@ use super::connecting::{self, SCHEMES};
 use super::expecting::{Expected, expect};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
-use super::{Load, Request};
+use super::{Load, Request, journeys};
 use crate::connecting::Reply;
 use crate::experiment::Sources;
 use crate::feed::Feed;
@@ -58,18 +58,45 @@ pub(super) fn read(
         }
         super::parse::check_name(reader, id, name, "a load");
         let Some(fields) = reader.map(value, "a load") else { continue };
-        let open = fields.required("open", "a load").and_then(|open| reader.map(open, "open"));
-        fields.finish("a load");
-        loads.extend(open.and_then(|open| one(&reading, (id, name), open)));
+        loads.extend(model(&reading, (id, name), fields));
     }
     loads
 }
 
+/// Reads one of the three models.
+fn model(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields<'_, '_>) -> Option<Load> {
+    let reader = reading.reader;
+    let read = match (fields.optional("open"), fields.optional("users"), fields.optional("sessions")) {
+        (Some(node), None, None) => reader.map(node, "open").and_then(|open| one(reading, named, open)),
+        (None, Some(node), None) => {
+            reader.map(node, "users").and_then(|users| journeys::users(reading, named, users))
+        }
+        (None, None, Some(node)) => {
+            reader.map(node, "sessions").and_then(|sessions| journeys::sessions(reading, named, sessions))
+        }
+        (None, None, None) => {
+            reader.mistake_with(
+                fields.node.id,
+                "a load lacks `open`",
+                "write `open: …` for requests at a rate, `sessions: …` for journeys that begin at a rate, or `users: …` \
+                 for so many people",
+            );
+            None
+        }
+        _ => {
+            reader.mistake(fields.node.id, "a load has one model: `open`, `sessions` or `users`");
+            None
+        }
+    };
+    fields.finish("a load");
+    read
+}
+
 /// What is needed to read requests.
-struct Reading<'r> {
-    reader: &'r Reader<'r>,
-    sources: &'r dyn Sources,
-    known: &'r Known<'r>,
+pub(super) struct Reading<'r> {
+    pub(super) reader: &'r Reader<'r>,
+    pub(super) sources: &'r dyn Sources,
+    pub(super) known: &'r Known<'r>,
 }
 
 fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>) -> Option<Load> {
@@ -126,6 +153,7 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         connections: connections?,
         pop_header: pop_header?,
         connecting: connecting?,
+        journey: None,
     })
 }
 
@@ -141,15 +169,15 @@ fn replayed(reading: &Reading<'_>, open: &Fields<'_, '_>, node: &Node) -> Option
 }
 
 /// What every request of a load shares unless it says otherwise.
-struct Shared {
-    method: String,
-    headers: Vec<(String, String)>,
-    body: Option<Body>,
-    reply: Option<Reply>,
-    expect: Expected,
+pub(super) struct Shared {
+    pub(super) method: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: Option<Body>,
+    pub(super) reply: Option<Reply>,
+    pub(super) expect: Expected,
 }
 
-fn request_fields(reading: &Reading<'_>, fields: &Fields<'_, '_>) -> Shared {
+pub(super) fn request_fields(reading: &Reading<'_>, fields: &Fields<'_, '_>) -> Shared {
     let reader = reading.reader;
     let method = fields.optional("method").and_then(|node| reader.choice(node, "method", METHODS));
     let headers = fields.optional("headers").map(|node| headers(reading, node)).unwrap_or_default();

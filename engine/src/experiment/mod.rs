@@ -8,6 +8,7 @@ mod connecting;
 mod expecting;
 mod fault;
 mod feeds;
+mod journeys;
 mod judging;
 mod load;
 pub mod mistake;
@@ -35,6 +36,7 @@ use serde::Serialize;
 use crate::connecting::{Connecting, Reply};
 use crate::expect::{HeaderExpect, JsonExpect};
 use crate::feed::Feed;
+use crate::journey::Journey;
 use crate::lab::LabOptions;
 use crate::replay::Trace;
 use crate::schedule::Profile;
@@ -141,7 +143,7 @@ pub struct RelayDecl {
     pub protocol: Protocol,
 }
 
-/// One load: a journey under an open model.
+/// One load: a journey under one of the models.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Load {
     /// The journey's name.
@@ -168,6 +170,9 @@ pub struct Load {
     pub pop_header: String,
     /// How it connects.
     pub connecting: Connecting,
+    /// What users or sessions do, instead of requests that arrive; `requests` are its steps then, and `arrivals` what may
+    /// be expected of it, or its sessions. May hold late names.
+    pub journey: Option<Journey>,
 }
 
 impl Load {

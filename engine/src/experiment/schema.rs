@@ -126,7 +126,11 @@ fn definitions() -> Map<String, Value> {
             &["upstream"],
         ),
     );
-    put("load", map(json!({"open": reference("open")}), &["open"]));
+    put(
+        "load",
+        one_key(json!({"open": reference("open"), "users": people("users"), "sessions": people("sessions")})),
+    );
+    walking(&mut put);
     put("open", open());
     put("request", map(request(), &["url"]));
     put("arrivals", arrivals());
@@ -162,6 +166,96 @@ fn request() -> Value {
             ]}},
         }), &[]),
     })
+}
+
+/// What journeys are made of.
+fn walking(put: &mut impl FnMut(&str, Value) -> Option<Value>) {
+    put("journey", journey());
+    put(
+        "steps",
+        json!({"type": "array", "minItems": 1, "items": any_key(&json!({"anyOf": [reference("step"), reference("choose")]}))}),
+    );
+    put("step", step());
+    put(
+        "choose",
+        json!({"type": "array", "minItems": 1, "items": any_key(&map(json!({
+        "weight": number("how often it is taken, relative to the others"),
+        "steps": reference("steps"),
+    }), &["steps"]))}),
+    );
+    put(
+        "think",
+        json!({"anyOf": [reference("duration"), map(json!({"from": reference("duration"), "to": reference("duration")}), &["from", "to"])]}),
+    );
+}
+
+/// `users` or `sessions`.
+fn people(what: &str) -> Value {
+    let mut properties = json!({
+        "journey": reference("journey"),
+        "deadline": reference("duration"),
+        "connect-timeout": reference("duration"),
+        "pop-header": text("response header that names the PoP; x-squall-pop if left out"),
+        "tls": map(json!({"ca": text("PEM file of a further authority"), "insecure": flag("any certificate will do")}), &[]),
+    });
+    let (own, required) = if what == "users" {
+        let own = json!({
+            "count": number("how many people"),
+            "ramp": reference("duration"),
+            "for": reference("duration"),
+        });
+        (own, ["count", "for", "journey"].as_slice())
+    } else {
+        let own = json!({
+            "arrivals": reference("arrivals"),
+            "poisson": flag("random gaps instead of even ones"),
+            "at-most": number("sessions under way at a time; further ones wait, and their time runs; 1000 if left out"),
+        });
+        (own, ["arrivals", "journey"].as_slice())
+    };
+    if let (Value::Object(properties), Value::Object(own)) = (&mut properties, own) {
+        properties.extend(own);
+    }
+    map(properties, required)
+}
+
+fn journey() -> Value {
+    map(
+        json!({
+            "base": text("http:// or https:// and a host: what paths are put below"),
+            "think": reference("think"),
+            "cookies": flag("each user keeps the cookies that are set; true if left out"),
+            "retry": map(json!({
+                "attempts": number("tries in all, 2 to 10"),
+                "backoff": reference("duration"),
+                "jitter": reference("share"),
+                "budget": reference("share"),
+            }), &["attempts"]),
+            "on-start": reference("steps"),
+            "steps": reference("steps"),
+            "on-stop": reference("steps"),
+        }),
+        &["steps"],
+    )
+}
+
+fn step() -> Value {
+    let mut properties = request();
+    let place = one_key(json!({
+        "json": text("a JSON pointer into the body, such as /items/0/id"),
+        "header": text("its name"),
+        "between": {"type": "array", "items": reference("text"), "minItems": 2, "maxItems": 2},
+    }));
+    let own = json!({
+        "path": text("below the journey's base"),
+        "think": reference("think"),
+        "extract": {"type": "object", "additionalProperties": place, "description": "values for ${name} in later steps"},
+    });
+    if let (Value::Object(properties), Value::Object(own)) = (&mut properties, own) {
+        properties.remove("weight");
+        properties.extend(own);
+    }
+    map(properties, &[])
 }
 
 fn open() -> Value {

@@ -1,13 +1,18 @@
 //! From an experiment's loads to what the generator sends.
 
-use super::{Body, Expect, LoadSpec, RequestSpec};
+use super::{Body, Expect, JourneySpec, LoadSpec, RequestSpec, Work};
 use crate::experiment::vars::substitute_late;
 use crate::experiment::yaml::NodeId;
 use crate::experiment::{Experiment, Late, Load, Request};
+use crate::journey::{Journey, Script};
 
 /// The loads of an experiment, with late names replaced.
-pub fn specs(experiment: &Experiment, late: &Late) -> Vec<LoadSpec> {
-    experiment.load.iter().map(|load| spec(experiment, load, late)).collect()
+pub fn specs(experiment: &Experiment, late: &Late) -> Vec<Work> {
+    let work = |load: &Load| match &load.journey {
+        None => Work::Open(spec(experiment, load, late)),
+        Some(journey) => Work::Journey(journey_spec(load, journey, late)),
+    };
+    experiment.load.iter().map(work).collect()
 }
 
 /// Whether every load of an experiment could be sent, as far as that can be told without a network: addresses, headers,
@@ -23,7 +28,10 @@ pub fn verify(experiment: &Experiment) -> Result<(), Vec<(NodeId, String)>> {
         .load
         .iter()
         .filter_map(|load| {
-            let why = super::spec::check(&spec(experiment, load, &late)).err()?;
+            let why = match &load.journey {
+                None => super::spec::check(&spec(experiment, load, &late)).err()?.to_string(),
+                Some(journey) => Script::new(&journey_spec(load, journey, &late).journey).err()?.to_string(),
+            };
             Some((load.node, format!("load {}: {why}", load.name)))
         })
         .collect();
@@ -48,6 +56,25 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
         tls: load.connecting.tls.clone(),
         feeds: experiment.feeds.clone(),
         replay: load.replay.clone(),
+    }
+}
+
+fn journey_spec(load: &Load, journey: &Journey, late: &Late) -> JourneySpec {
+    let mut journey = journey.clone();
+    journey.each(&mut |step| {
+        step.url = substitute_late(&step.url, late);
+        for (_, value) in &mut step.headers {
+            *value = substitute_late(value, late);
+        }
+        step.body = step.body.take().map(|body| substitute_late(&body, late));
+    });
+    JourneySpec {
+        name: load.name.clone(),
+        journey,
+        deadline: load.deadline,
+        connect_timeout: load.connect_timeout,
+        pop_header: load.pop_header.clone(),
+        tls: load.connecting.tls.clone(),
     }
 }
 

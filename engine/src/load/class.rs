@@ -109,6 +109,11 @@ impl Errors {
         self.0[class as usize] += 1;
     }
 
+    /// Counts several of one class.
+    pub(super) fn add(&mut self, class: ErrorClass, count: u64) {
+        self.0[class as usize] += count;
+    }
+
     /// Adds all of another.
     pub(super) fn merge(&mut self, other: &Self) {
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine += theirs);

@@ -4,7 +4,6 @@
 //! distributions of past slices of time are kept encoded.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -20,7 +19,7 @@ use super::saturation::{CPU_HOT, Facts, STARVED, saturation};
 use super::strain::StrainMeter;
 use super::sums::LoadSums;
 use super::tally::{PhaseSlice, Slice, Tally};
-use super::{Errors, Load, LoadOutcome};
+use super::{Errors, LoadOutcome, Outline};
 
 /// How long after its end a second is waited for.
 const PATIENCE: u64 = 150 * MILLISECOND;
@@ -92,7 +91,7 @@ struct PendingPhase {
 
 /// See the module.
 pub(super) struct Collector {
-    loads: Vec<Arc<Load>>,
+    loads: Vec<Arc<Outline>>,
     clock: Clock,
     slices: Receiver<Slice>,
     ticks: mpsc::Sender<Tick>,
@@ -111,14 +110,14 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn new(
-        loads: Vec<Arc<Load>>,
+        loads: Vec<Arc<Outline>>,
         workers: u32,
         clock: Clock,
         phase: Arc<PhaseCell>,
         slices: Receiver<Slice>,
         ticks: mpsc::Sender<Tick>,
     ) -> Self {
-        let longest = loads.iter().map(|l| l.profile.duration() + Duration::from_nanos(l.deadline)).max();
+        let longest = loads.iter().map(|load| load.longest).max();
         let bucket = longest.unwrap_or_default().as_secs().saturating_add(1).div_ceil(BUCKETS_MAX);
         Self {
             sums: loads.iter().map(|_| LoadSums::new(bucket)).collect(),
@@ -137,11 +136,7 @@ impl Collector {
     }
 
     /// The collector's thread: until every worker has sent its last slice, or died.
-    pub(super) fn run(
-        mut self,
-        threads: Vec<JoinHandle<io::Result<()>>>,
-        done: oneshot::Sender<LoadOutcome>,
-    ) {
+    pub(super) fn run(mut self, threads: Vec<JoinHandle<Vec<String>>>, done: oneshot::Sender<LoadOutcome>) {
         while self.complete.iter().any(|second| *second < u64::MAX) {
             match self.slices.recv_timeout(self.patience()) {
                 Ok(slice) => self.absorb(slice),
@@ -154,9 +149,8 @@ impl Collector {
         }
         self.facts.broken = threads
             .into_iter()
-            .filter_map(|thread| match thread.join() {
-                Ok(ended) => ended.err().map(|error| error.to_string()),
-                Err(_) => Some("it panicked".to_owned()),
+            .flat_map(|thread| {
+                thread.join().unwrap_or_else(|_| vec!["a load thread failed: it panicked".to_owned()])
             })
             .collect();
         self.facts.seconds = self.clock.now() as f64 / SECOND as f64;
@@ -270,7 +264,7 @@ impl Collector {
 }
 
 /// How long this process has been kept from running so far.
-fn throttled() -> Option<Duration> {
+pub(super) fn throttled() -> Option<Duration> {
     cgroup::throttled(&cgroup::host::Kernel, std::process::id())
 }
 
@@ -285,7 +279,7 @@ impl PendingPhase {
 }
 
 impl Pending {
-    fn tick(self, second: u64, loads: &[Arc<Load>]) -> Tick {
+    fn tick(self, second: u64, loads: &[Arc<Outline>]) -> Tick {
         let mut by_load: Vec<LoadTick> =
             loads.iter().map(|load| LoadTick { name: Arc::clone(&load.name), phases: Vec::new() }).collect();
         for ((load, phase), counted) in self.loads {

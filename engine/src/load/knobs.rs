@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::Load;
 use super::clock::{Clock, MILLISECOND, SECOND};
+use super::part::Outline;
 use crate::schedule::{FACTOR_MAX, MAX_RATE, Pace};
 
 /// How far ahead a change is announced: every worker looks several times as often.
@@ -80,13 +80,13 @@ impl Turned {
 /// The paces of all loads, shared with the workers.
 pub(super) struct PaceCell {
     clock: Clock,
-    loads: Vec<Arc<Load>>,
+    loads: Vec<Arc<Outline>>,
     version: AtomicU64,
     paces: Mutex<Vec<Pace>>,
 }
 
 impl PaceCell {
-    pub(super) fn new(loads: Vec<Arc<Load>>, clock: Clock) -> Self {
+    pub(super) fn new(loads: Vec<Arc<Outline>>, clock: Clock) -> Self {
         let paces = Mutex::new(vec![Pace::default(); loads.len()]);
         Self { clock, loads, version: AtomicU64::new(0), paces }
     }
@@ -115,9 +115,9 @@ impl Knobs {
         let PaceCell { clock, loads, version, paces } = &*self.0;
         let mut paces = paces.lock().unwrap_or_else(PoisonError::into_inner);
         let at_s = (clock.now() + AHEAD) as f64 / SECOND as f64;
-        let meant = |one: &&Arc<Load>| load.is_none_or(|name| *one.name == *name);
-        if let Some(kept) = loads.iter().find(|one| meant(one) && one.replay.is_some()) {
-            return Err(format!("{} is sent from a log, which brings its own times", kept.name));
+        let meant = |one: &&Arc<Outline>| load.is_none_or(|name| *one.name == *name);
+        if let Some((kept, why)) = loads.iter().filter(meant).find_map(|one| Some((one, one.keeps?))) {
+            return Err(format!("the load {} {why}: its rate cannot be changed on the way", kept.name));
         }
         if !loads.iter().any(|one| meant(&one)) {
             let names: Vec<&str> = loads.iter().map(|load| &*load.name).collect();
@@ -128,7 +128,8 @@ impl Knobs {
         }
         let (mut changed, mut turned) = (paces.clone(), Vec::new());
         for (one, pace) in loads.iter().zip(&mut changed).filter(|(one, _)| meant(one)) {
-            let written = one.profile.rate_at(at_s);
+            let Some(profile) = &one.profile else { continue };
+            let written = profile.rate_at(at_s);
             let factor = match knob {
                 Knob::Times(times) => times,
                 Knob::Rate(_) if written <= 0.0 => {
@@ -142,10 +143,10 @@ impl Knobs {
                 Knob::Resume => pace.before_pause(),
             };
             let before = pace.factor();
-            if at_s >= one.profile.duration().as_secs_f64() {
+            if at_s >= profile.duration().as_secs_f64() {
                 return Err(format!("the load {} has come to its end", one.name));
             }
-            if factor * one.profile.peak() > MAX_RATE || !pace.change(&one.profile, at_s, factor) {
+            if factor * profile.peak() > MAX_RATE || !pace.change(profile, at_s, factor) {
                 return Err(format!(
                     "the load {} cannot be changed to that, or was changed too often",
                     one.name

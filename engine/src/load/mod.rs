@@ -20,12 +20,15 @@ mod dial;
 mod dns;
 mod h2;
 mod http;
+mod journey;
 mod knobs;
 mod lack;
 mod lane;
 mod origin;
+mod part;
 mod phase;
 pub mod recipe;
+pub mod remote;
 mod reply;
 mod saturation;
 mod spec;
@@ -47,6 +50,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use bridge::{specs, verify};
 pub use class::{ErrorClass, Errors};
 pub use collect::{LoadTick, PhaseTick, Tick};
+pub use journey::JourneySpec;
 pub use knobs::{Knob, Knobs, Turned};
 pub use lack::{Lack, Lacks};
 pub use origin::OriginError;
@@ -57,17 +61,12 @@ pub use spec::{
     LoadSpec, REQUESTS_MAX, Reply, RequestSpec, SOURCES_MAX, STREAMS_MAX, SpecError, TlsSpec,
 };
 
-use crate::feed::Feed;
-use crate::replay::Trace;
-use crate::schedule::Profile;
 use clock::Clock;
 use collect::Collector;
 use knobs::PaceCell;
-use lane::Job;
-use origin::Origin;
-use recipe::{Arrival, Made};
-use spec::Checked;
-use worker::{Setup, StopCell};
+use part::{Load, Outline, Part, Share};
+use remote::{Crew, Hands};
+use worker::StopCell;
 
 /// The rate up to which one worker is enough, in requests per second.
 pub const PER_THREAD: f64 = 20_000.0;
@@ -77,10 +76,6 @@ const TICKS: usize = 60;
 const SLICES: usize = 8;
 /// The most loads of one run.
 pub const LOADS_MAX: usize = 64;
-
-/// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
-/// each injection under way.
-const FILES_RESERVED: u64 = 64;
 
 /// Why there is no load.
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +99,6 @@ pub enum LoadError {
         /// Why.
         why: OriginError,
     },
-    /// The socket that changes the rate cannot be opened.
-    #[error("cannot listen for changes of the rate: {0}")]
-    Control(#[source] io::Error),
     /// No thread could be started.
     #[error("cannot start a load thread: {0}")]
     Thread(#[source] io::Error),
@@ -121,44 +113,48 @@ pub enum LoadError {
         /// The least that would do.
         needed: u64,
     },
+    /// The socket that changes the rate cannot be opened.
+    #[error("cannot listen for changes of the rate: {0}")]
+    Control(#[source] io::Error),
+    /// A journey cannot be walked.
+    #[error("load {load}: {why}")]
+    Journey {
+        /// The load's name.
+        load: String,
+        /// Why.
+        why: crate::journey::ScriptError,
+    },
+    /// A worker cannot be had.
+    #[error("{worker}: {why}")]
+    Worker {
+        /// Which.
+        worker: String,
+        /// Why.
+        why: String,
+    },
+    /// A log is sent from here only.
+    #[error("a log is sent again by this process only: leave the workers out")]
+    Replay,
+    /// Some workers would have no connection.
+    #[error("{workers} threads of workers cannot share {connections} connections: allow more, or hire fewer")]
+    Connections {
+        /// Threads of all workers.
+        workers: u32,
+        /// What a load may open.
+        connections: u32,
+    },
 }
 
-/// A load, ready to be sent.
-struct Load {
-    name: Arc<str>,
-    checked: Checked,
-    origins: Vec<Origin>,
-    profile: Profile,
-    poisson: bool,
-    reuse: bool,
-    max_connections: u32,
-    streams: u32,
-    /// In nanoseconds.
-    deadline: u64,
-    /// In nanoseconds.
-    connect_within: u64,
-    feeds: Vec<Arc<Feed>>,
-    replay: Option<Arc<Trace>>,
-    seed: u64,
+/// Loads that are checked, and whoever is to send them ready to do so. Nothing has been sent.
+pub struct Prepared {
+    outlines: Vec<Arc<Outline>>,
+    /// What threads of this process send.
+    part: Part,
+    /// What other processes send.
+    crew: Crew,
+    /// Threads in all, wherever they are.
+    workers: u32,
 }
-
-impl Load {
-    /// The values of an arrival.
-    fn arrival(&self, job: &Job) -> Arrival<'_> {
-        Arrival::new(&self.feeds, self.seed, job.number).replaying(self.replay.as_deref())
-    }
-
-    /// Makes the request of an arrival if it is not the same each time.
-    fn make(&self, job: &Job, out: &mut Made) {
-        let recipe = &self.checked.requests[usize::from(job.kind)].recipe;
-        if recipe.slotted() {
-            recipe.make(&mut self.arrival(job), out).expect("it was looked at when it was dispatched");
-        }
-    }
-}
-
-/// Loads that are checked and whose names are resolved. Nothing has been sent.
-pub struct Prepared(Vec<Arc<Load>>, Option<u32>);
 
 /// Checks the loads, resolves their hosts (once; all addresses are kept and used in turn) and reads certificates.
 /// Needs a tokio runtime with time.
@@ -166,30 +162,11 @@ pub struct Prepared(Vec<Arc<Load>>, Option<u32>);
 /// # Errors
 /// The first thing that is wrong.
 pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
-    if specs.is_empty() || specs.len() > LOADS_MAX {
-        return Err(LoadError::Count);
-    }
-    let mut loads = Vec::new();
-    for spec in specs {
-        let checked = spec::check(&spec).map_err(|why| LoadError::Spec { load: spec.name.clone(), why })?;
-        let origins = origin::prepare(&checked.origins, &spec).await;
-        loads.push(Arc::new(Load {
-            origins: origins.map_err(|why| LoadError::Origin { load: spec.name.clone(), why })?,
-            name: Arc::from(spec.name),
-            checked,
-            profile: spec.profile,
-            poisson: spec.poisson,
-            reuse: spec.reuse,
-            max_connections: spec.max_connections,
-            streams: spec.streams,
-            deadline: clock::nanos(spec.deadline),
-            connect_within: clock::nanos(spec.connect_timeout),
-            feeds: spec.feeds,
-            replay: spec.replay,
-            seed: 0,
-        }));
-    }
-    Ok(Prepared(loads, None))
+    let outlines = outlines(&specs)?;
+    let workers = threads_for(&specs, cores());
+    let (share, loads) = (Share { first: 0, threads: workers, of: workers }, specs.len());
+    let part = Part::new(specs.into_iter().enumerate().collect(), share, loads).await?;
+    Ok(Prepared { outlines, part, crew: Crew::nobody(), workers })
 }
 
 /// The same, kept within what this process may open; and what had to be lowered for that, in words.
@@ -198,27 +175,136 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
 /// As [`prepare`], or not even one connection for each load and thread fits.
 pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), LoadError> {
     let mut prepared = prepare(specs).await?;
-    let limit = injectors::sys::host::allow_files(prepared.sockets() + FILES_RESERVED);
-    let lowered = prepared.fit(limit, FILES_RESERVED)?;
+    let lowered = prepared.part.within_limits()?;
     Ok((prepared, lowered))
 }
 
+/// One load, of either model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Requests that arrive at a rate.
+    Open(LoadSpec),
+    /// Users or sessions that walk a journey.
+    Journey(JourneySpec),
+}
+
+/// Loads of both models: requests are sent from here, and each load of journeys by a child. Children end with the thread
+/// that calls this.
+///
+/// # Errors
+/// As [`ready`], or a child cannot be started.
+pub async fn ready_all(works: Vec<Work>) -> Result<(Prepared, Option<String>), LoadError> {
+    if works.is_empty() || works.len() > LOADS_MAX {
+        return Err(LoadError::Count);
+    }
+    let outline = |work: &Work| match work {
+        Work::Open(spec) => Outline::new(spec),
+        Work::Journey(spec) => spec.outline(),
+    };
+    let outlines: Vec<Arc<Outline>> =
+        works.iter().map(|work| outline(work).map(Arc::new)).collect::<Result<_, _>>()?;
+    let (mut open, mut journeys, loads) = (Vec::new(), Vec::new(), works.len());
+    for (place, work) in works.into_iter().enumerate() {
+        match work {
+            Work::Open(spec) => open.push((place, spec)),
+            Work::Journey(spec) => journeys.push((place, spec)),
+        }
+    }
+    let mut part = Part::nothing(loads);
+    if !open.is_empty() {
+        let specs: Vec<LoadSpec> = open.iter().map(|(_, spec)| spec.clone()).collect();
+        let own = threads_for(&specs, cores());
+        part = Part::new(open, Share { first: 0, threads: own, of: own }, loads).await?;
+    }
+    let lowered = part.within_limits()?;
+    let first = part.threads();
+    let workers = first + journeys.len() as u32;
+    let (crew, told) = send_for(journeys, first, &outlines).await?;
+    let lowered: Vec<String> = lowered.into_iter().chain(told).collect();
+    let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
+    Ok((Prepared { outlines, part, crew, workers }, lowered))
+}
+
+/// A child for each load of journeys.
+async fn send_for(
+    journeys: Vec<(usize, JourneySpec)>,
+    first: u32,
+    outlines: &[Arc<Outline>],
+) -> Result<(Crew, Vec<String>), LoadError> {
+    if journeys.is_empty() {
+        return Ok((Crew::nobody(), Vec::new()));
+    }
+    let met = remote::hire(&Hands::Processes(journeys.len() as u32)).await?;
+    let order = |(child, (place, spec)): (usize, (usize, JourneySpec))| {
+        let kinds =
+            (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
+        let (job, kinds) = (remote::Job::Journey(place, Box::new(spec)), kinds.collect());
+        remote::Order { job, first: first + child as u32, threads: 1, of: 1, kinds }
+    };
+    met.brief(journeys.into_iter().enumerate().map(order).collect())
+}
+
+/// The same, sent by whoever is named. Children end with the thread that calls this.
+///
+/// # Errors
+/// As [`ready`], or a worker cannot be had.
+pub async fn ready_by(specs: Vec<LoadSpec>, hands: &Hands) -> Result<(Prepared, Option<String>), LoadError> {
+    if matches!(hands, Hands::Here) {
+        return ready(specs).await;
+    }
+    if specs.iter().any(|spec| spec.replay.is_some()) {
+        return Err(LoadError::Replay);
+    }
+    let elsewhere = |outline| Arc::new(Outline { keeps: Some("is sent by other processes"), ..outline });
+    let outlines = outlines(&specs)?.into_iter().filter_map(Arc::into_inner).map(elsewhere).collect();
+    let met = remote::hire(hands).await?;
+    let cores = met.cores();
+    // Each as many as it has processors, and no more than the rate asks for; the arrivals are dealt out one by one.
+    let each = threads_for(&specs, u32::MAX).div_ceil(cores.len().max(1) as u32);
+    let own: Vec<u32> = match hands {
+        // They share one machine.
+        Hands::Processes(count) => cores.iter().map(|cores| each.min((cores / count).max(1))).collect(),
+        _ => cores.iter().map(|cores| each.min(*cores)).collect(),
+    };
+    let (of, loads) = (own.iter().sum(), specs.len());
+    let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
+    if of > connections {
+        return Err(LoadError::Connections { workers: of, connections });
+    }
+    let kinds: Vec<usize> = specs.iter().map(|spec| spec.requests.len()).collect();
+    let mut first = 0;
+    let orders = own.iter().map(|threads| {
+        let job = remote::Job::Open(specs.iter().cloned().enumerate().collect());
+        first += threads;
+        remote::Order { job, first: first - threads, threads: *threads, of, kinds: kinds.clone() }
+    });
+    let (crew, lowered) = met.brief(orders.collect())?;
+    let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
+    Ok((Prepared { outlines, part: Part::nothing(loads), crew, workers: of }, lowered))
+}
+
+fn outlines(specs: &[LoadSpec]) -> Result<Vec<Arc<Outline>>, LoadError> {
+    if specs.is_empty() || specs.len() > LOADS_MAX {
+        return Err(LoadError::Count);
+    }
+    specs.iter().map(|spec| Outline::new(spec).map(Arc::new)).collect()
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
+/// Threads for loads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
+fn threads_for(specs: &[LoadSpec], cores: u32) -> u32 {
+    let peak: f64 = specs.iter().map(|spec| spec.profile.peak()).sum();
+    let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
+    ((peak / PER_THREAD).ceil() as u32).clamp(1, cores).min(connections)
+}
+
 impl Prepared {
-    /// So many threads instead of as many as the rate needs, as far as there are connections for them.
-    pub fn with_threads(self, threads: u32) -> Self {
-        Self(self.0, Some(threads.max(1)))
-    }
-
-    /// Threads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
-    fn workers(&self) -> u32 {
-        let peak: f64 = self.0.iter().map(|load| load.profile.peak()).sum();
-        let connections = self.0.iter().map(|load| load.max_connections).min().unwrap_or(1);
-        self.1.unwrap_or_else(|| threads(peak, PER_THREAD)).min(connections)
-    }
-
-    /// The most sockets that the loads may have open at a time.
+    /// The most sockets that the loads may have open at a time in this process.
     pub fn sockets(&self) -> u64 {
-        self.0.iter().map(|load| u64::from(load.max_connections) * load.origins.len() as u64).sum()
+        self.part.sockets()
     }
 
     /// Keeps the connections of all loads below what this process may open, `reserved` files aside, so that neither
@@ -227,32 +313,23 @@ impl Prepared {
     /// # Errors
     /// Not even one connection for each load, origin and thread fits.
     pub fn fit(&mut self, limit: u64, reserved: u64) -> Result<Option<String>, LoadError> {
-        let (wanted, room) = (self.sockets(), limit.saturating_sub(reserved));
-        if wanted <= room {
-            return Ok(None);
+        self.part.fit(limit, reserved)
+    }
+
+    /// So many threads of this process instead of as many as the rate needs, as far as there are connections for them.
+    /// Nothing changes where other processes send.
+    #[must_use]
+    pub fn with_threads(mut self, threads: u32) -> Self {
+        if self.part.threads() == self.workers {
+            self.workers = self.part.spread(threads);
         }
-        let workers = u64::from(self.workers());
-        let least: u64 = self.0.iter().map(|load| workers * load.origins.len() as u64).sum();
-        if least > room {
-            return Err(LoadError::Files { limit, needed: least + reserved });
-        }
-        let share = room as f64 / wanted as f64;
-        for load in &mut self.0 {
-            let lowered = (f64::from(load.max_connections) * share) as u32;
-            let load = Arc::get_mut(load).expect("nothing has been started with it");
-            load.max_connections = lowered.max(workers as u32);
-        }
-        Ok(Some(format!(
-            "this process may open {limit} files: at most {} connections are kept instead of {wanted}",
-            self.sockets()
-        )))
+        self
     }
 }
 
 /// How many threads a rate needs, one per core at most.
 pub fn threads(rate: f64, per_thread: f64) -> u32 {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    ((rate / per_thread).ceil() as u32).clamp(1, cores as u32)
+    ((rate / per_thread).ceil() as u32).clamp(1, cores())
 }
 
 /// How to end before the profile does.
@@ -283,8 +360,8 @@ pub struct LoadOutcome {
     pub facts: Facts,
 }
 
-/// Starts the threads. Time 0 of the profiles is `origin`, which should lie some 50 ms ahead. The same seed gives the
-/// same arrivals.
+/// Starts it. Time 0 of the profiles is `origin`, which should lie some 50 ms ahead. The same seed gives the same
+/// arrivals.
 ///
 /// # Errors
 /// A thread cannot be started.
@@ -294,11 +371,8 @@ pub fn start(
     origin: Instant,
     seed: u64,
 ) -> Result<Running, LoadError> {
-    let workers = prepared.workers();
-    let (clock, mut loads) = (Clock::new(origin), prepared.0);
-    for (index, load) in loads.iter_mut().enumerate() {
-        Arc::get_mut(load).expect("nothing has been started with it").seed = seed.wrapping_add(index as u64);
-    }
+    let Prepared { outlines, part, crew, workers } = prepared;
+    let clock = Clock::new(origin);
     let (out, slices) = sync_channel(SLICES * workers as usize);
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();
@@ -306,26 +380,12 @@ pub fn start(
     let running = Running {
         stop: Arc::new(StopCell::default()),
         ticks: Some(ticks),
-        knobs: Knobs(Arc::new(PaceCell::new(loads.clone(), clock))),
+        knobs: Knobs(Arc::new(PaceCell::new(outlines.clone(), clock))),
         done: outcome,
     };
-    let collector = Collector::new(loads.clone(), workers, clock, Arc::clone(phase), slices, tick);
-    let mut threads = Vec::new();
-    for worker in 0..workers {
-        let setup = Setup {
-            worker,
-            workers,
-            loads: loads.clone(),
-            clock,
-            phase: Arc::clone(phase),
-            stop: Arc::clone(&running.stop),
-            paces: Arc::clone(&running.knobs.0),
-            seed,
-            out: out.clone(),
-        };
-        let thread = std::thread::Builder::new().name(format!("load-{worker}"));
-        threads.push(thread.spawn(move || worker::run(&setup)).map_err(LoadError::Thread)?);
-    }
+    let collector = Collector::new(outlines, workers, clock, Arc::clone(phase), slices, tick);
+    let mut threads = part.start(clock, seed, phase, &running.stop, &running.knobs.0, &out)?;
+    threads.extend(crew.start(origin, seed, phase, &running.stop, &out)?);
     // Only the workers hold the sending side now: when they are gone, the collector ends too.
     drop(out);
     let thread = std::thread::Builder::new().name("load-collect".to_owned());
@@ -356,7 +416,10 @@ impl Running {
     /// Waits until all requests have ended. What a thread that failed has counted is missing, and [`saturation`] says so.
     pub async fn finish(mut self) -> LoadOutcome {
         (&mut self.done).await.unwrap_or_else(|_| LoadOutcome {
-            facts: Facts { broken: vec!["the collector is gone".to_owned()], ..Facts::default() },
+            facts: Facts {
+                broken: vec!["a load thread failed: the collector is gone".to_owned()],
+                ..Facts::default()
+            },
             ..LoadOutcome::default()
         })
     }

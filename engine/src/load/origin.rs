@@ -105,7 +105,7 @@ async fn reachable(name: &OriginName, sources: &[IpAddr]) -> Result<Vec<SocketAd
 }
 
 /// All addresses of a host, by the system's resolver, in a thread of its own since it blocks.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> {
+pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
@@ -127,7 +127,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, OriginError> 
     if addresses.is_empty() { Err(fail("it has no address".to_owned())) } else { Ok(addresses) }
 }
 
-fn config(spec: &TlsSpec, protocol: Protocol) -> Result<ClientConfig, OriginError> {
+pub(super) fn config(spec: &TlsSpec, protocol: Protocol) -> Result<ClientConfig, OriginError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

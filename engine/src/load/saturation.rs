@@ -60,14 +60,14 @@ pub struct Facts {
     pub seconds: f64,
     /// See `seconds`.
     pub throttled_s: f64,
-    /// Why worker threads ended before their time.
+    /// Why threads and workers ended before their time, or are not to be trusted, in sentences.
     pub broken: Vec<String>,
 }
 
 /// A thread that computes more than this share of a second has no reserve.
 pub const CPU_HOT: f64 = 0.95;
 /// The share of the time for which a limit may keep this process from running.
-const THROTTLED: f64 = 0.01;
+pub(super) const THROTTLED: f64 = 0.01;
 /// A thread that waits for a core for more than this share of a second is served less than it is left waiting. Less than
 /// that is the daily bread of a busy host: a thread that has little to do is served at once, and what its waits cost shows
 /// as lateness.
@@ -105,8 +105,7 @@ pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
 
 /// Those of them that no target can cause.
 pub fn overtaxed(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
-    let mut reasons: Vec<String> =
-        facts.broken.iter().map(|why| format!("a load thread failed: {why}")).collect();
+    let mut reasons = facts.broken.clone();
     let allowed = tightest.map_or(0.0, |limit| 0.1 * limit.as_secs_f64()).max(LAG_ALLOWED_S);
     let lag = late(&facts.lag, allowed, "");
     reasons.extend(lag.or_else(|| late(&facts.handed, allowed, " although a connection was idle")));
@@ -244,7 +243,10 @@ mod tests {
 
     #[test]
     fn a_thread_that_failed_is_a_reason() {
-        let reasons = saturation(&Facts { broken: vec!["it panicked".to_owned()], ..good() }, None);
+        let reasons = saturation(
+            &Facts { broken: vec!["a load thread failed: it panicked".to_owned()], ..good() },
+            None,
+        );
         assert_eq!(reasons, ["a load thread failed: it panicked"]);
     }
 

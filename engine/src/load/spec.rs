@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::http::Needle;
 use super::recipe::{Made, Recipe, header_name};
 use super::url::OriginName;
@@ -31,7 +33,8 @@ const SLOTS_MAX: u64 = 1_000_000;
 pub const DEADLINE_MAX: Duration = Duration::from_mins(10);
 
 /// One load of the open model: what to send, when, and over which connections.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LoadSpec {
     /// The journey's name.
     pub name: String,
@@ -65,6 +68,7 @@ pub struct LoadSpec {
     pub feeds: Vec<Arc<Feed>>,
     /// A log that is sent again: the one request says where to, with which headers, and what a good answer is; the profile
     /// is the log's ([`Trace::profile`]).
+    #[serde(skip)]
     pub replay: Option<Arc<Trace>>,
 }
 
@@ -94,7 +98,8 @@ impl LoadSpec {
 }
 
 /// One kind of request. URL, header values and a body that is a text may have slots (see [`crate::template`]).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestSpec {
     /// Its name, unique within the load.
     pub name: String,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use reports::Latencies;
 use reports::record::{Bucket, LoadRecord, Outcomes, Phase, PhaseStats};
 
-use super::Load;
+use super::Outline;
 use super::tally::{
     ByPhase, INSTANCES_MAX, NO_POP, OTHER, OTHER_STATUS, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX,
     Tally,
@@ -110,13 +110,13 @@ impl LoadSums {
     }
 
     /// The record of this load.
-    pub(super) fn record(mut self, load: &Load) -> LoadRecord {
+    pub(super) fn record(mut self, load: &Outline) -> LoadRecord {
         self.close_before(u64::MAX);
         let ended = self.phases.into_iter().filter(|(_, sum)| sum.all.ended() > 0);
         LoadRecord {
             name: load.name.to_string(),
-            sends: load.checked.requests.iter().map(|request| request.words.clone()).collect(),
-            arrivals: format!("{}{}", load.profile, if load.poisson { ", at random" } else { "" }),
+            sends: load.sends.clone(),
+            arrivals: load.arrivals.clone(),
             phases: ended.map(|(phase, sum)| sum.stats(phase, load)).collect(),
             buckets: self.closed.into_values().collect(),
         }
@@ -124,7 +124,7 @@ impl LoadSums {
 }
 
 impl PhaseSum {
-    fn stats(self, phase: Phase, load: &Load) -> PhaseStats {
+    fn stats(self, phase: Phase, load: &Outline) -> PhaseStats {
         let kinds = self.kinds.iter();
         // Without any PoP name there is nothing to tell apart.
         let named = self.pops.keys().any(|name| &**name != NO_POP);
@@ -139,7 +139,7 @@ impl PhaseSum {
             kinds: kinds
                 .map(|(kind, t)| {
                     let all = Outcomes { service: of_kind(kind), ..outcomes(t) };
-                    (load.checked.requests[*kind].name.clone(), all)
+                    (load.kinds[*kind].clone(), all)
                 })
                 .collect(),
             pops: pops.map(|(name, t)| (name.to_string(), outcomes(t))).collect(),

@@ -152,7 +152,7 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    fn new(worker: usize, second: u64, loads: usize) -> Self {
+    pub(super) fn new(worker: usize, second: u64, loads: usize) -> Self {
         Self {
             worker,
             second,
@@ -346,6 +346,19 @@ impl Recorder {
     /// So many connections are open now.
     pub(super) fn opened(&mut self, open: u64) {
         self.slice.connections = self.slice.connections.max(open);
+    }
+
+    /// Something of this kind that is not among the requests has taken so many nanoseconds.
+    pub(super) fn beside(
+        &mut self,
+        load: usize,
+        kind: u16,
+        phase: Phase,
+        took: u64,
+        failure: Option<ErrorClass>,
+    ) {
+        let total = self.totals[load].phases[phase as usize].get_or_insert_default();
+        slot(&mut total.kinds, usize::from(kind)).count(failure, (took + 500) / 1000);
     }
 
     /// A request has ended now, in this phase.

@@ -30,6 +30,8 @@ const SCRATCH: usize = 64 * 1024;
 pub(super) struct StopCell(AtomicU8);
 
 impl StopCell {
+    /// It does.
+    pub(super) const GOES_ON: u8 = 0;
     /// No more arrivals; what is under way may end.
     pub(super) const GRACEFUL: u8 = 1;
     /// Everything ends at once.
@@ -40,7 +42,8 @@ impl StopCell {
         self.0.fetch_max(how, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u8 {
+    /// One of these.
+    pub(super) fn get(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -49,7 +52,10 @@ impl StopCell {
 pub(super) struct Setup {
     pub(super) worker: u32,
     pub(super) workers: u32,
-    pub(super) loads: Vec<Arc<Load>>,
+    /// What it sends, with the places among all loads.
+    pub(super) loads: Vec<(usize, Arc<Load>)>,
+    /// How many loads there are in all.
+    pub(super) of_loads: usize,
     pub(super) clock: Clock,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) stop: Arc<StopCell>,
@@ -72,8 +78,8 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(setup: &Setup, index: usize, shared: &Rc<Shared>) -> Self {
-        let load = Arc::clone(&setup.loads[index]);
+    fn new(setup: &Setup, index: usize, load: &Arc<Load>, shared: &Rc<Shared>) -> Self {
+        let load = Arc::clone(load);
         let (worker, workers) = (setup.worker, setup.workers);
         let seed = setup.seed.wrapping_add(index as u64);
         let mut arrivals = if load.poisson {
@@ -160,7 +166,8 @@ fn quantum(rate: f64) -> u64 {
 /// # Errors
 /// No runtime or no timer.
 pub(super) fn run(setup: &Setup) -> io::Result<()> {
-    let kinds: Vec<usize> = setup.loads.iter().map(|load| load.checked.requests.len()).collect();
+    let mut kinds = vec![0; setup.of_loads];
+    setup.loads.iter().for_each(|(place, load)| kinds[*place] = load.checked.requests.len());
     let recorder = Recorder::new(setup.worker as usize, &kinds, setup.out.clone());
     let shared = Rc::new(Shared {
         clock: setup.clock,
@@ -186,10 +193,12 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // Before the start the clock stands still: whatever is due at once would be sent too early, and look as if it had taken
     // no time at all.
     timer.until(0).await?;
-    let mut streams: Vec<Stream> = (0..setup.loads.len()).map(|i| Stream::new(setup, i, shared)).collect();
+    let loads = setup.loads.iter();
+    let mut streams: Vec<Stream> =
+        loads.map(|(place, load)| Stream::new(setup, *place, load, shared)).collect();
     let (mut sweep_at, mut second, mut gather, mut paced) = (0, u64::MAX, 0, 0);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
-    let drain = setup.loads.iter().map(|load| load.deadline).max().unwrap_or(0) + SECOND;
+    let drain = setup.loads.iter().map(|(_, load)| load.deadline).max().unwrap_or(0) + SECOND;
     let mut drained_by = u64::MAX;
     loop {
         let now = clock.now();
@@ -200,7 +209,9 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         }
         // It is announced ahead: whatever is due by `now` comes before any change that is not seen yet.
         if let Some(paces) = setup.paces.look(&mut paced) {
-            streams.iter_mut().zip(paces).for_each(|(stream, pace)| stream.repace(pace));
+            for (stream, (place, _)) in streams.iter_mut().zip(&setup.loads) {
+                stream.repace(paces[*place].clone());
+            }
         }
         let stopping = stop.get();
         if stopping == StopCell::NOW {

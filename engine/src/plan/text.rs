@@ -7,6 +7,7 @@ use reports::record::{Objective, Sli};
 
 use super::{Plan, span};
 use crate::experiment::Load;
+use crate::journey::Pace;
 use crate::schedule::Segment;
 
 /// `p99 <= 250ms`.
@@ -22,6 +23,9 @@ pub fn clause(objective: &Objective) -> String {
 
 /// The arrivals of a load in words.
 pub(super) fn arrivals(load: &Load) -> String {
+    if let Some(Pace::Users { count, ramp, lasting }) = load.journey.as_ref().map(|journey| &journey.pace) {
+        return format!("{count} users for {}, begun over {}", Span(*lasting), Span(*ramp));
+    }
     let stretch = |segment: &Segment| match segment {
         Segment::Hold { rate, lasting } => format!("{} for {}", Rate(*rate), Span(*lasting)),
         Segment::Ramp { from, to, over } => format!("{} to {} over {}", Rate(*from), Rate(*to), Span(*over)),
@@ -36,6 +40,9 @@ pub(super) fn arrivals(load: &Load) -> String {
     let mut words: Vec<String> = load.arrivals.segments().iter().map(stretch).collect();
     if load.poisson {
         words.push("Poisson".to_owned());
+    }
+    if load.journey.is_some() {
+        words.insert(0, "sessions".to_owned());
     }
     words.join(", ")
 }

@@ -78,7 +78,7 @@ pub(super) async fn dispatch(
     observer: &mut dyn Observer,
 ) -> Result<RunRecord, Refusal> {
     let late = late_names(world);
-    let (prepared, lowered) = load::ready(load::specs(experiment, &late)).await?;
+    let (prepared, lowered) = load::ready_all(load::specs(experiment, &late)).await?;
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
     injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;

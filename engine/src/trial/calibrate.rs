@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::null::Null;
 use super::{Asked, Ended, Finished, hold, run};
+use crate::load::remote::Hands;
 use crate::load::{Expect, LoadError, LoadSpec, PER_THREAD};
 use crate::run::Signals;
 
@@ -59,6 +60,7 @@ pub async fn calibrate(
         let spec = against(&null, spec, rate, LOOK_S);
         let asked = Asked {
             spec: &spec,
+            hands: &Hands::Here,
             objectives: &[],
             seed,
             probe: false,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use reports::Latencies;
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
+use crate::load::remote::Hands;
 use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick, Turned};
 use crate::run::Signals;
 use crate::run::desk::Desk;
@@ -33,6 +34,8 @@ const LEAD: Duration = Duration::from_millis(50);
 pub struct Asked<'s> {
     /// What is sent.
     pub spec: &'s LoadSpec,
+    /// By whom.
+    pub hands: &'s Hands,
     /// What must hold.
     pub objectives: &'s [Objective],
     /// Decides every random choice.
@@ -114,7 +117,7 @@ pub async fn run(
 ) -> Result<Finished, LoadError> {
     let Asked { spec, objectives, seed, .. } = asked;
     let length = spec.profile.duration();
-    let (prepared, lowered) = load::ready(vec![spec.clone()]).await?;
+    let (prepared, lowered) = load::ready_by(vec![spec.clone()], asked.hands).await?;
     let per_thread = asked.per_thread.map_or(load::PER_THREAD, |rate| rate.min(load::PER_THREAD));
     let threads = load::threads(spec.profile.peak(), per_thread) * if asked.twice { 2 } else { 1 };
     let prepared = prepared.with_threads(threads);

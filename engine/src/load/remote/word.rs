@@ -1,0 +1,340 @@
+//! The words of the protocol, and slices as words. Pure.
+//!
+//! What comes from the other side is checked before it is believed: places within what was asked for, names and lists
+//! within the bounds that the recorder keeps itself, counts that cannot overflow a sum.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use reports::Latencies;
+use reports::record::Phase;
+use serde::{Deserialize, Serialize};
+
+use super::Job;
+use crate::load::tally::{
+    ByPhase, INSTANCES_MAX, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Slice, Tally,
+};
+use crate::load::{ErrorClass, Errors};
+
+/// No load counts further: sums of all workers stay far from what a number can hold.
+const COUNT_MAX: u64 = 1 << 48;
+/// The longest name of a PoP or an instance, in bytes.
+const NAME_MAX: usize = 64;
+/// No load lasts longer, in seconds.
+const SECONDS_MAX: u64 = 14 * 24 * 3600;
+
+/// What a coordinator says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum Order {
+    /// First of all.
+    Hello {
+        /// The version that it speaks.
+        protocol: u32,
+        /// Its random number, in base64.
+        nonce: String,
+    },
+    /// The answer to a challenge, in base64. Everything after it is sealed, both ways.
+    Proof {
+        /// See [`super::seal::Meeting::proof`].
+        proof: String,
+    },
+    /// What is to be sent.
+    Plan(Box<Plan>),
+    /// It begins.
+    Start {
+        /// Time 0 is so many microseconds ahead.
+        in_us: u64,
+        /// Decides every random choice.
+        seed: u64,
+        /// The phase now.
+        phase: Phase,
+    },
+    /// The run has entered a phase.
+    Enter {
+        /// Which.
+        phase: Phase,
+    },
+    /// The coordinator lives: the lease begins anew.
+    Renew,
+    /// The end, before its time.
+    Stop {
+        /// Requests under way are cut short.
+        now: bool,
+    },
+}
+
+/// What a worker sends, and which part of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Plan {
+    /// What.
+    pub(super) job: Job,
+    /// Its first thread among all.
+    pub(super) first: u32,
+    /// How many threads it starts.
+    pub(super) threads: u32,
+    /// The threads of all workers.
+    pub(super) of: u32,
+    /// How many loads there are in all.
+    pub(super) loads: usize,
+}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) enum Answer {
+    /// To a hello.
+    Challenge {
+        /// The version that it speaks.
+        protocol: u32,
+        /// Its random number, in base64.
+        nonce: String,
+        /// Proves to the coordinator that it knows the token, in base64.
+        proof: String,
+        /// The threads that its machine runs at a time.
+        cores: u32,
+    },
+    /// To a plan: it could start at once.
+    Ready {
+        /// What had to be lowered, in words.
+        lowered: Option<String>,
+    },
+    /// One thread's second.
+    Slice(Box<SliceWord>),
+    /// All threads have sent their last slice.
+    Ended {
+        /// Why its numbers must not be trusted.
+        doubts: Vec<String>,
+    },
+    /// No.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// What a thread saw in one second.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SliceWord {
+    worker: usize,
+    second: u64,
+    /// With the places of their load and phase.
+    phases: Vec<(usize, usize, PhaseWord)>,
+    lag: String,
+    cpu: f64,
+    connections: u64,
+    reconnects: u64,
+    last: Option<LastWord>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PhaseWord {
+    due: u64,
+    unsent: u64,
+    all: TallyWord,
+    pops: Vec<(String, u64)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TallyWord {
+    ok: u64,
+    errors: BTreeMap<String, u64>,
+    /// HdrHistogram V2 with deflate, in base64.
+    latencies: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LastWord {
+    totals: Vec<(usize, usize, TotalsWord)>,
+    aborted: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TotalsWord {
+    kinds: Vec<Option<TallyWord>>,
+    service: Vec<Option<String>>,
+    pops: Vec<(String, TallyWord)>,
+    instances: Vec<(String, u64)>,
+    statuses: Vec<(u16, u64)>,
+}
+
+impl From<&Tally> for TallyWord {
+    fn from(tally: &Tally) -> Self {
+        Self { ok: tally.ok, errors: tally.errors.by_name(), latencies: tally.latencies.encode() }
+    }
+}
+
+impl From<&Slice> for SliceWord {
+    fn from(slice: &Slice) -> Self {
+        let last = slice.last.as_ref().map(|(totals, aborted)| LastWord {
+            totals: places(totals, |totals| TotalsWord {
+                kinds: totals.kinds.iter().map(|kind| kind.as_deref().map(TallyWord::from)).collect(),
+                service: totals.service.iter().map(|kind| kind.as_deref().map(Latencies::encode)).collect(),
+                pops: totals
+                    .by_pop
+                    .iter()
+                    .map(|(name, tally)| (name.to_string(), (&**tally).into()))
+                    .collect(),
+                instances: totals.by_instance.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+                statuses: totals.statuses.clone(),
+            }),
+            aborted: *aborted,
+        });
+        Self {
+            worker: slice.worker,
+            second: slice.second,
+            phases: places(&slice.loads, |phase| PhaseWord {
+                due: phase.due,
+                unsent: phase.unsent,
+                all: (&phase.all).into(),
+                pops: phase.by_pop.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+            }),
+            lag: slice.lag.encode(),
+            cpu: slice.cpu,
+            connections: slice.connections,
+            reconnects: slice.reconnects,
+            last,
+        }
+    }
+}
+
+/// Everything that is there, with its places.
+fn places<T, W>(loads: &[ByPhase<T>], word: impl Fn(&T) -> W) -> Vec<(usize, usize, W)> {
+    let mut words = Vec::new();
+    for (load, phases) in loads.iter().enumerate() {
+        for (phase, counted) in phases.iter().enumerate() {
+            words.extend(counted.as_deref().map(|counted| (load, phase, word(counted))));
+        }
+    }
+    words
+}
+
+/// What a worker may say about: its own threads, and the kinds of requests of all loads.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) first: usize,
+    pub(super) threads: usize,
+    /// By load.
+    pub(super) kinds: Vec<usize>,
+}
+
+type Checked<T> = Result<T, String>;
+
+impl SliceWord {
+    /// The slice, if it is one that this worker may send.
+    pub(super) fn slice(self, bounds: &Bounds) -> Checked<Slice> {
+        if !(bounds.first..bounds.first + bounds.threads).contains(&self.worker) {
+            return Err(format!("a slice of thread {}", self.worker));
+        }
+        if self.second > SECONDS_MAX {
+            return Err(format!("a slice of second {}", self.second));
+        }
+        let mut slice = Slice::new(self.worker, self.second, bounds.kinds.len());
+        slice.lag = latencies(&self.lag)?;
+        slice.cpu = if self.cpu.is_finite() { self.cpu.clamp(0.0, 1.0) } else { 0.0 };
+        slice.connections = count(self.connections)?;
+        slice.reconnects = count(self.reconnects)?;
+        for (load, phase, word) in self.phases {
+            *place(&mut slice.loads, load, phase)? = Some(Box::new(word.slice()?));
+        }
+        if let Some(last) = self.last {
+            let mut totals: Vec<ByPhase<PhaseTotals>> =
+                bounds.kinds.iter().map(|_| Default::default()).collect();
+            for (load, phase, word) in last.totals {
+                let kinds = bounds.kinds.get(load).copied().unwrap_or_default();
+                *place(&mut totals, load, phase)? = Some(Box::new(word.totals(kinds)?));
+            }
+            slice.last = Some((totals, count(last.aborted)?));
+        }
+        Ok(slice)
+    }
+}
+
+fn place<T>(loads: &mut [ByPhase<T>], load: usize, phase: usize) -> Checked<&mut Option<Box<T>>> {
+    let found = loads.get_mut(load).and_then(|phases| phases.get_mut(phase));
+    found.ok_or_else(|| format!("something about load {load} in phase {phase}"))
+}
+
+impl PhaseWord {
+    fn slice(self) -> Checked<PhaseSlice> {
+        let mut slice = PhaseSlice::default();
+        slice.due = count(self.due)?;
+        slice.unsent = count(self.unsent)?;
+        slice.all = self.all.tally()?;
+        slice.by_pop = named(self.pops, POPS_MAX + 2, count)?;
+        Ok(slice)
+    }
+}
+
+impl TallyWord {
+    fn tally(self) -> Checked<Tally> {
+        let mut errors = Errors::default();
+        for (name, n) in &self.errors {
+            let class = ErrorClass::ALL.into_iter().find(|class| class.name() == name);
+            errors.add(class.ok_or("a class of errors that is not known")?, count(*n)?);
+        }
+        Ok(Tally { ok: count(self.ok)?, errors, latencies: latencies(&self.latencies)? })
+    }
+}
+
+impl TotalsWord {
+    fn totals(self, kinds: usize) -> Checked<PhaseTotals> {
+        if self.kinds.len() > kinds || self.service.len() > kinds {
+            return Err("more kinds of requests than there are".to_owned());
+        }
+        if self.statuses.len() > STATUSES_MAX + 1 {
+            return Err("more statuses than are told apart".to_owned());
+        }
+        let mut totals = PhaseTotals::default();
+        for kind in self.kinds {
+            totals.kinds.push(kind.map(TallyWord::tally).transpose()?.map(Box::new));
+        }
+        for kind in self.service {
+            totals.service.push(kind.map(|text| latencies(&text)).transpose()?.map(Box::new));
+        }
+        totals.by_pop = named(self.pops, POPS_MAX + 2, |word| word.tally().map(Box::new))?;
+        totals.by_instance = named(self.instances, INSTANCES_MAX + 1, count)?;
+        for (_, n) in &self.statuses {
+            count(*n)?;
+        }
+        totals.statuses = self.statuses;
+        Ok(totals)
+    }
+}
+
+fn count(n: u64) -> Checked<u64> {
+    if n <= COUNT_MAX { Ok(n) } else { Err("a count that cannot be".to_owned()) }
+}
+
+fn latencies(text: &str) -> Checked<Latencies> {
+    let read = Latencies::decode(text).map_err(|error| error.to_string())?;
+    count(read.count())?;
+    Ok(read)
+}
+
+/// Names with something each.
+fn named<W, T>(
+    words: Vec<(String, W)>,
+    most: usize,
+    read: impl Fn(W) -> Checked<T>,
+) -> Checked<Vec<(Arc<str>, T)>> {
+    if words.len() > most {
+        return Err("more names than are told apart".to_owned());
+    }
+    let fits =
+        |name: &str| (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic());
+    let one = |(name, word): (String, W)| {
+        if fits(&name) { Ok((Arc::from(name), read(word)?)) } else { Err("a name that cannot be".to_owned()) }
+    };
+    words.into_iter().map(one).collect()
+}
+
+#[cfg(test)]
+#[path = "word_tests.rs"]
+mod tests;
