@@ -149,8 +149,7 @@ fn written(path: &Path, load: &LoadRecord, started: f64, code: u8, out: &mut Out
 /// Whether the input or this host is to blame for a load that cannot be sent.
 pub(super) fn refused(error: &LoadError) -> u8 {
     match error {
-        LoadError::Spec { .. } | LoadError::Count => exit::INVALID,
-        LoadError::Control(_) => exit::INVALID,
+        LoadError::Spec { .. } | LoadError::Count | LoadError::Control(_) => exit::INVALID,
         LoadError::Origin { .. } | LoadError::Thread(_) | LoadError::Files { .. } => exit::REFUSED,
     }
 }

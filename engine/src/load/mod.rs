@@ -169,6 +169,7 @@ pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), L
 
 impl Prepared {
     /// So many threads instead of as many as the rate needs, as far as there are connections for them.
+    #[must_use]
     pub fn with_threads(self, threads: u32) -> Self {
         Self(self.0, Some(threads.max(1)))
     }
