@@ -190,7 +190,7 @@ fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
     let (_turn, home) = (turns(2), Home::new());
     let Some(known) = Known::new(40, 8) else { return };
     let args =
-        ["load", &known.url, "--rate", "5500/s", "--for", "4s", "--objective", "p99 <= 500ms", "--json"];
+        ["load", &known.url, "--rate", "5500/s", "--for", "4s", "--objective", "p99 <= 100ms", "--json"];
     let done = home.squall(&args);
     let result: Value = serde_json::from_str(&done.out).unwrap();
     assert_eq!((done.code, &result["verdict"]), (1, &"missed".into()), "{result}");

@@ -57,6 +57,16 @@ impl Lack {
 pub struct Lacks([u64; Lack::ALL.len()]);
 
 impl Lacks {
+    /// By kind of lack, in the order of their definition.
+    pub(super) fn counts(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// From such counts; none if they are not as many.
+    pub(super) fn of_counts(counts: &[u64]) -> Option<Self> {
+        counts.try_into().ok().map(Self)
+    }
+
     /// Counts a failed attempt.
     pub(super) fn count(&mut self, error: &io::Error) {
         self.0[Lack::of(error) as usize] += 1;

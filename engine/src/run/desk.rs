@@ -63,6 +63,14 @@ impl Desk {
         Ok(Self(Some((path.to_owned(), serving, wishes))))
     }
 
+    /// Opens it, or says why the rate cannot be changed.
+    pub(super) fn or_why(path: &Path) -> (Self, Option<String>) {
+        match Self::open(path) {
+            Ok(desk) => (desk, None),
+            Err(error) => (Self::default(), Some(format!("the rate cannot be changed on the way: {error}"))),
+        }
+    }
+
     /// The next wish; never, if there is no socket.
     pub async fn next(&mut self) -> Wish {
         if let Some((_, _, wishes)) = &mut self.0

@@ -111,10 +111,7 @@ pub(super) async fn dispatch(
         injections.spawn(injection::live(Arc::clone(&shared), planned.clone(), told.clone()));
     }
     let mut probes = probe::Probes::start(&experiment.probes, &late, clock);
-    let (desk, deaf) = match Desk::open(&folder.join(desk::FILE)) {
-        Ok(desk) => (desk, None),
-        Err(error) => (Desk::default(), Some(format!("the rate cannot be changed on the way: {error}"))),
-    };
+    let (desk, deaf) = Desk::or_why(&folder.join(desk::FILE));
     let mut dispatcher = Dispatcher {
         experiment,
         plan: &plan,

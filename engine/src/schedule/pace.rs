@@ -107,9 +107,10 @@ mod tests {
         let mut all = Vec::new();
         let mut last = Pace::default();
         for worker in 0..workers {
-            let mut arrivals = match poisson {
-                true => Arrivals::poisson(profile, worker, workers, 7),
-                false => Arrivals::even(profile, worker, workers),
+            let mut arrivals = if poisson {
+                Arrivals::poisson(profile, worker, workers, 7)
+            } else {
+                Arrivals::even(profile, worker, workers)
             };
             let (mut pace, mut next, mut left) =
                 (Pace::default(), arrivals.next(), changes.iter().peekable());

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::null::Null;
 use super::{Asked, Ended, Finished, hold, run};
 use crate::load::remote::Hands;
-use crate::load::{Expect, LoadError, LoadSpec, PER_THREAD};
+use crate::load::{Expect, HttpVersion, LoadError, LoadSpec, PER_THREAD, RequestSpec};
 use crate::run::Signals;
 
 /// A first look at what a request costs, in requests per second.
@@ -52,6 +52,11 @@ pub async fn calibrate(
     seed: u64,
     signals: &mut Signals,
 ) -> Result<(Option<Calibration>, Ended), LoadError> {
+    // The server without work speaks HTTP/1.1; what other protocols cost is another matter.
+    let http = |request: &RequestSpec| ["http://", "https://"].iter().any(|s| request.url.starts_with(s));
+    if spec.http != HttpVersion::One || !spec.requests.iter().all(http) {
+        return Ok((None, Ended::InTime));
+    }
     let began = Instant::now();
     let null = Null::start().map_err(LoadError::Thread)?;
     let mut measured = None;
@@ -93,7 +98,14 @@ fn against(null: &Null, spec: &LoadSpec, rate: f64, seconds: f64) -> LoadSpec {
     let path = uri.as_ref().and_then(|uri| uri.path_and_query()).map_or("/", |path| path.as_str());
     requests[0].url = format!("http://{}{path}", null.address);
     requests[0].expect = Expect::default();
-    LoadSpec { requests, profile: hold(rate, seconds), deadline: DEADLINE, ..spec.clone() }
+    LoadSpec {
+        requests,
+        profile: hold(rate, seconds),
+        deadline: DEADLINE,
+        unix: None,
+        sources: Vec::new(),
+        ..spec.clone()
+    }
 }
 
 fn found(finished: &Finished, rate: f64, took: Duration) -> Option<Calibration> {

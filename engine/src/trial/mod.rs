@@ -100,6 +100,19 @@ impl Finished {
     }
 }
 
+impl Asked<'_> {
+    fn threads(&self) -> u32 {
+        let per_thread = self.per_thread.map_or(load::PER_THREAD, |rate| rate.min(load::PER_THREAD));
+        load::threads(self.spec.profile.peak(), per_thread) * if self.twice { 2 } else { 1 }
+    }
+}
+
+/// The smallest latency that must hold.
+fn tightest(objectives: &[Objective]) -> Option<Duration> {
+    let latencies = objectives.iter().filter(|objective| matches!(objective.sli, Sli::Latency(_)));
+    latencies.map(|objective| objective.limit).min_by(f64::total_cmp).map(Duration::from_secs_f64)
+}
+
 fn hold(rate: f64, seconds: f64) -> Profile {
     let lasting = Duration::from_secs_f64(seconds);
     Profile::new(vec![Segment::Hold { rate, lasting }])
@@ -118,9 +131,7 @@ pub async fn run(
     let Asked { spec, objectives, seed, .. } = asked;
     let length = spec.profile.duration();
     let (prepared, lowered) = load::ready_by(vec![spec.clone()], asked.hands).await?;
-    let per_thread = asked.per_thread.map_or(load::PER_THREAD, |rate| rate.min(load::PER_THREAD));
-    let threads = load::threads(spec.profile.peak(), per_thread) * if asked.twice { 2 } else { 1 };
-    let prepared = prepared.with_threads(threads);
+    let prepared = prepared.with_threads(asked.threads());
     let mut desk = match asked.control {
         Some(path) => Desk::open(path).map_err(LoadError::Control)?,
         None => Desk::default(),
@@ -163,9 +174,7 @@ pub async fn run(
     let outcome = running.finish().await;
     let probed = probe.end().await;
     let sent_for = stopped_at.map_or(length, |at| at.saturating_duration_since(origin).min(length));
-    let tightest = objectives.iter().filter(|objective| matches!(objective.sli, Sli::Latency(_)));
-    let tightest =
-        tightest.map(|objective| objective.limit).min_by(f64::total_cmp).map(Duration::from_secs_f64);
+    let tightest = tightest(objectives);
     let mut doubts = load::saturation(&outcome.facts, tightest);
     let mut own_doubts = load::overtaxed(&outcome.facts, tightest);
     doubts.extend(probed.doubt.clone());

@@ -13,6 +13,7 @@ use reports::Latencies;
 use reports::record::Phase;
 use tokio::sync::mpsc;
 
+use crate::feed::Order;
 use crate::load::{self, LoadSpec, PhaseCell, Running, Stop, Tick};
 use crate::schedule::{Profile, Segment};
 
@@ -141,7 +142,10 @@ impl Probe {
 fn probing(spec: &LoadSpec) -> Option<LoadSpec> {
     let first = spec.requests.first()?;
     let harmless = hyper::Method::from_bytes(first.method.as_bytes()).is_ok_and(|word| word.is_idempotent());
-    if !harmless || spec.profile.peak() < WORTHWHILE {
+    let known = ["http://", "https://", "dns://"].iter().any(|scheme| first.url.starts_with(scheme));
+    // Rows that may be taken once are the load's, and a log brings its own times.
+    let shared = spec.replay.is_some() || spec.feeds.iter().any(|feed| feed.order() == Order::Unique);
+    if !harmless || !known || shared || spec.profile.peak() < WORTHWHILE {
         return None;
     }
     let hold = Segment::Hold { rate: RATE, lasting: spec.profile.duration() };

@@ -14,7 +14,7 @@ use super::Job;
 use crate::load::tally::{
     ByPhase, INSTANCES_MAX, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Slice, Tally,
 };
-use crate::load::{ErrorClass, Errors};
+use crate::load::{ErrorClass, Errors, Lacks};
 
 /// No load counts further: sums of all workers stay far from what a number can hold.
 const COUNT_MAX: u64 = 1 << 48;
@@ -123,7 +123,12 @@ pub(super) struct SliceWord {
     /// With the places of their load and phase.
     phases: Vec<(usize, usize, PhaseWord)>,
     lag: String,
+    handed: String,
+    service: String,
+    queued: u64,
     cpu: f64,
+    waited: f64,
+    lacks: Vec<u64>,
     connections: u64,
     reconnects: u64,
     last: Option<LastWord>,
@@ -157,6 +162,7 @@ struct LastWord {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TotalsWord {
+    handshakes: String,
     kinds: Vec<Option<TallyWord>>,
     service: Vec<Option<String>>,
     pops: Vec<(String, TallyWord)>,
@@ -174,6 +180,7 @@ impl From<&Slice> for SliceWord {
     fn from(slice: &Slice) -> Self {
         let last = slice.last.as_ref().map(|(totals, aborted)| LastWord {
             totals: places(totals, |totals| TotalsWord {
+                handshakes: totals.handshakes.encode(),
                 kinds: totals.kinds.iter().map(|kind| kind.as_deref().map(TallyWord::from)).collect(),
                 service: totals.service.iter().map(|kind| kind.as_deref().map(Latencies::encode)).collect(),
                 pops: totals
@@ -196,7 +203,12 @@ impl From<&Slice> for SliceWord {
                 pops: phase.by_pop.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
             }),
             lag: slice.lag.encode(),
+            handed: slice.handed.encode(),
+            service: slice.service.encode(),
+            queued: slice.queued,
             cpu: slice.cpu,
+            waited: slice.waited,
+            lacks: slice.lacks.counts().to_vec(),
             connections: slice.connections,
             reconnects: slice.reconnects,
             last,
@@ -237,7 +249,15 @@ impl SliceWord {
         }
         let mut slice = Slice::new(self.worker, self.second, bounds.kinds.len());
         slice.lag = latencies(&self.lag)?;
-        slice.cpu = if self.cpu.is_finite() { self.cpu.clamp(0.0, 1.0) } else { 0.0 };
+        slice.handed = latencies(&self.handed)?;
+        slice.service = latencies(&self.service)?;
+        slice.queued = count(self.queued)?;
+        let share = |share: f64| if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+        (slice.cpu, slice.waited) = (share(self.cpu), share(self.waited));
+        for n in &self.lacks {
+            count(*n)?;
+        }
+        slice.lacks = Lacks::of_counts(&self.lacks).ok_or("a lack that is not known")?;
         slice.connections = count(self.connections)?;
         slice.reconnects = count(self.reconnects)?;
         for (load, phase, word) in self.phases {
@@ -292,6 +312,7 @@ impl TotalsWord {
             return Err("more statuses than are told apart".to_owned());
         }
         let mut totals = PhaseTotals::default();
+        totals.handshakes = latencies(&self.handshakes)?;
         for kind in self.kinds {
             totals.kinds.push(kind.map(TallyWord::tally).transpose()?.map(Box::new));
         }
