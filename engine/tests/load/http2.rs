@@ -1,6 +1,6 @@
 //! The HTTP/2 lane against a server of the `h2` crate that does what a test wants.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -134,7 +134,9 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     }
     if !trailers.is_empty() {
         let mut fields = HeaderMap::new();
-        trailers.iter().for_each(|(name, value)| drop(fields.insert(*name, value.parse().unwrap())));
+        for (name, value) in trailers {
+            fields.insert(name, value.parse().unwrap());
+        }
         let _ = stream.send_trailers(fields);
     }
 }
@@ -155,7 +157,7 @@ fn every_arrival_is_a_stream_that_ends_once() {
     });
     let outcome = run(vec![two(&server.url(), 2_000.0, 1.0)]);
     let all = baseline(&outcome);
-    assert_eq!((all.due, all.ok, &all.errors), (2_000, 2_000, &Default::default()));
+    assert_eq!((all.due, all.ok, &all.errors), (2_000, 2_000, &BTreeMap::default()));
     assert_eq!(server.requests(), 2_000);
     assert_eq!(latencies(all).count(), 2_000);
     assert_eq!(outcome.loads[0].phases[0].pops["ams"].ok, 2_000);
@@ -235,7 +237,7 @@ fn bodies_larger_than_any_window_pass() {
     };
     let outcome = run(vec![spec]);
     let all = baseline(&outcome);
-    assert_eq!((all.ok, &all.errors), (20, &Default::default()));
+    assert_eq!((all.ok, &all.errors), (20, &BTreeMap::default()));
     assert_eq!(server.seen.uploaded.load(SeqCst), 20 * SIZE as u64);
 }
 

@@ -105,7 +105,8 @@ fn datagrams(answer: impl Fn(u64, &[u8]) -> Option<(Duration, Vec<u8>)> + Send +
             if let Some((delay, reply)) = answer(nth, &buffer[..length]) {
                 let socket = socket.try_clone().unwrap();
                 let send = move || {
-                    std::thread::sleep(delay);
+                    let (_never, wait) = std::sync::mpsc::channel::<()>();
+                    let _ = wait.recv_timeout(delay);
                     let _ = socket.send_to(&reply, from);
                 };
                 if delay.is_zero() { send() } else { drop(std::thread::spawn(send)) }

@@ -153,7 +153,10 @@ mod tests {
 
     use super::*;
 
-    fn all(mut frames: Frames, pieces: &[&[u8]]) -> Result<Vec<(u8, u8, u32, Vec<u8>)>, Malformed> {
+    /// Kind, flags, stream, payload.
+    type Owned = (u8, u8, u32, Vec<u8>);
+
+    fn all(mut frames: Frames, pieces: &[&[u8]]) -> Result<Vec<Owned>, Malformed> {
         let mut seen = Vec::new();
         for piece in pieces {
             let mut input = *piece;

@@ -125,6 +125,7 @@ fn trailers_end_an_answer_and_are_told() {
 
 #[test]
 fn what_breaks_a_stream_leaves_the_others() {
+    type Case = fn(&mut Peer) -> Vec<u8>;
     let short = |peer: &mut Peer| {
         [
             peer.head(1, &[(":status", "200"), ("content-length", "9")], false),
@@ -139,7 +140,7 @@ fn what_breaks_a_stream_leaves_the_others() {
         [head.clone(), head].concat()
     };
     let interim = |peer: &mut Peer| peer.head(1, &[(":status", "100")], true);
-    let cases: [&dyn Fn(&mut Peer) -> Vec<u8>; 5] = [&short, &early, &statusless, &twice, &interim];
+    let cases: [Case; 5] = [short, early, statusless, twice, interim];
     for (nth, bytes) in cases.into_iter().enumerate() {
         let mut peer = Peer::new(2);
         peer.send(0, 1);
@@ -188,7 +189,7 @@ fn a_body_waits_for_the_windows() {
         let data = frames.iter().filter(|(kind, ..)| *kind == frame::DATA);
         data.fold((0, false), |(sum, ended), (_, flags, _, payload)| {
             assert!(payload.len() <= 16_384);
-            (sum + payload.len(), ended | (flags & LAST != 0))
+            (sum + payload.len(), ended || (flags & LAST != 0))
         })
     };
     assert_eq!(data(&mut peer), (40_000, false), "what the stream allows");
