@@ -195,17 +195,19 @@ async fn live(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
         }),
     };
     ended?;
-    let stopped = *crowd.stop.borrow() != StopCell::GOES_ON;
-    if !stopped && crowd.clock.now() < crowd.until {
+    if *crowd.stop.borrow() != StopCell::GOES_ON {
+        return Ok(());
+    }
+    // Sessions are through when all have arrived and been walked, which may be a little before the end.
+    let early = if sessions { !pacing.is_finished() } else { crowd.clock.now() < crowd.until };
+    if early {
         return Err("goose ended before its time".to_owned());
     }
-    if pacing.is_finished() || stopped {
-        match pacing.await {
-            Ok(Err(error)) if !stopped => return Err(error.to_string()),
-            _ => {}
-        }
+    match pacing.await {
+        Ok(Err(error)) => Err(error.to_string()),
+        _ if crowd.queue.rest() > 0 => Err("sessions were left over".to_owned()),
+        _ => Ok(()),
     }
-    if stopped || crowd.queue.rest() == 0 { Ok(()) } else { Err("sessions were left over".to_owned()) }
 }
 
 /// Closes seconds, passes the end on, and returns when everybody has lived, or should have; the reason is empty if all is
