@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::random::Random;
-
+mod arrivals;
 mod pace;
 pub mod presets;
 
+pub use arrivals::{Arrivals, NEVER};
 pub use pace::{CHANGES_MAX, FACTOR_MAX, Pace};
 
 /// The highest rate, in requests per second.
@@ -414,112 +414,6 @@ impl fmt::Display for Segment {
                 write!(f, "{mean}/s ± {amplitude}/s every {period:?} for {lasting:?}")
             }
         }
-    }
-}
-
-/// The arrivals of one worker of several: due times in nanoseconds since the start, never decreasing.
-#[derive(Debug, Clone)]
-pub struct Arrivals {
-    pieces: Arc<[Piece]>,
-    cursor: usize,
-    stream: Stream,
-    pace: Pace,
-    /// The number of the latest arrival.
-    current: f64,
-}
-
-/// When an arrival is due that a pause without an end keeps back.
-pub const NEVER: u64 = u64::MAX;
-
-#[derive(Debug, Clone)]
-enum Stream {
-    Even { next: u64, step: u64 },
-    Poisson { at: f64, step: f64, random: Random },
-    Trace { times: Arc<[u64]>, next: usize, step: usize },
-}
-
-/// Rounding must not add an arrival at the very end.
-const TINY: f64 = 1e-6;
-
-impl Arrivals {
-    /// Evenly spaced, or as they are known one by one: worker k of W has the arrivals k, k + W, k + 2W, …
-    pub fn even(profile: &Profile, worker: u32, workers: u32) -> Self {
-        let stream = match &profile.times {
-            Some(times) => Stream::Trace {
-                times: Arc::clone(times),
-                next: worker as usize,
-                step: workers.max(1) as usize,
-            },
-            None => Stream::Even { next: u64::from(worker), step: u64::from(workers.max(1)) },
-        };
-        Self::new(profile, stream)
-    }
-
-    /// Independent arrivals with the profile's rate: each worker has its own stream of 1/W of the rate.
-    pub fn poisson(profile: &Profile, worker: u32, workers: u32, seed: u64) -> Self {
-        let mut random = Random::new(seed, u64::from(worker));
-        let step = f64::from(workers.max(1));
-        let at = step * random.exponential();
-        Self::new(profile, Stream::Poisson { at, step, random })
-    }
-
-    fn new(profile: &Profile, stream: Stream) -> Self {
-        let (pieces, pace) = (Arc::clone(&profile.pieces), Pace::default());
-        Self { pieces, cursor: 0, stream, pace, current: -1.0 }
-    }
-
-    /// From now on at this pace, which is as the one before up to a time that no arrival has reached. Returns when the
-    /// latest arrival, which has not been sent, is due now; none if there has not been one, or it lies beyond the end.
-    /// Arrivals that are known one by one keep their times.
-    pub fn pace(&mut self, pace: Pace) -> Option<u64> {
-        if let Stream::Trace { times, next, step } = &self.stream {
-            return next.checked_sub(*step).and_then(|at| times.get(at)).copied();
-        }
-        (self.pace, self.cursor) = (pace, 0);
-        if self.current < 0.0 { None } else { self.due() }
-    }
-
-    fn due(&mut self) -> Option<u64> {
-        let last = self.pieces.last()?;
-        let Some(n) = self.pace.place(self.current) else { return Some(NEVER) };
-        if n >= last.before + last.count - TINY {
-            return None;
-        }
-        while self.pieces.get(self.cursor).is_some_and(|p| p.before + p.count <= n) {
-            self.cursor += 1;
-        }
-        self.pieces.get(self.cursor).map(|p| (p.due(n) * 1e9) as u64)
-    }
-
-    /// The number of the next arrival, as far as it is known by its number.
-    fn step(&mut self) -> f64 {
-        match &mut self.stream {
-            Stream::Trace { .. } => f64::INFINITY,
-            Stream::Even { next, step } => {
-                let n = *next as f64;
-                *next = next.saturating_add(*step);
-                n
-            }
-            Stream::Poisson { at, step, random } => {
-                let n = *at;
-                *at += *step * random.exponential();
-                n
-            }
-        }
-    }
-}
-
-impl Iterator for Arrivals {
-    type Item = u64;
-
-    fn next(&mut self) -> Option<u64> {
-        if let Stream::Trace { times, next, step } = &mut self.stream {
-            let due = times.get(*next).copied();
-            *next = next.saturating_add(*step);
-            return due;
-        }
-        self.current = self.step();
-        self.due()
     }
 }
 

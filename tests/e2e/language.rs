@@ -58,7 +58,10 @@ load:
         connect-timeout: 500ms
         connections: 64
         pop-header: x-squall-pop
-        tls: {insecure: true, server-name: shop.test}
+        tls: {insecure: true, server-name: shop.test, resume: false}
+        http: 2
+        streams: 20
+        sources: [127.0.0.2, 127.0.0.3]
 objectives:
   - shop: {availability: ">= ${limit}", p50: "<= 100ms", p99.9: "<= 1s", throughput: ">= 5/s", phases: [baseline, fault, recovery, after]}
 steady-state:
@@ -155,7 +158,7 @@ const SLIPS: &[Slip] = &[
     slip("limit on the wrong side", (">= 99%", "<= 99%"), "\"<= 99%", "lower limit", ">= 99.9%", true),
     slip("stranger's host", ("http://${lab.edge}", "http://example.com"), "", "is not this machine", "allow-hosts", false),
     slip("password in a URL", ("http://${lab.edge}", "http://me:secret@127.0.0.1"), "", "user name or password", "", false),
-    slip("no scheme", ("http://${lab.edge}", "ftp://127.0.0.1"), "\"ftp:", "neither http:// nor https://", "", false),
+    slip("no scheme", ("http://${lab.edge}", "ftp://127.0.0.1"), "\"ftp:", "starts with no scheme that can be loaded", "http://, https://", false),
     slip("unknown variable", ("delay: 200ms", "delay: \"${dely}\""), "\"${dely}", "`${dely}` is not set", "vars", false),
     slip("unset environment", ("delay: 200ms", "delay: \"${DELAY}\""), "\"${DELAY}", "`${DELAY}` is not set", "default", false),
     slip("unclosed braces", ("delay: 200ms", "delay: \"${x\""), "\"${x", "is not closed", "$${", false),

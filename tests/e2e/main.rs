@@ -35,6 +35,8 @@ mod names;
 mod network;
 /// Pressure in control groups.
 mod pressure;
+/// What a load speaks besides HTTP/1.1.
+mod protocols;
 /// nginx and HAProxy from Debian.
 mod real;
 /// Data from feeds, expectations, and logs that are sent again.

@@ -32,7 +32,7 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
     /// Find out how much the target carries instead: the search of `squall capacity` with its defaults
-    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "workers", "hired", "replay"])]
+    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "workers", "at", "replay"])]
     find: bool,
     #[command(flatten)]
     hands: HandArgs,

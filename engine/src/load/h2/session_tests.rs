@@ -1,3 +1,5 @@
+//! What a server may say, and what a session makes of it.
+
 use std::rc::Rc;
 
 use loona_hpack::Encoder;
