@@ -23,6 +23,10 @@ pub struct Connecting {
     pub sources: Vec<IpAddr>,
     /// What is trusted and shown.
     pub tls: TlsSpec,
+    /// A request that finds every connection busy fails at once.
+    pub shed: bool,
+    /// Requests start within microseconds of their time, on a core that is never idle.
+    pub exact: bool,
 }
 
 /// Which HTTP is spoken.

@@ -65,7 +65,7 @@ proptest! {
         let single: Vec<u64> = Arrivals::even(&profile, 0, 1).collect();
         let mut merged: Vec<u64> = (0..workers).flat_map(|k| Arrivals::even(&profile, k, workers)).collect();
         merged.sort_unstable();
-        prop_assert_eq!(single.len() as f64, (profile.total() - TINY).ceil());
+        prop_assert_eq!(single.len() as f64, (profile.total() - super::arrivals::TINY).ceil());
         prop_assert_eq!(single, merged);
     }
 

@@ -263,6 +263,30 @@ fn a_closed_port_is_refused() {
 }
 
 #[test]
+fn requests_that_must_not_wait_are_shed_and_counted() {
+    let server = Server::new(|_| Plan::ok().after(20 * MS));
+    let outcome =
+        run(vec![LoadSpec { max_connections: 2, shed: true, ..spec(&server.url("/"), 500.0, 1.0) }]);
+    let all = baseline(&outcome);
+    let shed = all.errors["shed"];
+    assert_eq!((all.due, all.ok + shed, all.errors.len()), (500, 500, 1), "{:?}", all.errors);
+    // Two connections carry at most a hundred in a second.
+    assert!((60..=102).contains(&all.ok), "{}", all.ok);
+    assert!(latencies(all).max() < Some(0.2), "nobody waited");
+    assert_eq!(outcome.generator.saturated, Vec::<String>::new());
+}
+
+#[test]
+fn an_exact_pacer_is_late_by_microseconds() {
+    let server = Server::new(|_| Plan::ok());
+    eventually(|| {
+        let outcome = run(vec![LoadSpec { exact: true, ..spec(&server.url("/"), 500.0, 1.0) }]);
+        let lag = outcome.facts.lag.quantile(0.5).unwrap();
+        if lag < 15e-6 { Ok(()) } else { Err(format!("{lag}")) }
+    });
+}
+
+#[test]
 fn a_listener_that_never_accepts_is_a_connect_timeout() {
     let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     bind(&listener, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

@@ -61,6 +61,8 @@ load:
         tls: {insecure: true, server-name: shop.test, resume: false}
         http: 2
         streams: 20
+        when-busy: shed
+        exact: true
         sources: [127.0.0.2, 127.0.0.3]
 objectives:
   - shop: {availability: ">= ${limit}", p50: "<= 100ms", p99.9: "<= 1s", throughput: ">= 5/s", phases: [baseline, fault, recovery, after]}

@@ -68,6 +68,13 @@ pub(super) struct SendingArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Connections",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(CONNECTIONS_MAX)))]
     connections: u32,
+    /// What happens to a request that finds every connection busy: it waits (queue), or it fails at once (shed)
+    #[arg(long, value_name = "WORD", default_value = "queue", help_heading = "Connections",
+          value_parser = ["queue", "shed"])]
+    when_busy: String,
+    /// Start each request within microseconds of its time, on a core that is never idle
+    #[arg(long, help_heading = "Requests")]
+    exact: bool,
     /// A connection for each request
     #[arg(long, help_heading = "Connections")]
     no_reuse: bool,
@@ -158,6 +165,8 @@ impl SendingArgs {
         spec.max_connections = self.connections;
         spec.deadline = self.deadline.0;
         spec.connect_timeout = self.connect_timeout.0;
+        spec.shed = self.when_busy == "shed";
+        spec.exact = self.exact;
         spec.http = self.http;
         spec.streams = self.streams;
         spec.unix.clone_from(&self.unix_socket);
@@ -255,6 +264,8 @@ impl SendingArgs {
             (self.no_reuse, "--no-reuse"),
             (self.insecure, "--insecure"),
             (self.no_resume, "--no-resume"),
+            (self.exact, "--exact"),
+            (self.when_busy == "shed", "--when-busy shed"),
             (self.no_probe, "--no-probe"),
         ] {
             if on {

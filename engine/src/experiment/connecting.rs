@@ -38,7 +38,19 @@ pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sou
         items.iter().map(|item| reader.parse::<IpAddr>(item, "a source")).collect()
     });
     let tls = open.optional("tls").map_or(Some(TlsSpec::default()), |node| tls(reader, node, sources));
-    Some(Connecting { http: http?, streams: streams?, unix: unix?, sources: from?, tls: tls? })
+    let shed = open
+        .optional("when-busy")
+        .map_or(Some(false), |node| reader.choice(node, "when-busy", &[("queue", false), ("shed", true)]));
+    let exact = open.optional("exact").map_or(Some(false), |node| reader.flag(node, "exact"));
+    Some(Connecting {
+        http: http?,
+        streams: streams?,
+        unix: unix?,
+        sources: from?,
+        tls: tls?,
+        shed: shed?,
+        exact: exact?,
+    })
 }
 
 /// The same for a journey, whose users speak HTTP/1.1.
@@ -56,7 +68,7 @@ pub(super) fn of_journey(
         Some(tls)
     });
     let (http, unix, sources) = (HttpVersion::One, None, Vec::new());
-    Some(Connecting { http, streams: 1, unix, sources, tls: tls? })
+    Some(Connecting { http, streams: 1, unix, sources, tls: tls?, shed: false, exact: false })
 }
 
 fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<TlsSpec> {

@@ -287,6 +287,8 @@ fn open() -> Value {
         }), &[]),
         "http": {"enum": [1, 1.1, 2], "description": "which HTTP is spoken; 1 if left out; 2 without TLS is begun by prior knowledge"},
         "streams": number("the most requests that a connection carries at a time, over HTTP/2 or gRPC; 100 if left out"),
+        "when-busy": {"enum": ["queue", "shed"], "description": "what happens to a request that finds every connection busy; queue if left out"},
+        "exact": flag("start each request within microseconds of its time, on a core that is never idle"),
         "unix-socket": text("a Unix socket in place of the URL's host"),
         "sources": {"type": "array", "items": text("an address of this machine"), "description": "where connections come from, in turn"},
     });

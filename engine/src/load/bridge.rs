@@ -49,6 +49,8 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
         deadline: load.deadline,
         connect_timeout: load.connect_timeout,
         pop_header: load.pop_header.clone(),
+        shed: load.connecting.shed,
+        exact: load.connecting.exact,
         http: load.connecting.http,
         streams: load.connecting.streams,
         unix: load.connecting.unix.clone(),

@@ -28,11 +28,13 @@ pub enum ErrorClass {
     Local,
     /// Its data cannot be sent: a line break in a header, or no row is left. Nothing was sent.
     Data,
+    /// Every connection was busy, and the load was told not to let requests wait.
+    Shed,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Refused,
         Self::ConnectTimeout,
         Self::Reset,
@@ -43,6 +45,7 @@ impl ErrorClass {
         Self::Protocol,
         Self::Local,
         Self::Data,
+        Self::Shed,
     ];
 
     /// As written in records.
@@ -58,6 +61,7 @@ impl ErrorClass {
             Self::Protocol => "protocol",
             Self::Local => "local",
             Self::Data => "data",
+            Self::Shed => "shed",
         }
     }
 

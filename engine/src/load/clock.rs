@@ -12,6 +12,9 @@ pub(super) const SECOND: u64 = 1_000_000_000;
 /// Nanoseconds in a millisecond.
 pub(super) const MILLISECOND: u64 = 1_000_000;
 
+/// How long before an arrival an exact pacer is awake: longer than most timers are late.
+const SPIN: u64 = 80_000;
+
 /// Counts from the start of the load.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
@@ -62,6 +65,21 @@ impl Timer {
         )]
         let fd = AsyncFd::with_interest(fd, Interest::READABLE)?;
         Ok(Self { clock, fd })
+    }
+
+    /// Returns just at this time: sleeps until shortly before it, and looks at the clock from then on. Whatever else this
+    /// thread has to do waits for up to [`SPIN`] meanwhile.
+    ///
+    /// # Errors
+    /// The timer cannot be set.
+    pub(super) async fn just_at(&self, at: u64) -> std::io::Result<()> {
+        if at > self.clock.now() + SPIN {
+            self.until(at - SPIN).await?;
+        }
+        while self.clock.now() < at {
+            std::hint::spin_loop();
+        }
+        Ok(())
     }
 
     /// Returns at this time, or at once if it is past.

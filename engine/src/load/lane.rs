@@ -205,6 +205,9 @@ impl Lane {
             self.hand(connection * self.streams, job);
             self.enlist(connection);
             wire::spawn(self, connection);
+        } else if self.load.shed {
+            // It was the load's own wish: neither the generator's failing, nor sent.
+            self.end(job, &Ending::failed(ErrorClass::Shed));
         } else {
             self.shared.recorder.borrow_mut().queued();
             self.queue.borrow_mut().push_back(job);

@@ -71,6 +71,8 @@ pub(super) struct Load {
     pub(super) reuse: bool,
     pub(super) max_connections: u32,
     pub(super) streams: u32,
+    pub(super) shed: bool,
+    pub(super) exact: bool,
     /// In nanoseconds.
     pub(super) deadline: u64,
     /// In nanoseconds.
@@ -138,6 +140,8 @@ impl Part {
                 reuse: spec.reuse,
                 max_connections: spec.max_connections,
                 streams: spec.streams,
+                shed: spec.shed,
+                exact: spec.exact,
                 deadline: clock::nanos(spec.deadline),
                 connect_within: clock::nanos(spec.connect_timeout),
                 feeds: spec.feeds,

@@ -48,6 +48,11 @@ pub struct LoadSpec {
     pub reuse: bool,
     /// The most connections to each origin (scheme, host, port); beyond it requests wait, and the deadline runs.
     pub max_connections: u32,
+    /// A request that finds every connection busy is shed (counted as a failure) instead of waiting for one.
+    pub shed: bool,
+    /// Wait for each arrival on a processor of its own, instead of sleeping until just after it: a microsecond late instead of
+    /// some tens, and a core that is never idle.
+    pub exact: bool,
     /// The time for a complete answer, counted from the intended time.
     pub deadline: Duration,
     /// The time for a connection to be there, TLS included.
@@ -83,6 +88,8 @@ impl LoadSpec {
             poisson: false,
             reuse: true,
             max_connections: 1000,
+            shed: false,
+            exact: false,
             deadline: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(3),
             pop_header: "x-squall-pop".to_owned(),

@@ -511,6 +511,6 @@ mod tests {
             tally.count(Some(class), 20);
         }
         assert_eq!(tally.latencies.count(), 2);
-        assert_eq!(tally.ended(), 11);
+        assert_eq!(tally.ended(), 12);
     }
 }

@@ -197,6 +197,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     let mut streams: Vec<Stream> =
         loads.map(|(place, load)| Stream::new(setup, *place, load, shared)).collect();
     let (mut sweep_at, mut second, mut gather, mut paced) = (0, u64::MAX, 0, 0);
+    let exact = setup.loads.iter().any(|(_, load)| load.exact);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
     let drain = setup.loads.iter().map(|(_, load)| load.deadline).max().unwrap_or(0) + SECOND;
     let mut drained_by = u64::MAX;
@@ -205,7 +206,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         shared.recorder.borrow_mut().roll(now, shared.open.get());
         if now / SECOND != second {
             second = now / SECOND;
-            gather = quantum(streams.iter().map(|s| s.rate(now, *workers)).sum());
+            gather = if exact { 0 } else { quantum(streams.iter().map(|s| s.rate(now, *workers)).sum()) };
         }
         // It is announced ahead: whatever is due by `now` comes before any change that is not seen yet.
         if let Some(paces) = setup.paces.look(&mut paced) {
@@ -248,6 +249,9 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         if let Some(due) = next {
             wake = wake.min(due.max(now + gather));
         }
-        timer.until(wake).await?;
+        match next {
+            Some(due) if exact && due == wake => timer.just_at(due).await?,
+            _ => timer.until(wake).await?,
+        }
     }
 }

@@ -27,7 +27,7 @@ enum Stream {
 }
 
 /// Rounding must not add an arrival at the very end.
-const TINY: f64 = 1e-6;
+pub(super) const TINY: f64 = 1e-6;
 
 impl Arrivals {
     /// Evenly spaced, or as they are known one by one: worker k of W has the arrivals k, k + W, k + 2W, …
