@@ -37,7 +37,7 @@ pub struct Facts {
     pub cpu_max: f64,
     /// Seconds of all workers outside of fault and recovery.
     pub steady_seconds: u64,
-    /// Those in which the thread waited for a core for more than [`STARVED`] of the time.
+    /// Those in which the thread waited for a core for more than half of the time.
     pub starved_seconds: u64,
     /// The largest share of one second for which one thread waited for a core.
     pub waited_max: f64,
