@@ -44,6 +44,9 @@ pub enum OriginError {
         "a Unix socket can be connected to for http, https, grpc, grpcs, tcp and tls, not for udp and dns"
     )]
     Datagrams,
+    /// A source address that cannot be used.
+    #[error("cannot connect from {0}: {1}; is it an address of this machine?")]
+    Source(IpAddr, String),
     /// No source address is of the target's family.
     #[error("none of the source addresses can reach {0}: they are of another family")]
     Sources(String),
@@ -71,6 +74,10 @@ pub(super) enum Place {
 /// Resolves and prepares all origins of a load.
 pub(super) async fn prepare(names: &[OriginName], spec: &LoadSpec) -> Result<Vec<Origin>, OriginError> {
     let tls = &spec.tls;
+    for source in &spec.sources {
+        let tried = std::net::UdpSocket::bind((*source, 0));
+        tried.map_err(|error| OriginError::Source(*source, error.to_string()))?;
+    }
     let mut origins = Vec::new();
     for name in names {
         let place = match &spec.unix {

@@ -188,6 +188,10 @@ fn source_addresses_take_turns() {
     spec.sources = vec!["::1".parse().unwrap()];
     let refused = block_on(prepare(vec![spec])).err().unwrap().to_string();
     assert!(refused.contains("another family"), "{refused}");
+    let mut elsewhere = LoadSpec { reuse: false, ..super::spec(&url, 100.0, 1.0) };
+    elsewhere.sources = vec!["192.0.2.1".parse().unwrap()];
+    let refused = block_on(prepare(vec![elsewhere])).err().unwrap().to_string();
+    assert!(refused.contains("cannot connect from 192.0.2.1"), "{refused}");
 }
 
 /// A CA, an acceptor that asks for certificates of it, and such a certificate.
