@@ -119,7 +119,14 @@ impl Feed {
             ends: Vec::new(),
         };
         match format {
-            Format::Separated(separator) => feed.read_separated(separator, text)?,
+            Format::Separated(separator) => {
+                let open = text.bytes().filter(|byte| *byte == b'"').count() % 2 == 1;
+                if let Some(last) = text.rfind('"').filter(|_| open) {
+                    let line = text[..last].matches('\n').count() + 1;
+                    return Err(format!("a quote is not closed (the last one is in line {line})"));
+                }
+                feed.read_separated(separator, text)?;
+            }
             Format::JsonLines => feed.read_lines(text)?,
         }
         if feed.rows == 0 {
@@ -289,6 +296,7 @@ mod tests {
             (CSV, "id,id\n1,2\n", "two columns are named `id`"),
             (CSV, "id,\n1,2\n", "has no name"),
             (CSV, "a}b\n1\n", "brace"),
+            (CSV, "id,name\n1,\"secret\n2,b\n", "a quote is not closed (the last one is in line 2)"),
             (Format::JsonLines, "", "no rows"),
             (Format::JsonLines, "{\"a\": 1}\nsecret\n", "line 2 is no JSON object"),
             (Format::JsonLines, "{\"a\": 1}\n{\"b\": 1}\n", "line 2 lacks `a`"),

@@ -18,13 +18,15 @@ pub struct Out {
     pub quiet: bool,
     /// Where the result goes instead of stdout, and what there is of it.
     file: Option<(PathBuf, Vec<u8>)>,
+    /// Why the result could not be printed.
+    lost: Option<io::Error>,
 }
 
 impl Out {
     /// As the options say.
     pub fn new(global: &Global) -> Self {
         let file = global.output.clone().map(|path| (path, Vec::new()));
-        Self { json: global.json, quiet: global.quiet, file }
+        Self { json: global.json, quiet: global.quiet, file, lost: None }
     }
 
     /// Prints bytes of the result. A reader that has gone is no failure.
@@ -34,7 +36,11 @@ impl Out {
             return;
         }
         let mut stdout = io::stdout().lock();
-        let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        if let Err(error) = stdout.write_all(bytes).and_then(|()| stdout.flush())
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.lost.get_or_insert(error);
+        }
     }
 
     /// Prints a document of the result.
@@ -87,6 +93,10 @@ impl Out {
 
     /// Writes the result to its file, if it has one. Returns the exit code: the verb's own, unless that fails.
     pub fn finish(&mut self, code: u8) -> u8 {
+        if let Some(error) = self.lost.take() {
+            self.warn(&format!("squall: failed to print the result: {error}"));
+            return if code == exit::HELD { exit::INVALID } else { code };
+        }
         let Some((path, bytes)) = self.file.take() else { return code };
         match crate::run::store::write(&path, &bytes) {
             Ok(()) => code,

@@ -133,6 +133,8 @@ impl SendingArgs {
             self.allow()?;
         }
         let mut request = RequestSpec::get(&self.url);
+        // It is named in messages: without what may be secret.
+        request.name = plain(&self.url);
         request.method.clone_from(&self.method);
         request.reply.clone_from(&self.reply);
         request.headers = self.headers.iter().map(|field| header(field)).collect::<Result<_, _>>()?;
@@ -211,7 +213,7 @@ impl SendingArgs {
 
     /// The options that make this load again, without what may be secret.
     pub(super) fn again(&self) -> String {
-        let mut words = vec![quoted(self.url.split('?').next().unwrap_or_default())];
+        let mut words = vec![quoted(&plain(&self.url))];
         let mut option = |name: &str, value: &str| words.push(format!("--{name} {}", quoted(value)));
         if self.method != "GET" {
             option("method", &self.method);
@@ -243,10 +245,7 @@ impl SendingArgs {
             Reply::Echo => {}
             Reply::First => option("reply", "first"),
             Reply::Bytes(count) => option("reply", &count.to_string()),
-            Reply::Until(text) => {
-                let text = text.replace('\r', "\\r").replace('\n', "\\n");
-                option("reply", &format!("until:{text}"));
-            }
+            Reply::Until(_) => option("reply", "until:…"),
         }
         if let Some(path) = &self.unix_socket {
             option("unix-socket", &path.display().to_string());
@@ -274,6 +273,15 @@ impl SendingArgs {
         }
         words.join(" ")
     }
+}
+
+/// A URL without its query and without user name and password.
+fn plain(url: &str) -> String {
+    let bare = url.split('?').next().unwrap_or_default();
+    let Some((scheme, rest)) = bare.split_once("://") else { return bare.to_owned() };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 /// A word as a shell reads it.

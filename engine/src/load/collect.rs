@@ -235,8 +235,9 @@ impl Collector {
                 self.facts.due += all.ended();
                 self.facts.sent += all.ended() - unsent;
                 if !matches!(phase, Phase::Fault | Phase::Recovery) {
-                    // What had no data was not for the generator to send.
-                    self.facts.due_steady += all.ended() - all.errors.of(super::ErrorClass::Data);
+                    // What had no data, or was not to wait, was not for the generator to send.
+                    let own = all.errors.of(super::ErrorClass::Data) + all.errors.of(super::ErrorClass::Shed);
+                    self.facts.due_steady += all.ended() - own;
                     self.facts.sent_steady += all.ended() - unsent;
                 }
                 self.facts.local_errors += all.errors.of(super::ErrorClass::Local);

@@ -57,8 +57,15 @@ pub(super) fn answers(query: &[u8], datagram: &[u8]) -> Option<Result<Option<u16
     if told && question(datagram) != question(query) {
         return None;
     }
-    let truncated = datagram[2] & 2 != 0;
-    Some(if truncated { Err(ErrorClass::Expectation) } else { Ok((code != 0).then_some(code)) })
+    if datagram[2] & 2 != 0 {
+        return Some(Err(ErrorClass::Expectation));
+    }
+    if code != 0 {
+        return Some(Ok(Some(code)));
+    }
+    // A good answer is one that could be used: it repeats the question, and its records can be read.
+    let whole = told && Message::from_vec(datagram).is_ok();
+    Some(if whole { Ok(None) } else { Err(ErrorClass::Protocol) })
 }
 
 #[cfg(test)]
@@ -100,7 +107,12 @@ mod tests {
         assert_eq!(answer(&|m| m.metadata.message_type = MessageType::Query), None);
         let other = Query::query(Name::from_ascii("other.example.").unwrap(), RecordType::A);
         assert_eq!(answer(&|m| m.queries = vec![other.clone()]), None);
-        assert_eq!(answer(&|m| m.queries.clear()), Some(Ok(None)));
+        assert_eq!(answer(&|m| m.queries.clear()), Some(Err(ErrorClass::Protocol)));
+        let mut cut = asked.clone();
+        cut[2] |= 0x80;
+        assert_eq!(answers(&asked, &cut), Some(Ok(None)));
+        cut[7] = 1;
+        assert_eq!(answers(&asked, &cut), Some(Err(ErrorClass::Protocol)), "a record that is not there");
     }
 
     proptest! {

@@ -207,7 +207,7 @@ impl Lane {
             wire::spawn(self, connection);
         } else if self.load.shed {
             // It was the load's own wish: neither the generator's failing, nor sent.
-            self.end(job, &Ending::failed(ErrorClass::Shed));
+            self.end(job, &Ending { sent: false, ..Ending::failed(ErrorClass::Shed) });
         } else {
             self.shared.recorder.borrow_mut().queued();
             self.queue.borrow_mut().push_back(job);

@@ -39,6 +39,11 @@ pub enum OriginError {
     /// The client's certificate or key cannot be read.
     #[error("the client's {0}: {1}")]
     Identity(&'static str, String),
+    /// A path that no Unix socket can have.
+    #[error(
+        "a Unix socket's path has at most 107 bytes; that of {0} has more: go by a shorter one, such as a link"
+    )]
+    Path(String),
     /// Datagrams over a Unix socket.
     #[error(
         "a Unix socket can be connected to for http, https, grpc, grpcs, tcp and tls, not for udp and dns"
@@ -82,6 +87,9 @@ pub(super) async fn prepare(names: &[OriginName], spec: &LoadSpec) -> Result<Vec
     for name in names {
         let place = match &spec.unix {
             Some(_) if name.protocol.datagrams() => return Err(OriginError::Datagrams),
+            Some(path) if path.as_os_str().len() > 107 => {
+                return Err(OriginError::Path(path.display().to_string()));
+            }
             Some(path) => Place::Unix(path.clone()),
             None => Place::Addresses(reachable(name, &spec.sources).await?),
         };

@@ -180,7 +180,10 @@ where
         }
         .to_string();
         reply.push('\n');
-        stream.get_mut().write_all(reply.as_bytes()).await?;
+        // A peer that asks and does not read is left alone.
+        let written = stream.get_mut().write_all(reply.as_bytes());
+        let Ok(written) = tokio::time::timeout(IDLE, written).await else { return Ok(()) };
+        written?;
     }
 }
 
