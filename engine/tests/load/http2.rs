@@ -215,8 +215,10 @@ fn a_connection_that_breaks_fails_what_must_not_be_sent_twice() {
     let (good, errors, _) = run("GET");
     assert_eq!((good, errors.len()), (500, 0), "{errors:?}");
     let (good, errors, seen) = run("POST");
-    assert!((485..=492).contains(&good), "{good} {errors:?}");
-    assert_eq!((errors["reset"], seen), (500 - good, 500));
+    // Whatever was under way on a connection that broke is lost, if the server has seen it or not.
+    assert!((400..=492).contains(&good), "{good} {errors:?}");
+    assert_eq!((errors["reset"], errors.len()), (500 - good, 1));
+    assert!((good..=500).contains(&seen), "{seen}");
 }
 
 #[test]
