@@ -89,14 +89,7 @@ fn steps(reader: &Reader<'_>, node: &Node, before: f64) -> Option<Segment> {
     let fields = reader.map(node, "steps")?;
     let from = rate(reader, &fields, "from", before);
     let to = fields.required("to", "steps").and_then(|node| reader.parse::<Rate>(node, "to"));
-    let count = fields.required("count", "steps").and_then(|node| {
-        let count = reader.parse::<u32>(node, "count")?;
-        if !(2..=1000).contains(&count) {
-            reader.mistake(node.id, "count must be from 2 to 1,000");
-            return None;
-        }
-        Some(count)
-    });
+    let count = fields.required("count", "steps").and_then(|node| reader.within(node, "count", 2..=1000));
     let each = length(reader, &fields, "each", "steps");
     fields.finish("steps");
     Some(Segment::Steps { from: from?, to: to?.0, count: count?, each: each? })

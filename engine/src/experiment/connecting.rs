@@ -18,14 +18,8 @@ pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sou
         let versions = [("1", HttpVersion::One), ("1.1", HttpVersion::One), ("2", HttpVersion::Two)];
         reader.choice(node, "http", &versions)
     });
-    let streams = open.optional("streams").map_or(Some(100), |node| {
-        let streams = reader.parse::<u32>(node, "streams")?;
-        if !(1..=STREAMS_MAX).contains(&streams) {
-            reader.mistake(node.id, format!("streams must be from 1 to {STREAMS_MAX}"));
-            return None;
-        }
-        Some(streams)
-    });
+    let streams =
+        open.optional("streams").map_or(Some(100), |node| reader.within(node, "streams", 1..=STREAMS_MAX));
     let unix = open
         .optional("unix-socket")
         .map_or(Some(None), |node| reader.text(node, "unix-socket").map(|path| Some(PathBuf::from(path))));

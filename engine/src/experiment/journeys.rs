@@ -6,7 +6,7 @@ use injectors::units::{Share, Span};
 
 use super::arrivals::{arrivals, positive_span};
 use super::connecting;
-use super::load::{Reading, request_fields};
+use super::load::{Reading, WEIGHTS, request_fields};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{Load, Request};
@@ -21,7 +21,8 @@ const DEPTH_MAX: usize = 4;
 /// So many people, again and again.
 pub(super) fn users(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields<'_, '_>) -> Option<Load> {
     let reader = reading.reader;
-    let count = fields.required("count", "users").and_then(|node| people(reader, node, "count"));
+    let count =
+        fields.required("count", "users").and_then(|node| reader.within(node, "count", 1..=USERS_MAX));
     let ramp = fields
         .optional("ramp")
         .map_or(Some(Duration::ZERO), |node| reader.parse::<Span>(node, "ramp").map(|span| span.0));
@@ -40,18 +41,10 @@ pub(super) fn sessions(reading: &Reading<'_>, named: (NodeId, &str), fields: Fie
     let reader = reading.reader;
     let arrivals = fields.required("arrivals", "sessions").and_then(|node| arrivals(reader, node));
     let poisson = fields.optional("poisson").map_or(Some(false), |node| reader.flag(node, "poisson"));
-    let most = fields.optional("at-most").map_or(Some(1000), |node| people(reader, node, "at-most"));
+    let most =
+        fields.optional("at-most").map_or(Some(1000), |node| reader.within(node, "at-most", 1..=USERS_MAX));
     let pace = (|| Some(Pace::Sessions { arrivals: arrivals?, poisson: poisson?, most: most? }))();
     load(reading, named, fields, "sessions", pace)
-}
-
-fn people(reader: &Reader<'_>, node: &Node, what: &str) -> Option<u32> {
-    let count = reader.parse::<u32>(node, what)?;
-    if (1..=USERS_MAX).contains(&count) {
-        return Some(count);
-    }
-    reader.mistake(node.id, format!("{what} must be from 1 to {USERS_MAX}"));
-    None
 }
 
 fn load(
@@ -239,14 +232,8 @@ impl Steps<'_, '_> {
             let Some((id, name, value)) = reader.named(item, "a way to go on") else { continue };
             super::parse::check_name(reader, id, name, "a way to go on");
             let Some(fields) = reader.map(value, "a way to go on") else { continue };
-            let weight = fields.optional("weight").map_or(Some(1), |node| {
-                let weight = reader.parse::<u32>(node, "weight")?;
-                if !(1..=10_000).contains(&weight) {
-                    reader.mistake(node.id, "weight must be from 1 to 10,000");
-                    return None;
-                }
-                Some(weight)
-            });
+            let weight =
+                fields.optional("weight").map_or(Some(1), |node| reader.within(node, "weight", WEIGHTS));
             let steps = fields.required("steps", "a way to go on").map(|node| self.list(node, depth + 1));
             fields.finish("a way to go on");
             if let (Some(weight), Some(steps)) = (weight, steps) {

@@ -1,5 +1,6 @@
 //! Reading `load:`.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::template::{Body, Known, Place, Template};
 const LOADS_MAX: usize = 16;
 /// The most kinds of requests in one load.
 const REQUESTS_MAX: usize = 64;
+/// How often a request, or a way to go on, is chosen, relative to the others.
+pub(super) const WEIGHTS: RangeInclusive<u32> = 1..=10_000;
 /// The largest body from a file, in bytes.
 const BODY_MAX: usize = 16 << 20;
 const METHODS: &[(&str, &str)] = &[
@@ -127,14 +130,9 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
     let deadline = span("deadline", Duration::from_secs(2));
     let connect_timeout = span("connect-timeout", Duration::from_secs(1));
     let (poisson, reuse) = (flag("poisson", false), flag("reuse", true));
-    let connections = open.optional("connections").map_or(Some(1000), |node| {
-        let count = reader.parse::<u32>(node, "connections")?;
-        if !(1..=60_000).contains(&count) {
-            reader.mistake(node.id, "connections must be from 1 to 60,000");
-            return None;
-        }
-        Some(count)
-    });
+    let connections = open
+        .optional("connections")
+        .map_or(Some(1000), |node| reader.within(node, "connections", 1..=60_000));
     let pop_header = open.optional("pop-header").map_or(Some("x-squall-pop".to_owned()), |node| {
         reader.text(node, "pop-header").map(|text| text.to_ascii_lowercase())
     });
@@ -231,14 +229,7 @@ fn request(reading: &Reading<'_>, name: &str, fields: &Fields<'_, '_>, shared: &
         reader.mistake(node.id, "url: it holds a blank or a control character");
         return None;
     }
-    let weight = fields.optional("weight").map_or(Some(1), |node| {
-        let weight = reader.parse::<u32>(node, "weight")?;
-        if !(1..=10_000).contains(&weight) {
-            reader.mistake(node.id, "weight must be from 1 to 10,000");
-            return None;
-        }
-        Some(weight)
-    })?;
+    let weight = fields.optional("weight").map_or(Some(1), |node| reader.within(node, "weight", WEIGHTS))?;
     let Expected { mut statuses, body_contains, headers, json } = shared.expect.clone();
     if statuses.is_empty() {
         statuses.push((200, 399));

@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+
+use reports::format::count;
 
 use super::mistake::{Mistake, nearest, suggest};
 use super::vars::{VarError, Vars};
@@ -156,6 +159,17 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// A whole number within bounds, both included.
+    pub(super) fn within(&self, node: &Node, what: &str, bounds: RangeInclusive<u32>) -> Option<u32> {
+        let number = self.parse::<u32>(node, what)?;
+        if bounds.contains(&number) {
+            return Some(number);
+        }
+        let [from, to] = [bounds.start(), bounds.end()].map(|bound| count(u64::from(*bound)));
+        self.mistake(node.id, format!("{what} must be from {from} to {to}"));
+        None
     }
 
     /// One of a few words.

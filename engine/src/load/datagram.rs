@@ -89,13 +89,12 @@ async fn exchange(
 ) -> (Ending<'static>, bool) {
     let request = &lane.load.checked.requests[usize::from(job.kind)];
     lane.load.make(job, made);
-    let mut numbered;
-    let mut sent = if request.recipe.slotted() { &made.head } else { &request.made.head };
     if request.recipe.protocol() == Protocol::Dns {
-        numbered = sent.clone();
-        dns::number(&mut numbered, id);
-        sent = &numbered;
+        made.head.clone_from(&request.made.head);
+        dns::number(&mut made.head, id);
     }
+    let own = request.recipe.slotted() || request.recipe.protocol() == Protocol::Dns;
+    let sent = if own { &made.head } else { &request.made.head };
     if let Err(error) = socket.send(sent).await {
         return (Ending::failed(failed(&error)), false);
     }

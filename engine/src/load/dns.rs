@@ -41,20 +41,21 @@ pub(super) fn number(query: &mut [u8], id: u16) {
 /// Whether a datagram answers a query, and how: `Ok(None)` well, `Ok(Some)` with this code. None if it is something
 /// else, such as the late answer to an earlier query.
 pub(super) fn answers(query: &[u8], datagram: &[u8]) -> Option<Result<Option<u16>, ErrorClass>> {
-    let question = |bytes: &[u8]| -> Option<Vec<u8>> {
+    fn question(bytes: &[u8]) -> Option<&[u8]> {
         let mut at = HEADER;
         while *bytes.get(at)? != 0 {
             at += usize::from(bytes[at]) + 1;
         }
-        bytes.get(HEADER..at + 5).map(<[u8]>::to_ascii_lowercase)
-    };
+        bytes.get(HEADER..at + 5)
+    }
     if datagram.get(..2)? != query.get(..2)? || datagram.get(2)? & 0x80 == 0 {
         return None;
     }
     let code = u16::from(datagram.get(3)? & 0x0f);
     // A server that could not read the question may leave it out (RFC 1035, section 4.1.1).
     let told = u16::from_be_bytes([*datagram.get(4)?, *datagram.get(5)?]) > 0;
-    if told && question(datagram) != question(query) {
+    let same = || question(datagram)?.eq_ignore_ascii_case(question(query)?).then_some(());
+    if told && same().is_none() {
         return None;
     }
     if datagram[2] & 2 != 0 {

@@ -9,6 +9,7 @@ mod needle;
 
 use crate::expect::{Checks, JSON_MAX};
 use chunked::{Chunked, Step};
+pub(super) use head::PATH_HEADER;
 pub(super) use needle::Needle;
 pub(super) use needle::Search;
 

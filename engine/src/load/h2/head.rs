@@ -8,11 +8,9 @@ use std::rc::Rc;
 
 use loona_hpack::Decoder;
 
-use super::super::http::{HEAD_MAX, PATH_MAX, POP_MAX};
+use super::super::http::{HEAD_MAX, PATH_HEADER, PATH_MAX, POP_MAX};
 use super::frame::Malformed;
 
-/// The header that names the instances that served an answer, separated by commas.
-const PATH_HEADER: &[u8] = b"x-squall-path";
 /// How many blocks are remembered.
 const KNOWN: usize = 4;
 
@@ -57,7 +55,7 @@ impl Head {
                 let fits = value.len() <= POP_MAX && value.iter().all(u8::is_ascii_graphic);
                 self.pop = Some(if fits { value.into() } else { Box::default() });
             }
-            PATH_HEADER => {
+            _ if name == PATH_HEADER.as_bytes() => {
                 self.path = Some(if value.len() <= PATH_MAX { value.into() } else { Box::default() });
             }
             _ => {}

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use super::{HEAD_MAX, NotHttp, Rules};
 
 /// The header that names the instances that served an answer, separated by commas.
-const PATH_HEADER: &[u8] = b"x-squall-path";
+pub(in crate::load) const PATH_HEADER: &str = "x-squall-path";
 /// The most header fields in a head.
 const FIELDS_MAX: usize = 128;
 
@@ -51,7 +51,7 @@ pub(super) fn parse<'a>(input: &'a [u8], rules: &Rules<'_>) -> Result<Option<Hea
         if field.name.as_bytes().eq_ignore_ascii_case(rules.pop_header) {
             facts.pop = Some(field.value.trim_ascii());
         }
-        if field.name.as_bytes().eq_ignore_ascii_case(PATH_HEADER) {
+        if field.name.as_bytes().eq_ignore_ascii_case(PATH_HEADER.as_bytes()) {
             facts.path = Some(field.value.trim_ascii());
         }
         if let Some(checks) = rules.checks {

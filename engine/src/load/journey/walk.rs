@@ -13,14 +13,11 @@ use super::crowd::{Crowd, chance};
 use crate::journey::{Ask, Jar, Node, Pace, extract};
 use crate::load::ErrorClass;
 use crate::load::clock::{SECOND, nanos};
-use crate::load::http::{PATH_MAX, POP_MAX};
+use crate::load::http::{PATH_HEADER, PATH_MAX, POP_MAX};
 use crate::load::tally::Ending;
 use crate::load::worker::StopCell;
 use crate::random::Random;
 use crate::template::{Unfit, Values};
-
-/// The header that names the instances that have served an answer.
-const PATH: &str = "x-squall-path";
 
 /// What one person knows.
 struct Person<'c> {
@@ -254,7 +251,7 @@ impl<'c> Person<'c> {
             // Empty if it cannot be kept, as in the open model.
             Some(if value.len() <= most { value.to_vec() } else { Vec::new() })
         };
-        let (pop, path) = (header(&self.crowd.spec.pop_header, POP_MAX), header(PATH, PATH_MAX));
+        let (pop, path) = (header(&self.crowd.spec.pop_header, POP_MAX), header(PATH_HEADER, PATH_MAX));
         Some(Tried { failure, status: Some(answer.status), pop, path })
     }
 
