@@ -256,7 +256,7 @@ fn mistakes_in_journeys_are_told_with_their_place() {
     let users = |journey: &str| format!("{{users: {{count: 5, for: 13s, journey: {journey}}}}}");
     let base = r#"base: "http://127.0.0.1:1""#;
     says("{}", "a load lacks `open`");
-    says("{users: {count: 0, for: 13s, journey: {}}}", "from 1 to 20000");
+    says("{users: {count: 0, for: 13s, journey: {}}}", "from 1 to 20,000");
     says("{users: {count: 5, ramp: 14s, for: 13s, journey: {}}}", "ramp must end before");
     says(&users("{steps: [{a: {path: /}}]}"), "has no `base`");
     says(&users(&format!("{{{base}, steps: []}}")), "there are no steps");
