@@ -6,7 +6,7 @@ use injectors::units::{Share, Span};
 
 use super::arrivals::{arrivals, positive_span};
 use super::connecting;
-use super::load::{Reading, WEIGHTS, request_fields};
+use super::load::{Answers, Reading, WEIGHTS, answers, request_fields};
 use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{Load, Request};
@@ -55,18 +55,12 @@ fn load(
     pace: Option<Pace>,
 ) -> Option<Load> {
     let reader = reading.reader;
-    let span = |name: &'static str, default: Duration| {
-        fields.optional(name).map_or(Some(default), |node| positive_span(reader, node, name))
-    };
-    let (deadline, connect_timeout) =
-        (span("deadline", Duration::from_secs(2)), span("connect-timeout", Duration::from_secs(1)));
-    let pop_header = fields.optional("pop-header").map_or(Some("x-squall-pop".to_owned()), |node| {
-        reader.text(node, "pop-header").map(|text| text.to_ascii_lowercase())
-    });
+    let answers = answers(reader, &fields);
     let connecting = connecting::of_journey(reader, &fields, reading.sources);
     let journey = fields.required("journey", what).and_then(|node| journey(reading, node));
     fields.finish(what);
     let journey = Journey { pace: pace?, ..journey? };
+    let Answers { deadline, connect_timeout, pop_header } = answers?;
     Some(Load {
         name: name.to_owned(),
         node,
@@ -74,10 +68,10 @@ fn load(
         arrivals: expected(&journey),
         poisson: matches!(journey.pace, Pace::Sessions { poisson: true, .. }),
         reuse: true,
-        deadline: deadline?,
-        connect_timeout: connect_timeout?,
+        deadline,
+        connect_timeout,
         connections: journey.pace.people(),
-        pop_header: pop_header?,
+        pop_header,
         connecting: connecting?,
         replay: None,
         journey: Some(journey),

@@ -121,23 +121,17 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         Some(node) => replayed(reading, &open, node).unzip(),
         None => (open.required("arrivals", "open").and_then(|node| arrivals(reader, node)), None),
     };
-    let span = |name: &'static str, default: Duration| {
-        open.optional(name).map_or(Some(default), |node| positive_span(reader, node, name))
-    };
     let flag = |name: &'static str, default: bool| {
         open.optional(name).map_or(Some(default), |n| reader.flag(n, name))
     };
-    let deadline = span("deadline", Duration::from_secs(2));
-    let connect_timeout = span("connect-timeout", Duration::from_secs(1));
+    let answers = answers(reader, &open);
     let (poisson, reuse) = (flag("poisson", false), flag("reuse", true));
     let connections = open
         .optional("connections")
         .map_or(Some(1000), |node| reader.within(node, "connections", 1..=60_000));
-    let pop_header = open.optional("pop-header").map_or(Some("x-squall-pop".to_owned()), |node| {
-        reader.text(node, "pop-header").map(|text| text.to_ascii_lowercase())
-    });
     let connecting = connecting::read(reader, &open, reading.sources);
     open.finish("open");
+    let Answers { deadline, connect_timeout, pop_header } = answers?;
     Some(Load {
         name: name.to_owned(),
         node,
@@ -146,13 +140,32 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         replay,
         poisson: poisson?,
         reuse: reuse?,
-        deadline: deadline?,
-        connect_timeout: connect_timeout?,
+        deadline,
+        connect_timeout,
         connections: connections?,
-        pop_header: pop_header?,
+        pop_header,
         connecting: connecting?,
         journey: None,
     })
+}
+
+/// How long answers are waited for, and what they say, whoever asks.
+pub(super) struct Answers {
+    pub(super) deadline: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) pop_header: String,
+}
+
+pub(super) fn answers(reader: &Reader<'_>, fields: &Fields<'_, '_>) -> Option<Answers> {
+    let span = |name: &'static str, default: u64| {
+        let default = Some(Duration::from_secs(default));
+        fields.optional(name).map_or(default, |node| positive_span(reader, node, name))
+    };
+    let (deadline, connect_timeout) = (span("deadline", 2), span("connect-timeout", 1));
+    let pop_header = fields.optional("pop-header").map_or(Some("x-squall-pop".to_owned()), |node| {
+        reader.text(node, "pop-header").map(|text| text.to_ascii_lowercase())
+    });
+    Some(Answers { deadline: deadline?, connect_timeout: connect_timeout?, pop_header: pop_header? })
 }
 
 /// A log in place of arrivals.
