@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::home::Going;
-use crate::support::{Home, process, turns, until};
+use crate::support::{Home, process, quick, turns, until};
 
 /// What a shop has seen.
 #[derive(Default)]
@@ -221,6 +221,9 @@ fn walking(home: &Home) -> Going {
 
 #[test]
 fn nobody_walks_on_when_the_run_is_over() {
+    if quick("journeys that are killed") {
+        return;
+    }
     let (_turn, home) = (turns(1), Home::new());
     let going = walking(&home);
     going.signal(Signal::INT);

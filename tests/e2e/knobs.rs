@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::server::Server;
 use crate::support::wait::pass;
-use crate::support::{Home, turns, until};
+use crate::support::{Home, quick, turns, until};
 
 /// How many requests were intended: the rate as it was written, changed at these times.
 fn intended(written: f64, length_s: f64, changes: &[(f64, f64)]) -> f64 {
@@ -59,6 +59,9 @@ fn a_load_is_doubled_paused_and_resumed_and_sends_exactly_what_was_intended() {
 
 #[test]
 fn the_rate_of_a_run_is_changed_and_its_journal_and_record_say_so() {
+    if quick("the rate of a run") {
+        return;
+    }
     let (_turn, home) = (turns(1), Home::new());
     let Some(server) = Server::nginx(&home) else { return };
     let broken = home.dir().join("broken");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::server::{Server, free_port, program};
-use crate::support::{Home, turns, until};
+use crate::support::{Home, quick, turns, until};
 
 /// A program that runs in the foreground until this is dropped.
 struct Program(Child);
@@ -35,15 +35,10 @@ fn certificate(home: &Home) -> (String, String) {
     (path("server.pem", &certificate), path("server.key", &key))
 }
 
+/// What came of a load. Where this machine has no time to spare, a good result is doubted (6): what was answered is answered.
 fn sent(home: &Home, args: &[&str], code: i32) -> Value {
-    let done = home.squall(&[&["load"], args, &["--json"]].concat()).code(code);
-    serde_json::from_str(&done.out).unwrap()
-}
-
-/// The same, whatever this machine has left for the generator: what was answered is answered.
-fn sent_anyhow(home: &Home, args: &[&str]) -> Value {
     let done = home.squall(&[&["load"], args, &["--deadline", "20s", "--json"]].concat());
-    assert!(matches!(done.code, 0 | 6), "{}: {}", done.code, done.err);
+    let done = if code == 0 && done.code == 6 { done } else { done.code(code) };
     serde_json::from_str(&done.out).unwrap()
 }
 
@@ -53,6 +48,9 @@ fn count(result: &Value, what: &str) -> u64 {
 
 #[test]
 fn http_2_within_tls_survives_the_connections_that_nginx_ends() {
+    if quick("HTTP/2 within TLS") {
+        return;
+    }
     let (_turn, home) = (turns(1), Home::new());
     let (certificate, key) = certificate(&home);
     let (both, old, asking) = (free_port(), free_port(), free_port());
@@ -70,8 +68,7 @@ fn http_2_within_tls_survives_the_connections_that_nginx_ends() {
     let (url_both, url_old, url_asking) = (url(both), url(old), url(asking));
     let two = ["--http", "2", "--ca", &certificate, "--connections", "4", "--streams", "10"];
     let short = ["--rate", "50/s", "--for", "1s"];
-    let result =
-        sent_anyhow(&home, &[&[&*url_both, "--rate", "200/s", "--for", "4s"][..], &two[..]].concat());
+    let result = sent(&home, &[&[&*url_both, "--rate", "200/s", "--for", "4s"][..], &two[..]].concat(), 0);
     assert_eq!((count(&result, "intended"), count(&result, "ok")), (800, 800), "{result}");
     // 100 requests on each: nginx said goodbye again and again, and nobody noticed.
     assert!(count(&result["handshakes"], "count") >= 6, "{result}");
@@ -83,7 +80,7 @@ fn http_2_within_tls_survives_the_connections_that_nginx_ends() {
     let result = sent(&home, &[&[&*url_asking][..], &short[..], &two[..]].concat(), 6);
     assert_eq!(result["statuses"]["400"], 50, "{result}");
     let identity = ["--cert", &certificate, "--key", &key];
-    let result = sent_anyhow(&home, &[&[&*url_asking][..], &short[..], &two[..], &identity[..]].concat());
+    let result = sent(&home, &[&[&*url_asking][..], &short[..], &two[..], &identity[..]].concat(), 0);
     assert_eq!(count(&result, "ok"), 50, "{result}");
     server.end();
     home.assert_nothing_left();
@@ -111,7 +108,7 @@ fn http_2_without_tls_is_spoken_with_nghttpd() {
         "--expect",
         "header server contains nghttpd",
     ];
-    let result = sent_anyhow(&home, &args);
+    let result = sent(&home, &args, 0);
     assert_eq!((count(&result, "ok"), &result["errors"]), (4000, &serde_json::json!({})), "{result}");
     let missing = format!("http://{address}/missing");
     let result = sent(&home, &[&missing, "--http", "2", "--rate", "50/s", "--for", "1s"], 6);

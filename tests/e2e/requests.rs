@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::schema::misfits;
 use crate::support::server::Server;
 use crate::support::text::yaml;
-use crate::support::{Home, root, turns, until};
+use crate::support::{Home, quick, root, turns, until};
 
 /// Milliseconds, method, path with query, and the header x-id.
 const SEEN: &str = "log_format seen escape=json '$msec|$request_method|$request_uri|$http_x_id';";
@@ -213,6 +213,9 @@ fn off(before: &[Seen], after: &[Seen], speed: f64) -> Vec<f64> {
 
 #[test]
 fn a_log_of_nginx_is_sent_again_with_its_paths_and_its_gaps() {
+    if quick("the gaps of a log") {
+        return;
+    }
     let (_turn, home) = (turns(2), Home::new());
     let Some(server) = nginx(&home) else { return };
     let url = format!("http://{}", server.address());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::home::Going;
 use crate::support::server::Server;
-use crate::support::{Home, process, turns, until};
+use crate::support::{Home, process, quick, turns, until};
 
 const TOKEN: &str = "a-token-of-some-length";
 
@@ -71,6 +71,9 @@ fn a_lost_worker_is_named_and_never_a_smaller_load() {
 
 #[test]
 fn no_worker_outlives_its_coordinator() {
+    if quick("workers whose coordinator is killed") {
+        return;
+    }
     let (_turn, home) = (turns(1), Home::new());
     let Some(server) = Server::nginx(&home) else { return };
     let url = format!("http://{}/", server.address());
@@ -92,6 +95,9 @@ fn no_worker_outlives_its_coordinator() {
 
 #[test]
 fn a_worker_elsewhere_stops_by_its_own_lease() {
+    if quick("a worker's lease") {
+        return;
+    }
     let (_turn, home) = (turns(1), Home::new());
     let Some(server) = Server::nginx(&home) else { return };
     let url = format!("http://{}/", server.address());
