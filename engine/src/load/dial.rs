@@ -6,10 +6,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use injectors::sys::stream;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,23 +35,52 @@ macro_rules! either {
     };
 }
 
+/// As tokio reads and writes, but by the bare system call: waits until the socket is ready, and after less than was asked
+/// for, knows without another call that it is not any more.
+macro_rules! attempt {
+    ($socket:ident, $cx:ident, $ready:ident, $interest:expr, $asked:expr, $call:expr) => {
+        loop {
+            ready!($socket.$ready($cx))?;
+            let mut part = None;
+            let came = $socket.try_io($interest, || match $call {
+                Ok(count) if count > 0 && count < $asked => {
+                    part = Some(count);
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                came => came,
+            });
+            match (part, came) {
+                (Some(count), _) | (None, Ok(count)) => break Poll::Ready(Ok(count)),
+                (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (None, Err(error)) => break Poll::Ready(Err(error)),
+            }
+        }
+    };
+}
+
 impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, socket => Pin::new(socket).poll_read(cx, buffer))
+        let into = buffer.initialize_unfilled();
+        let read: Poll<io::Result<usize>> = either!(self, socket => attempt!(
+            socket, cx, poll_read_ready, Interest::READABLE, into.len(), stream::receive(&*socket, into)
+        ));
+        read.map_ok(|count| buffer.advance(count))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, socket => Pin::new(socket).poll_write(cx, bytes))
+        either!(self, socket => attempt!(
+            socket, cx, poll_write_ready, Interest::WRITABLE, bytes.len(), stream::send(&*socket, bytes)
+        ))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, socket => Pin::new(socket).poll_flush(cx))
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,6 +21,8 @@ pub(super) const POP_MAX: usize = 64;
 pub(super) const PATH_MAX: usize = 256;
 /// A partial head larger than this gives its memory back.
 const HEAD_KEEP: usize = 4 * 1024;
+/// The longest head that is remembered, in bytes.
+const LAST_MAX: usize = 1024;
 
 /// What is not HTTP/1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,19 @@ enum State {
     Complete,
 }
 
+/// The head before, and what it said: a server says the same again until its clock moves on. PoP and path are where they
+/// were left.
+#[derive(Debug)]
+struct Last {
+    /// Empty if there is nothing to remember.
+    head: Vec<u8>,
+    state: State,
+    status: u16,
+    keep_alive: bool,
+    pop_len: Option<u8>,
+    path_len: Option<u16>,
+}
+
 /// One response at a time; `reset` before each.
 #[derive(Debug)]
 pub(super) struct Parser {
@@ -75,6 +90,7 @@ pub(super) struct Parser {
     met: u16,
     /// The body, if it must be looked at as a whole; none once it is too large.
     body: Option<Vec<u8>>,
+    last: Last,
 }
 
 impl Default for Parser {
@@ -92,6 +108,14 @@ impl Default for Parser {
             search: Search::default(),
             met: 0,
             body: Some(Vec::new()),
+            last: Last {
+                head: Vec::new(),
+                state: State::Head,
+                status: 0,
+                keep_alive: false,
+                pop_len: None,
+                path_len: None,
+            },
         }
     }
 }
@@ -214,8 +238,15 @@ impl Parser {
     /// Reads heads until the one that counts is complete or the input ends; returns how much of the input was used.
     fn read_head(&mut self, rules: &Rules<'_>, input: &[u8]) -> Result<usize, NotHttp> {
         if self.partial.is_empty() {
+            if self.said_before(rules, input) {
+                return Ok(self.last.head.len());
+            }
             return match head::parse(input, rules)? {
-                Some(head) => Ok(self.accept(&head, rules)),
+                Some(head) => {
+                    let length = self.accept(&head, rules);
+                    self.remember(rules, &input[..length]);
+                    Ok(length)
+                }
                 None if input.len() > HEAD_MAX => Err(NotHttp),
                 None => {
                     self.partial.extend_from_slice(input);
@@ -248,8 +279,39 @@ impl Parser {
         Ok(used)
     }
 
+    /// Whether this begins with the head before; then it says the same.
+    fn said_before(&mut self, rules: &Rules<'_>, input: &[u8]) -> bool {
+        let Last { head, state, status, keep_alive, pop_len, path_len } = &self.last;
+        let same = !head.is_empty() && input.starts_with(head) && Self::depends_on_head_alone(rules);
+        if same {
+            self.state = *state;
+            self.status = *status;
+            self.keep_alive = *keep_alive;
+            self.pop_len = *pop_len;
+            self.path_len = *path_len;
+        }
+        same
+    }
+
+    fn remember(&mut self, rules: &Rules<'_>, head: &[u8]) {
+        if self.status >= 200 && head.len() <= LAST_MAX && Self::depends_on_head_alone(rules) {
+            self.last.head.extend_from_slice(head);
+            self.last.state = self.state;
+            self.last.status = self.status;
+            self.last.keep_alive = self.keep_alive;
+            self.last.pop_len = self.pop_len;
+            self.last.path_len = self.path_len;
+        }
+    }
+
+    /// Not on what was asked.
+    fn depends_on_head_alone(rules: &Rules<'_>) -> bool {
+        !rules.head_request && rules.checks.is_none()
+    }
+
     /// Takes over what a complete head says; returns its length.
     fn accept(&mut self, head: &head::Head<'_>, rules: &Rules<'_>) -> usize {
+        self.last.head.clear();
         // Interim responses say nothing; the final one follows.
         if head.status >= 200 {
             self.status = head.status;

@@ -15,4 +15,5 @@ mod pid_file;
 pub mod proc;
 pub mod resources;
 pub(crate) mod socket;
+pub mod stream;
 pub mod timer;

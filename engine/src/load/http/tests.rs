@@ -227,3 +227,32 @@ proptest! {
         prop_assert_eq!(split, tell(&RULES, [&text[..]]));
     }
 }
+
+proptest! {
+    #[test]
+    fn what_a_connection_said_before_changes_nothing(
+        asked in prop::collection::vec((0..RESPONSES.len() + 2, any::<bool>(), 1usize..200), 1..40),
+    ) {
+        let more = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Squall-Pop: ams\r\nX-Squall-Path: a,b\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Squall-Pop: fra1\r\nA: b\r\n\r\nhello",
+        ];
+        let mut old = Parser::default();
+        for (which, head_request, at) in asked {
+            let text = RESPONSES.iter().chain(&more).nth(which).unwrap().as_bytes();
+            let rules = Rules { head_request, ..RULES };
+            let mut new = Parser::default();
+            let feed = |parser: &mut Parser| {
+                let (first, second) = text.split_at(at.min(text.len()));
+                let progress = match parser.feed(&rules, first) {
+                    Ok(Progress::More) => parser.feed(&rules, second),
+                    other => other,
+                };
+                let said = (parser.status(), parser.keep_alive());
+                (progress, said, parser.pop().map(<[u8]>::to_vec), parser.path().map(<[u8]>::to_vec))
+            };
+            old.reset();
+            prop_assert_eq!(feed(&mut old), feed(&mut new));
+        }
+    }
+}
