@@ -99,8 +99,21 @@ pub fn read(text: &str) -> Result<Node, YamlError> {
     if let Some(at) = message.rfind(" at line ") {
         message.truncate(at);
     }
-    let help = message.contains("tag").then(|| "tags such as `!x` have no meaning here".to_owned());
+    let line = place.and_then(|place| text.lines().nth(place.line.checked_sub(1)?));
+    let help = way_out(&message, line).map(str::to_owned);
     Err(YamlError { message, help, place })
+}
+
+/// What is meant most often, where the parser's words are of no help.
+fn way_out(message: &str, line: Option<&str>) -> Option<&'static str> {
+    let indent = line.map(|line| &line[..line.len() - line.trim_start().len()]);
+    if indent.is_some_and(|indent| indent.contains('\t')) {
+        Some("this line is indented with a tab: YAML wants spaces")
+    } else if message.contains("mapping values are not allowed") {
+        Some("a value that contains `: ` needs quotes, and the fields of a map stand below each other")
+    } else {
+        None
+    }
 }
 
 /// Where the node with this number stands in a text that [`read`] accepts.
@@ -227,6 +240,14 @@ impl<'de> Visitor<'de> for Seed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tab_and_a_bare_colon_are_told_with_the_way_out() {
+        for (text, word) in [("load:\n\t- a: 1\n", "tab"), ("a: b: c\n", "quotes")] {
+            let help = read(text).unwrap_err().help.unwrap_or_default();
+            assert!(help.contains(word), "{text:?}: {help}");
+        }
+    }
 
     #[test]
     fn every_node_can_be_found_again() {
