@@ -85,6 +85,9 @@ pub(super) struct WorkerArgs {
     /// What only coordinators know [default: $SQUALL_WORKER_TOKEN]. Needed beyond loopback
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A host beyond this machine that coordinators may load from here; may be given several times
+    #[arg(long = "allow-host", value_name = "HOST")]
+    allowed: Vec<String>,
 }
 
 pub(super) fn worker(args: &WorkerArgs, out: &mut Out) -> u8 {
@@ -111,11 +114,12 @@ pub(super) fn worker(args: &WorkerArgs, out: &mut Out) -> u8 {
         };
         let (tell, mut lines) = mpsc::channel(LINES);
         let (over, mut ended) = mpsc::channel(1);
+        let hosts = args.allowed.clone();
         // Ends with the process: an accept cannot be called back.
         let thread = std::thread::Builder::new().name("load-accept".to_owned()).spawn(move || {
             // A line for which there is no room is left out.
             let told = move |line: &str| drop(tell.try_send(line.to_owned()));
-            let error = remote::listen(&listener, &token, told).err();
+            let error = remote::listen(&listener, &token, hosts, told).err();
             let _ = over.blocking_send(error.map(|error| error.to_string()).unwrap_or_default());
         });
         if let Err(error) = thread {

@@ -17,7 +17,7 @@ use super::out::{self, Out};
 use super::sending::{SendingArgs, quoted, rate};
 use super::source;
 use crate::clock;
-use crate::load::{Facts, LoadError, LoadSpec, Tick};
+use crate::load::{Facts, LoadError, LoadSpec, Tick, remote};
 use crate::reading;
 use crate::replay::{self, Fields, Format as LogFormat, Options, Trace};
 use crate::run::{Signals, store};
@@ -32,7 +32,7 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
     /// Find out how much the target carries instead: the search of `squall capacity` with its defaults
-    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "workers", "at", "replay"])]
+    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "html", "replay"])]
     find: bool,
     #[command(flatten)]
     hands: HandArgs,
@@ -187,7 +187,7 @@ impl LoadArgs {
 
 pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     if args.find {
-        return searched(global, &args.sending, &SearchingArgs::default(), out);
+        return searched(global, &args.sending, &args.hands, &SearchingArgs::default(), out);
     }
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
     let ready = args.spec(out).and_then(|spec| Ok((spec, args.sending.objectives()?, args.hands.hands()?)));
@@ -209,6 +209,7 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     let expected = spec.profile.duration();
     let finished = runtime.block_on(async {
         let mut signals = Signals::standard().map_err(LoadError::Thread)?;
+        let team = remote::hire(&hands).await?;
         let told = |tick: &Tick| {
             // After the last arrival, only answers come in.
             if tick.second < expected.as_secs_f64().ceil() as u64 {
@@ -219,7 +220,7 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         let (probe, control) = (args.sending.probes(), args.control.as_deref());
         let asked = Asked {
             spec: &spec,
-            hands: &hands,
+            team: &team,
             objectives: &objectives,
             seed,
             probe,
@@ -245,7 +246,10 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
                 .chain(page)
                 .fold(result.exit, |code, (path, bytes)| written(path, bytes, code, out))
         }
-        Err(error) => out.fail(refused(&error), &error.to_string()),
+        Err(error) => {
+            let (code, why) = refusal(&error);
+            out.fail(code, &why)
+        }
     }
 }
 
@@ -260,9 +264,9 @@ fn written(path: &Path, bytes: Result<Vec<u8>, String>, code: u8, out: &mut Out)
     }
 }
 
-/// Whether the input or this host is to blame for a load that cannot be sent.
-pub(super) fn refused(error: &LoadError) -> u8 {
-    match error {
+/// Why the one load of a command line cannot be sent, and whether the input or this host is to blame.
+pub(super) fn refusal(error: &LoadError) -> (u8, String) {
+    let code = match error {
         LoadError::Spec { .. }
         | LoadError::Count
         | LoadError::Control(_)
@@ -273,7 +277,14 @@ pub(super) fn refused(error: &LoadError) -> u8 {
         | LoadError::Thread(_)
         | LoadError::Files { .. }
         | LoadError::Worker { .. } => exit::REFUSED,
-    }
+    };
+    // There is only one: it needs no name.
+    let why = match error {
+        LoadError::Spec { why, .. } => why.to_string(),
+        LoadError::Origin { why, .. } => why.to_string(),
+        error => error.to_string(),
+    };
+    (code, why)
 }
 
 /// One line for each second.
@@ -336,11 +347,7 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         handshakes: stats
             .filter(|stats| !stats.handshakes.is_empty())
             .map(|stats| Quantiles::from(&decoded(&stats.handshakes))),
-        changes: finished
-            .changes
-            .iter()
-            .map(|turned| EventRecord { at_s: turned.at_s, kind: "rate".to_owned(), text: turned.words() })
-            .collect(),
+        changes: changes(finished),
         probe: finished.probe.as_ref().map(Quantiles::from),
         kinds: stats
             .map(|stats| {
@@ -368,6 +375,14 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         ),
         latencies: all.latencies.clone(),
     }
+}
+
+/// What changed on the way: its rate, and who sent it.
+fn changes(finished: &Finished) -> Vec<EventRecord> {
+    let event = |at_s, kind: &str, text| EventRecord { at_s, kind: kind.to_owned(), text };
+    let turned = finished.changes.iter().map(|turned| event(turned.at_s, "rate", turned.words()));
+    let lost = finished.outcome.facts.losses.iter().map(|loss| event(loss.from_s, "worker", loss.words()));
+    turned.chain(lost).collect()
 }
 
 /// The verdict, its exit code, and why.

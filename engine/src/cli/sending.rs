@@ -185,14 +185,8 @@ impl SendingArgs {
 
     /// Refuses hosts beyond this machine that nobody has named.
     fn allow(&self) -> Result<(), String> {
-        // What follows may have slots.
-        let start = self.url.find("://").map_or(0, |at| at + 3);
-        let end = self.url[start..].find(['/', '?', '#']).map_or(self.url.len(), |at| start + at);
-        let uri: hyper::Uri = self.url[..end].parse().map_err(|_| format!("`{}` is no URL", self.url))?;
-        let host = uri
-            .host()
-            .ok_or_else(|| format!("`{}` is no URL: write it as http://HOST:PORT/PATH", self.url))?;
-        here(host, &self.allowed).map_err(|bare| {
+        let host = crate::load::host(&self.url)?;
+        here(&host, &self.allowed).map_err(|bare| {
             format!("`{bare}` is not this machine: if it is yours to load, say so with --allow-host {bare}")
         })
     }

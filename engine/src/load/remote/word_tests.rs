@@ -72,7 +72,7 @@ fn what_no_worker_may_say_is_not_believed() {
     refuses(&|word| word.phases[0].2.pops = vec![("a".to_owned(), 1); 100], "more names");
     refuses(&|word| word.phases[0].2.all.errors = [("bad luck".to_owned(), 1)].into(), "class");
     let last = |change: &dyn Fn(&mut TotalsWord), says: &str| {
-        refuses(&|word| change(&mut word.last.as_mut().unwrap().totals[0].2), says);
+        refuses(&|word| change(&mut word.totals[0].2), says);
     };
     last(&|totals| totals.service = vec![None, None, None], "kinds");
     last(&|totals| totals.statuses = vec![(200, 1); 40], "statuses");
