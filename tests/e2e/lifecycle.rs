@@ -105,7 +105,7 @@ fn record(folder: &Path) -> Value {
 }
 
 /// The status of the finding about a target and a journey.
-fn finding(record: &Value, target: &str, journey: &str) -> String {
+pub(crate) fn finding(record: &Value, target: &str, journey: &str) -> String {
     let findings = record["judgement"]["findings"].as_array().unwrap();
     let found = findings
         .iter()

@@ -12,14 +12,14 @@ use crate::support::server::Server;
 use crate::support::{Home, process, quick, root, skipped, turns, until};
 
 /// The server of known capacity; ends with its stdin.
-struct Known {
-    url: String,
+pub(crate) struct Known {
+    pub(crate) url: String,
     child: Child,
     stdin: Option<ChildStdin>,
 }
 
 impl Known {
-    fn new(workers: u32, service_ms: u32) -> Option<Self> {
+    pub(crate) fn new(workers: u32, service_ms: u32) -> Option<Self> {
         let script = root().join("tests/bench.d/known.py");
         let mut command = Command::new("python3");
         command.arg(script).arg("0").arg(workers.to_string()).arg(service_ms.to_string());

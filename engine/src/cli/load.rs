@@ -198,6 +198,15 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     let Ok(runtime) = out::runtime() else {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
+    let files = [
+        ("--log", args.log.as_ref()),
+        ("--html", args.html.as_ref()),
+        ("--output", global.output.as_ref()),
+        ("--control", args.control.as_ref()),
+    ];
+    if let Err(why) = out::apart(&files) {
+        return out.fail(exit::INVALID, &why);
+    }
     // Where nothing can be written must be known before anything is sent.
     for (path, what) in [(&args.log, "log"), (&args.html, "page")] {
         if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
@@ -340,6 +349,7 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         cut_short: *aborted,
         ok_per_s: if finished.seconds > 0.0 { all.ok as f64 / finished.seconds } else { 0.0 },
         errors: all.errors.clone(),
+        causes: stats.map(|stats| stats.causes.clone()).unwrap_or_default(),
         statuses: stats.map(|stats| stats.statuses.clone()).unwrap_or_default(),
         response: Quantiles::from(&decoded(&all.latencies)),
         service: Quantiles::from(&decoded(&all.service)),

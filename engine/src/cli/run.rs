@@ -39,6 +39,14 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
         Ok(loaded) => loaded,
         Err(mistakes) => return super::plan::invalid(out, &mistakes),
     };
+    let files = [
+        ("--junit", args.junit.as_ref()),
+        ("--markdown", args.markdown.as_ref()),
+        ("--output", global.output.as_ref()),
+    ];
+    if let Err(why) = out::apart(&files) {
+        return out.fail(exit::INVALID, &why);
+    }
     // Where nothing can be written must be known before anything is broken.
     let asked = [&args.junit, &args.markdown, &global.output].into_iter().flatten();
     if let Some(error) = asked.into_iter().find_map(|path| store::writable(path).err()) {

@@ -11,6 +11,7 @@
 //! - A request belongs to the fault phase if it was dispatched or ended in it, else to the phase of its dispatch.
 
 mod bridge;
+mod cause;
 mod class;
 mod clock;
 mod collect;

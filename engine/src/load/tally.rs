@@ -120,6 +120,8 @@ pub(super) struct PhaseTotals {
     /// Answers by instance that served them; filled at the end.
     pub(super) by_instance: Vec<(Arc<str>, u64)>,
     pub(super) statuses: Vec<(u16, u64)>,
+    /// The first cause of a class of failures, in words.
+    pub(super) causes: Vec<(ErrorClass, String)>,
 }
 
 /// What one worker saw in one second.
@@ -374,6 +376,14 @@ impl Recorder {
     /// An attempt to connect failed on this machine.
     pub(super) fn lacked(&mut self, error: &std::io::Error) {
         self.slice.lacks.count(error);
+    }
+
+    /// Why a class of failures happens; only the first cause is kept.
+    pub(super) fn explained(&mut self, load: usize, phase: Phase, class: ErrorClass, cause: String) {
+        let causes = &mut self.totals[load].phases[phase as usize].get_or_insert_default().causes;
+        if causes.iter().all(|(known, _)| *known != class) {
+            causes.push((class, cause));
+        }
     }
 
     /// A stale connection was replaced, or a request sent again that no server had acted on.

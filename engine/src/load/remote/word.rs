@@ -12,6 +12,7 @@ use reports::record::Phase;
 use serde::{Deserialize, Serialize};
 
 use super::Job;
+use crate::load::cause::bounded;
 use crate::load::tally::{
     ByPhase, INSTANCES_MAX, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Slice, Tally,
 };
@@ -185,6 +186,8 @@ struct TotalsWord {
     pops: Vec<(String, TallyWord)>,
     instances: Vec<(String, u64)>,
     statuses: Vec<(u16, u64)>,
+    /// By class of failure, in words.
+    causes: Vec<(String, String)>,
 }
 
 impl From<&Tally> for TallyWord {
@@ -202,6 +205,11 @@ impl From<&Slice> for SliceWord {
             pops: totals.by_pop.iter().map(|(name, tally)| (name.to_string(), (&**tally).into())).collect(),
             instances: totals.by_instance.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
             statuses: totals.statuses.clone(),
+            causes: totals
+                .causes
+                .iter()
+                .map(|(class, cause)| (class.name().to_owned(), cause.clone()))
+                .collect(),
         });
         Self {
             worker: slice.worker,
@@ -313,8 +321,7 @@ impl TallyWord {
     fn tally(self) -> Checked<Tally> {
         let mut errors = Errors::default();
         for (name, n) in &self.errors {
-            let class = ErrorClass::ALL.into_iter().find(|class| class.name() == name);
-            errors.add(class.ok_or("a class of errors that is not known")?, count(*n)?);
+            errors.add(ErrorClass::of_name(name).ok_or("a class of errors that is not known")?, count(*n)?);
         }
         Ok(Tally { ok: count(self.ok)?, errors, latencies: latencies(&self.latencies)? })
     }
@@ -342,6 +349,13 @@ impl TotalsWord {
             count(*n)?;
         }
         totals.statuses = self.statuses;
+        if self.causes.len() > ErrorClass::ALL.len() {
+            return Err("more causes than there are classes of errors".to_owned());
+        }
+        for (name, cause) in self.causes {
+            let class = ErrorClass::of_name(&name).ok_or("a class of errors that is not known")?;
+            totals.causes.push((class, bounded(&cause)));
+        }
         Ok(totals)
     }
 }
