@@ -83,7 +83,7 @@ impl Home {
     }
 
     /// The folder of the only run.
-    fn only_run(&self) -> PathBuf {
+    pub(crate) fn only_run(&self) -> PathBuf {
         let folders = self.run_folders();
         assert_eq!(folders.len(), 1, "{folders:?}");
         folders[0].clone()

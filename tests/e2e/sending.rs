@@ -53,6 +53,57 @@ fn a_load_that_cannot_be_sent_is_refused_with_the_way_out() {
         (&["load", "http://127.0.0.1:1/", "--rate", "5", "--for", "1s"], "write 5/s"),
         (&["load", "http://192.0.2.1/", "--rate", "5/s", "--for", "1s"], "--allow-host 192.0.2.1"),
         (&["load", "127.0.0.1:1", "--rate", "5/s", "--for", "1s"], "URL"),
+        (
+            &["load", "http://127.0.0.1:1/", "--rate", "1e9/s", "--for", "1s"],
+            "with all its digits (1000000000/s)",
+        ),
+        (&["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--insecure"], "there is no TLS"),
+        (
+            &["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--ca", "x.pem"],
+            "there is no TLS",
+        ),
+        (
+            &["load", "dns://127.0.0.1:1/a", "--rate", "5/s", "--for", "1s", "--body", "x"],
+            "a DNS query has none",
+        ),
+        (
+            &["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--feed", "u=Cargo.toml,random"],
+            "no ${u.COLUMN} is in the URL",
+        ),
+        (
+            &[
+                "load",
+                "http://127.0.0.1:1/",
+                "--rate",
+                "5/s",
+                "--for",
+                "1s",
+                "--log",
+                "/tmp/x",
+                "--html",
+                "/tmp/../tmp/x",
+            ],
+            "--log and --html name one file",
+        ),
+        (
+            &[
+                "load",
+                "http://127.0.0.1:1/",
+                "--rate",
+                "5/s",
+                "--for",
+                "1s",
+                "--html",
+                "/tmp/x",
+                "-o",
+                "/tmp/x",
+            ],
+            "--html and --output name one file",
+        ),
+        (
+            &["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--method", "A B"],
+            "squall: request http",
+        ),
         (&["load", "http://127.0.0.1:1/", "--profile", "storm"], "smoke, soak, stress, spike, breakpoint"),
         (
             &["load", "http://127.0.0.1:1/", "--profile", "smoke", "--objective", "p99 < 1s"],
@@ -196,6 +247,22 @@ fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
     assert_eq!((done.code, &result["verdict"]), (1, &"missed".into()), "{result}");
     let p50 = |series: &str| result[series]["p50_s"].as_f64().unwrap();
     assert!(p50("probe") > 0.03 && p50("probe") > p50("service") / 5.0, "{result}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn a_failed_handshake_says_why() {
+    let (_turn, home) = (turns(1), Home::new());
+    let Some(server) = Server::nginx(&home) else { return };
+    let url = format!("https://{}/", server.address());
+    for more in [&[][..], &["--workers", "2"]] {
+        let args = [&["load", &url, "--rate", "20/s", "--for", "1s"], more].concat();
+        let done = home.squall(&args).code(6);
+        assert!(done.out.contains("tls 20 (100%): the server speaks no TLS"), "{}", done.out);
+        let result = home.json(&[&args[..], &["--json"]].concat());
+        assert_eq!(result["causes"]["tls"], "the server speaks no TLS");
+    }
+    server.end();
     home.assert_nothing_left();
 }
 

@@ -151,7 +151,7 @@ fn a_worker_that_is_killed_in_a_run_is_told_in_journal_and_record() {
     }
     let (_turn, home) = (turns(2), Home::new());
     let file = home.file("run.yaml", &experiment(MILD, ""));
-    let mut going = home.start(&["run", file.to_str().unwrap(), "--workers", "3"]);
+    let going = home.start(&["run", file.to_str().unwrap(), "--workers", "3"]);
     until("the baseline", Duration::from_secs(30), || {
         going.story().contains("baseline begins").then_some(())
     });
@@ -284,7 +284,7 @@ fn a_rate_is_changed_for_all_workers_at_once() {
 fn idle_strangers_make_room_and_a_worker_sends_to_nobody_it_may_not() {
     let (_turn, home) = (turns(1), Home::new());
     let Some(server) = Server::nginx(&home) else { return };
-    let (mut worker, at) = listening(&home, TOKEN);
+    let (worker, at) = listening(&home, TOKEN);
     let strangers: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(&at).unwrap()).collect();
     let load = |url: &str, more: &[&str]| {
         let mut command = home.command();

@@ -251,7 +251,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Reading> Connection<S, R> {
             match read {
                 Err(error) => {
                     // A server that wants a certificate says so only now.
-                    cause::of(&error).into_iter().for_each(|cause| lane.explain(ErrorClass::Tls, cause));
+                    lane.explain(ErrorClass::Tls, cause::of(&error));
                     return Poll::Ready(self.broken(request, ErrorClass::of_stream(&error)));
                 }
                 Ok(()) if arrived.is_empty() && self.reading.end() => {

@@ -153,7 +153,7 @@ pub(super) async fn connect<T: Transport>(
         Poll::Pending if alarm.rang() => Poll::Ready(Err(if limit >= deadline {
             ErrorClass::Deadline
         } else if reached.get() {
-            lane.explain(ErrorClass::Tls, cause::SLOW.to_owned());
+            lane.explain(ErrorClass::Tls, Some(cause::SLOW.to_owned()));
             ErrorClass::Tls
         } else {
             ErrorClass::ConnectTimeout
@@ -177,10 +177,7 @@ async fn open<T: Transport>(
         reached.set(true);
         let began = lane.shared.clock.now();
         let stream = transport.secure(socket).await;
-        let stream = stream.inspect_err(|class| {
-            let cause = transport.cause();
-            cause.into_iter().for_each(|cause| lane.explain(*class, cause));
-        })?;
+        let stream = stream.inspect_err(|class| lane.explain(*class, transport.cause()))?;
         if T::HANDSHAKE {
             let took = lane.shared.clock.now().saturating_sub(began);
             let phase = lane.shared.phase.get();

@@ -146,3 +146,72 @@ pub(super) struct Reins {
     /// over.
     pub(super) stay: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::load::part::Part;
+    use crate::load::{LoadSpec, RequestSpec, Share};
+    use crate::schedule::Segment;
+
+    fn part(poisson: bool, weights: &[u32]) -> Part {
+        let hold = Segment::Hold { rate: 500.0, lasting: Duration::from_secs(4) };
+        let request = |(at, weight): (usize, &u32)| RequestSpec {
+            name: format!("r{at}"),
+            weight: *weight,
+            // The second one has slots.
+            ..RequestSpec::get(if at == 1 { "http://127.0.0.1:1/${counter}" } else { "http://127.0.0.1:1/" })
+        };
+        let requests = weights.iter().enumerate().map(request).collect();
+        let mut spec = LoadSpec::new("a", requests, Profile::new(vec![hold]).unwrap());
+        spec.poisson = poisson;
+        let share = Share { first: 0, threads: 1, of: 3 };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(Part::new(vec![(0, spec)], share, 1)).unwrap()
+    }
+
+    fn rest(part: &Part, flow: &mut Flow) -> Vec<(u64, u16, u64)> {
+        std::iter::from_fn(|| {
+            let due = flow.next.filter(|due| *due < NEVER)?;
+            let (kind, number) = flow.take(&part.loads()[0].1);
+            Some((due, kind, number))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_class_goes_on_elsewhere_exactly_where_it_was() {
+        for (poisson, weights) in [(false, &[1][..]), (true, &[1]), (false, &[3, 2]), (true, &[1, 4, 2])] {
+            let part = part(poisson, weights);
+            let profile = &part.loads()[0].1.profile;
+            let mut pace = Pace::default();
+            assert!(pace.change(profile, 0.7, 2.0) && pace.change(profile, 1.5, 0.0));
+            assert!(pace.change(profile, 1.8, 0.5));
+            for class in 0..3 {
+                let mut flows = part.flows(class, 0, 9, std::slice::from_ref(&pace));
+                let whole = rest(&part, &mut flows[0].1);
+                for from in [0, 500_000_000, 1_600_000_000, 2_500_000_000, 9_000_000_000] {
+                    let mut flows = part.flows(class, from, 9, std::slice::from_ref(&pace));
+                    let later: Vec<_> = whole.iter().copied().filter(|(due, ..)| *due >= from).collect();
+                    assert_eq!(
+                        rest(&part, &mut flows[0].1),
+                        later,
+                        "class {class} of {weights:?} from {from}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_thread_that_is_named_takes_over() {
+        let (cell, part) = (TakeCell::default(), part(false, &[1]));
+        cell.give(Taken { thread: 2, flows: part.flows(1, 0, 9, &[]) });
+        let (mut one, mut two) = (0, 0);
+        assert!(cell.look(1, &mut one).is_empty());
+        assert_eq!(cell.look(2, &mut two).len(), 1);
+        assert!(cell.look(2, &mut two).is_empty());
+    }
+}

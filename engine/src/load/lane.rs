@@ -295,8 +295,9 @@ impl Lane {
         recorder.ended(self.load_index, &job, phase, now, ending);
     }
 
-    /// Why a class of failures happens, in words; the first cause of each is kept.
-    pub(super) fn explain(&self, class: ErrorClass, cause: String) {
+    /// Why a class of failures happens, in words, if that is known; the first cause of each is kept.
+    pub(super) fn explain(&self, class: ErrorClass, cause: Option<String>) {
+        let Some(cause) = cause else { return };
         let phase = self.shared.phase.get();
         self.shared.recorder.borrow_mut().explained(self.load_index, phase, class, cause);
     }

@@ -206,6 +206,11 @@ impl Part {
         )))
     }
 
+    #[cfg(test)]
+    pub(super) fn loads(&self) -> &[(usize, Arc<Load>)] {
+        &self.loads
+    }
+
     /// Until when arrivals come due, in nanoseconds.
     pub(super) fn length(&self) -> u64 {
         let lengths = self.loads.iter().map(|(_, load)| clock::nanos(load.profile.duration()));

@@ -570,8 +570,9 @@ mod tests {
             }
         }
         std::thread::scope(|scope| {
-            scope.spawn(|| recorder.close(7 * SECOND, 0));
-            slices.iter().for_each(&mut hear);
+            scope.spawn(|| slices.into_iter().for_each(&mut hear));
+            // Here, since it counts the CPU time of its thread.
+            recorder.close(7 * SECOND, 0);
         });
         assert_eq!((statuses, served), (6, 6));
     }

@@ -64,6 +64,14 @@ pub(super) struct Setup {
     pub(super) out: SyncSender<Slice>,
 }
 
+impl Setup {
+    /// The arrivals of the load at this place; none if it is not among those of this worker.
+    fn stream(&self, place: usize, flow: Flow, shared: &Rc<Shared>) -> Option<(usize, Stream)> {
+        let (_, load) = self.loads.iter().find(|(own, _)| *own == place)?;
+        Some((place, Stream::new(self.workers, place, load, flow, shared)))
+    }
+}
+
 /// The arrivals of one load, as far as this worker sends them: those of its own class, or of one that it has taken over.
 struct Stream {
     load: Arc<Load>,
@@ -154,10 +162,9 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // no time at all.
     timer.until(0).await?;
     let own = |(place, load): &(usize, Arc<Load>)| {
-        let flow = Flow::new(load, *place, (setup.worker, *workers), setup.seed);
-        (*place, Stream::new(*workers, *place, load, flow, shared))
+        setup.stream(*place, Flow::new(load, *place, (setup.worker, *workers), setup.seed), shared)
     };
-    let mut streams: Vec<(usize, Stream)> = setup.loads.iter().map(own).collect();
+    let mut streams: Vec<(usize, Stream)> = setup.loads.iter().filter_map(own).collect();
     let (mut sweep_at, mut second, mut gather, mut paced, mut took) = (0, u64::MAX, 0, 0, 0);
     let exact = setup.loads.iter().any(|(_, load)| load.exact);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
@@ -172,8 +179,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
                 if exact { 0 } else { quantum(streams.iter().map(|(_, s)| s.rate(now, *workers)).sum()) };
         }
         for (place, flow) in setup.reins.takes.look(setup.worker, &mut took) {
-            let Some((_, load)) = setup.loads.iter().find(|(own, _)| *own == place) else { continue };
-            streams.push((place, Stream::new(*workers, place, load, flow, shared)));
+            streams.extend(setup.stream(place, flow, shared));
             // Its pace may have changed since it was made ready.
             paced = NO_PACE;
         }

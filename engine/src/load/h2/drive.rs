@@ -274,7 +274,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Open<'a, S> {
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => {
-                cause::of(&error).into_iter().for_each(|cause| lane.explain(ErrorClass::Tls, cause));
+                lane.explain(ErrorClass::Tls, cause::of(&error));
                 Poll::Ready(Err(ErrorClass::of_stream(&error)))
             }
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(ErrorClass::Reset)),

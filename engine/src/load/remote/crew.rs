@@ -222,6 +222,7 @@ impl Hired {
                 Answer::Ended { doubts } if !heard.open.contains(&true) || !doubts.is_empty() => {
                     return Ok(doubts);
                 }
+                Answer::Refused { why } => return Err(WireError::Refused(why)),
                 _ => return Err(WireError::Garbled("it ended without having sent everything".to_owned())),
             }
         }
@@ -285,7 +286,7 @@ impl Roster {
                 continue;
             }
             let number = number as u32;
-            let own = (class.from, class.thread);
+            let since = class.from;
             if let Some((thread, post)) = taking.next().filter(|_| to < end) {
                 *class = Class { thread: *thread, from: to };
                 // One that hears it no more is lost as well, and its listener counts from here.
@@ -299,7 +300,7 @@ impl Roster {
                     let _ = all.pace(paces[place].clone());
                     all.skip_to(if at == end { NEVER } else { at }).0
                 };
-                missing[place] += before(to) - before(own.0);
+                missing[place] += before(to) - before(since);
             }
         }
         drop(classes);

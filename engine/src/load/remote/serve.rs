@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use injectors::sys::host;
@@ -238,7 +238,9 @@ fn send(
     // Only the threads hold the sending side now: when they are gone, so is the end of the slices.
     drop(out);
     let (thread, speaker) = (std::thread::Builder::new().name("load-tell".to_owned()), Arc::clone(mouth));
-    let teller = thread.spawn(move || tell(&slices, threads, &speaker, before, origin, &told));
+    let cut = Arc::new(OnceLock::new());
+    let why_cut = Arc::clone(&cut);
+    let teller = thread.spawn(move || tell(&slices, threads, &speaker, before, origin, (&told, &why_cut)));
     let teller = teller.map_err(WireError::Io)?;
     let why = loop {
         match ear.hear(LEASE) {
@@ -259,7 +261,9 @@ fn send(
             Err(why) => break why,
         }
     };
-    // The coordinator hangs up when it has everything; before that, it is gone, and nobody may go on sending.
+    // The coordinator hangs up when it has everything; before that, it is gone, and nobody may go on sending. Should it come
+    // back, it must not take what there is for all.
+    let _ = cut.set(format!("it stopped by itself: {why}"));
     stop.request(StopCell::NOW);
     let complete = teller.join().unwrap_or(false);
     if complete && matches!(why, WireError::Closed) { Ok(None) } else { Err(why) }
@@ -321,7 +325,7 @@ fn tell(
     mouth: &Speaker,
     throttled_before: Option<Duration>,
     origin: Instant,
-    stop: &StopCell,
+    (stop, cut): (&StopCell, &OnceLock<String>),
 ) -> bool {
     let mut heard = true;
     while let Ok(slice) = slices.recv() {
@@ -345,5 +349,6 @@ fn tell(
             ));
         }
     }
-    heard && say(mouth, &Answer::Ended { doubts }).is_ok()
+    let end = cut.get().map_or(Answer::Ended { doubts }, |why| Answer::Refused { why: why.clone() });
+    heard && say(mouth, &end).is_ok()
 }
