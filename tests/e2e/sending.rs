@@ -53,57 +53,6 @@ fn a_load_that_cannot_be_sent_is_refused_with_the_way_out() {
         (&["load", "http://127.0.0.1:1/", "--rate", "5", "--for", "1s"], "write 5/s"),
         (&["load", "http://192.0.2.1/", "--rate", "5/s", "--for", "1s"], "--allow-host 192.0.2.1"),
         (&["load", "127.0.0.1:1", "--rate", "5/s", "--for", "1s"], "URL"),
-        (
-            &["load", "http://127.0.0.1:1/", "--rate", "1e9/s", "--for", "1s"],
-            "with all its digits (1000000000/s)",
-        ),
-        (&["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--insecure"], "there is no TLS"),
-        (
-            &["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--ca", "x.pem"],
-            "there is no TLS",
-        ),
-        (
-            &["load", "dns://127.0.0.1:1/a", "--rate", "5/s", "--for", "1s", "--body", "x"],
-            "a DNS query has none",
-        ),
-        (
-            &["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--feed", "u=Cargo.toml,random"],
-            "no ${u.COLUMN} is in the URL",
-        ),
-        (
-            &[
-                "load",
-                "http://127.0.0.1:1/",
-                "--rate",
-                "5/s",
-                "--for",
-                "1s",
-                "--log",
-                "/tmp/x",
-                "--html",
-                "/tmp/../tmp/x",
-            ],
-            "--log and --html name one file",
-        ),
-        (
-            &[
-                "load",
-                "http://127.0.0.1:1/",
-                "--rate",
-                "5/s",
-                "--for",
-                "1s",
-                "--html",
-                "/tmp/x",
-                "-o",
-                "/tmp/x",
-            ],
-            "--html and --output name one file",
-        ),
-        (
-            &["load", "http://127.0.0.1:1/", "--rate", "5/s", "--for", "1s", "--method", "A B"],
-            "squall: request http",
-        ),
         (&["load", "http://127.0.0.1:1/", "--profile", "storm"], "smoke, soak, stress, spike, breakpoint"),
         (
             &["load", "http://127.0.0.1:1/", "--profile", "smoke", "--objective", "p99 < 1s"],
@@ -248,6 +197,26 @@ fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
     let p50 = |series: &str| result[series]["p50_s"].as_f64().unwrap();
     assert!(p50("probe") > 0.03 && p50("probe") > p50("service") / 5.0, "{result}");
     home.assert_nothing_left();
+}
+
+#[test]
+fn an_option_without_an_effect_is_refused_and_so_are_two_outputs_in_one_file() {
+    let home = Home::new();
+    for (url, more, says) in [
+        ("http", &["--rate", "1e9/s"][..], "with all its digits (1000000000/s)"),
+        ("http", &["--insecure"], "there is no TLS"),
+        ("http", &["--ca", "x.pem"], "there is no TLS"),
+        ("dns", &["--body", "x"], "a DNS query has none"),
+        ("http", &["--feed", "u=Cargo.toml,random"], "no ${u.COLUMN} is in the URL"),
+        ("http", &["--log", "/tmp/x", "--html", "/tmp/../tmp/x"], "--log and --html name one file"),
+        ("http", &["--html", "/tmp/x", "-o", "/tmp/x"], "--html and --output name one file"),
+        ("http", &["--method", "A B"], "squall: request http"),
+    ] {
+        let url = format!("{url}://127.0.0.1:1/a");
+        let pace: &[&str] = if more[0] == "--rate" { &[] } else { &["--rate", "5/s"] };
+        let done = home.squall(&[&["load", &url, "--for", "1s"], pace, more].concat()).code(2);
+        assert!(done.err.contains(says), "{more:?}: {}", done.err);
+    }
 }
 
 #[test]

@@ -128,6 +128,22 @@ impl LoadArgs {
         read.map(Some).map_err(|why| format!("--replay {}: {why}", path.display()))
     }
 
+    /// Where nothing can be written must be known before anything is sent.
+    fn files(&self, global: &Global) -> Result<(), String> {
+        out::apart(&[
+            ("--log", self.log.as_ref()),
+            ("--html", self.html.as_ref()),
+            ("--output", global.output.as_ref()),
+            ("--control", self.control.as_ref()),
+        ])?;
+        for (path, what) in [(&self.log, "log"), (&self.html, "page")] {
+            if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
+                return Err(format!("the {what} cannot be written: {error}; nothing was sent"));
+            }
+        }
+        Ok(())
+    }
+
     /// What is sent.
     fn spec(&self, out: &mut Out) -> Result<LoadSpec, String> {
         let Some(trace) = self.trace()? else { return self.sending.spec(self.arrivals()?) };
@@ -198,21 +214,8 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     let Ok(runtime) = out::runtime() else {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
-    let files = [
-        ("--log", args.log.as_ref()),
-        ("--html", args.html.as_ref()),
-        ("--output", global.output.as_ref()),
-        ("--control", args.control.as_ref()),
-    ];
-    if let Err(why) = out::apart(&files) {
+    if let Err(why) = args.files(global) {
         return out.fail(exit::INVALID, &why);
-    }
-    // Where nothing can be written must be known before anything is sent.
-    for (path, what) in [(&args.log, "log"), (&args.html, "page")] {
-        if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
-            return out
-                .fail(exit::INVALID, &format!("the {what} cannot be written: {error}; nothing was sent"));
-        }
     }
     let started = clock::unix().as_secs_f64();
     let expected = spec.profile.duration();

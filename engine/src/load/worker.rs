@@ -65,6 +65,14 @@ pub(super) struct Setup {
 }
 
 impl Setup {
+    /// The arrivals of its own class, of each load.
+    fn streams(&self, shared: &Rc<Shared>) -> Vec<(usize, Stream)> {
+        let own = |(place, load): &(usize, Arc<Load>)| {
+            self.stream(*place, Flow::new(load, *place, (self.worker, self.workers), self.seed), shared)
+        };
+        self.loads.iter().filter_map(own).collect()
+    }
+
     /// The arrivals of the load at this place; none if it is not among those of this worker.
     fn stream(&self, place: usize, flow: Flow, shared: &Rc<Shared>) -> Option<(usize, Stream)> {
         let (_, load) = self.loads.iter().find(|(own, _)| *own == place)?;
@@ -161,10 +169,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // Before the start the clock stands still: whatever is due at once would be sent too early, and look as if it had taken
     // no time at all.
     timer.until(0).await?;
-    let own = |(place, load): &(usize, Arc<Load>)| {
-        setup.stream(*place, Flow::new(load, *place, (setup.worker, *workers), setup.seed), shared)
-    };
-    let mut streams: Vec<(usize, Stream)> = setup.loads.iter().filter_map(own).collect();
+    let mut streams = setup.streams(shared);
     let (mut sweep_at, mut second, mut gather, mut paced, mut took) = (0, u64::MAX, 0, 0, 0);
     let exact = setup.loads.iter().any(|(_, load)| load.exact);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
@@ -175,8 +180,8 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         shared.recorder.borrow_mut().roll(now, shared.open.get());
         if now / SECOND != second {
             second = now / SECOND;
-            gather =
-                if exact { 0 } else { quantum(streams.iter().map(|(_, s)| s.rate(now, *workers)).sum()) };
+            let rate = streams.iter().map(|(_, s)| s.rate(now, *workers)).sum();
+            gather = if exact { 0 } else { quantum(rate) };
         }
         for (place, flow) in setup.reins.takes.look(setup.worker, &mut took) {
             streams.extend(setup.stream(place, flow, shared));

@@ -101,6 +101,12 @@ impl Finished {
     }
 }
 
+impl Asked<'_> {
+    fn threads(&self) -> Threads {
+        Threads { per_thread: self.per_thread.unwrap_or(PER_THREAD), times: if self.twice { 2 } else { 1 } }
+    }
+}
+
 /// The smallest latency that must hold.
 fn tightest(objectives: &[Objective]) -> Option<Duration> {
     let latencies = objectives.iter().filter(|objective| matches!(objective.sli, Sli::Latency(_)));
@@ -124,11 +130,8 @@ pub async fn run(
 ) -> Result<Finished, LoadError> {
     let Asked { spec, objectives, seed, .. } = asked;
     let length = spec.profile.duration();
-    let threads = Threads {
-        per_thread: asked.per_thread.unwrap_or(PER_THREAD),
-        times: if asked.twice { 2 } else { 1 },
-    };
-    let (prepared, lowered) = load::ready(vec![Work::Open(spec.clone())], asked.team, threads).await?;
+    let (prepared, lowered) =
+        load::ready(vec![Work::Open(spec.clone())], asked.team, asked.threads()).await?;
     let mut desk = match asked.control {
         Some(path) => Desk::open(path).map_err(LoadError::Control)?,
         None => Desk::default(),
