@@ -196,3 +196,46 @@ fn known_arrivals_keep_their_times_and_are_shared_by_the_workers() {
     assert_eq!(long.total().round() as usize, 20_000);
     assert!((long.expected(50_000.0) - 10_000.0).abs() < 3.0);
 }
+
+proptest! {
+    #[test]
+    fn leaving_out_arrivals_is_the_same_as_taking_them(
+        workers in 1u32..5,
+        changes in prop::collection::vec((0.1f64..2.0, prop_oneof![Just(0.0), 0.1f64..4.0]), 0..5),
+        skips in prop::collection::vec(0.0f64..1.4, 1..4),
+        poisson: bool,
+    ) {
+        let second = Duration::from_secs(1);
+        let profile = Profile::new(vec![
+            Segment::Ramp { from: 0.0, to: 90.0, over: 3 * second },
+            Segment::Hold { rate: 0.0, lasting: second },
+            Segment::Sine { mean: 50.0, amplitude: 40.0, period: second, lasting: 4 * second },
+        ]).unwrap();
+        let (mut pace, mut at) = (Pace::default(), 0.0);
+        for (after, factor) in changes {
+            at += after;
+            prop_assert!(pace.change(&profile, at, factor));
+        }
+        for worker in 0..workers {
+            let mut arrivals = if poisson {
+                Arrivals::poisson(&profile, worker, workers, 3)
+            } else {
+                Arrivals::even(&profile, worker, workers)
+            };
+            let _ = arrivals.pace(pace.clone());
+            // A pause without an end never ends.
+            let all: Vec<u64> = arrivals.clone().take_while(|due| *due < NEVER).collect();
+            let (mut left, mut to) = (&all[..], 0.0);
+            for skip in &skips {
+                to += skip * 4.0;
+                let until = (to * 1e9) as u64;
+                let (count, next) = arrivals.skip_to(until);
+                let early = left.partition_point(|due| *due < until);
+                prop_assert_eq!(count, early as u64);
+                prop_assert_eq!(next.filter(|due| *due < NEVER), left.get(early).copied());
+                // What comes next was taken by this.
+                left = &left[(early + 1).min(left.len())..];
+            }
+        }
+    }
+}

@@ -78,6 +78,17 @@ pub enum Entry {
         /// So many times what was written.
         factor: f64,
     },
+    /// A worker that sent a part of the load was lost; nothing is to be undone.
+    WorkerLost {
+        /// Which.
+        worker: String,
+        /// Until then it has told what it did, in seconds since the start of the load.
+        from_s: f64,
+        /// From then on others send its share.
+        to_s: f64,
+        /// Requests of which nothing is known.
+        missing: u64,
+    },
     /// The run ended with this exit code.
     End {
         /// From the table of exit codes.

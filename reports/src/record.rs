@@ -228,6 +228,9 @@ pub struct PhaseStats {
     pub instances: BTreeMap<String, u64>,
     /// By status code; of gRPC calls, their own where it is not OK; of DNS answers, their code where it is an error.
     pub statuses: BTreeMap<u16, u64>,
+    /// By class of failure: why the first of it happened, in words, where that is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub causes: BTreeMap<String, String>,
     /// Times of the TLS handshakes that ended well in this phase. HdrHistogram V2 deflate in base64; empty without any.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub handshakes: String,

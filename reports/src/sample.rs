@@ -102,7 +102,16 @@ impl PhaseTally {
         let instances = BTreeMap::from([("edge-ams".to_owned(), self.all.outcomes.ok)]);
         let service = self.all.service.encode();
         let (all, kinds) = (Outcomes { service, ..self.all.close() }, BTreeMap::new());
-        PhaseStats { phase, all, kinds, pops, instances, statuses: self.statuses, handshakes: String::new() }
+        PhaseStats {
+            phase,
+            all,
+            kinds,
+            pops,
+            instances,
+            statuses: self.statuses,
+            causes: BTreeMap::new(),
+            handshakes: String::new(),
+        }
     }
 }
 

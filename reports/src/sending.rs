@@ -32,6 +32,8 @@ pub struct Sending {
     pub ok_per_s: f64,
     /// Failures by class.
     pub errors: BTreeMap<String, u64>,
+    /// By class of failure: why the first of it happened, in words, where that is known.
+    pub causes: BTreeMap<String, String>,
     /// Answers by status.
     pub statuses: BTreeMap<u16, u64>,
     /// From the intended time: what users see.

@@ -83,7 +83,7 @@ impl Home {
     }
 
     /// The folder of the only run.
-    fn only_run(&self) -> PathBuf {
+    pub(crate) fn only_run(&self) -> PathBuf {
         let folders = self.run_folders();
         assert_eq!(folders.len(), 1, "{folders:?}");
         folders[0].clone()
@@ -105,7 +105,7 @@ fn record(folder: &Path) -> Value {
 }
 
 /// The status of the finding about a target and a journey.
-fn finding(record: &Value, target: &str, journey: &str) -> String {
+pub(crate) fn finding(record: &Value, target: &str, journey: &str) -> String {
     let findings = record["judgement"]["findings"].as_array().unwrap();
     let found = findings
         .iter()

@@ -12,14 +12,14 @@ use crate::support::server::Server;
 use crate::support::{Home, process, quick, root, skipped, turns, until};
 
 /// The server of known capacity; ends with its stdin.
-struct Known {
-    url: String,
+pub(crate) struct Known {
+    pub(crate) url: String,
     child: Child,
     stdin: Option<ChildStdin>,
 }
 
 impl Known {
-    fn new(workers: u32, service_ms: u32) -> Option<Self> {
+    pub(crate) fn new(workers: u32, service_ms: u32) -> Option<Self> {
         let script = root().join("tests/bench.d/known.py");
         let mut command = Command::new("python3");
         command.arg(script).arg("0").arg(workers.to_string()).arg(service_ms.to_string());
@@ -196,6 +196,42 @@ fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
     assert_eq!((done.code, &result["verdict"]), (1, &"missed".into()), "{result}");
     let p50 = |series: &str| result[series]["p50_s"].as_f64().unwrap();
     assert!(p50("probe") > 0.03 && p50("probe") > p50("service") / 5.0, "{result}");
+    home.assert_nothing_left();
+}
+
+#[test]
+fn an_option_without_an_effect_is_refused_and_so_are_two_outputs_in_one_file() {
+    let home = Home::new();
+    for (url, more, says) in [
+        ("http", &["--rate", "1e9/s"][..], "with all its digits (1000000000/s)"),
+        ("http", &["--insecure"], "there is no TLS"),
+        ("http", &["--ca", "x.pem"], "there is no TLS"),
+        ("dns", &["--body", "x"], "a DNS query has none"),
+        ("http", &["--feed", "u=Cargo.toml,random"], "no ${u.COLUMN} is in the URL"),
+        ("http", &["--log", "/tmp/x", "--html", "/tmp/../tmp/x"], "--log and --html name one file"),
+        ("http", &["--html", "/tmp/x", "-o", "/tmp/x"], "--html and --output name one file"),
+        ("http", &["--method", "A B"], "squall: request http"),
+    ] {
+        let url = format!("{url}://127.0.0.1:1/a");
+        let pace: &[&str] = if more[0] == "--rate" { &[] } else { &["--rate", "5/s"] };
+        let done = home.squall(&[&["load", &url, "--for", "1s"], pace, more].concat()).code(2);
+        assert!(done.err.contains(says), "{more:?}: {}", done.err);
+    }
+}
+
+#[test]
+fn a_failed_handshake_says_why() {
+    let (_turn, home) = (turns(1), Home::new());
+    let Some(server) = Server::nginx(&home) else { return };
+    let url = format!("https://{}/", server.address());
+    for more in [&[][..], &["--workers", "2"]] {
+        let args = [&["load", &url, "--rate", "20/s", "--for", "1s"], more].concat();
+        let done = home.squall(&args).code(6);
+        assert!(done.out.contains("tls 20 (100%): the server speaks no TLS"), "{}", done.out);
+        let result = home.json(&[&args[..], &["--json"]].concat());
+        assert_eq!(result["causes"]["tls"], "the server speaks no TLS");
+    }
+    server.end();
     home.assert_nothing_left();
 }
 

@@ -9,8 +9,9 @@ use reports::record::Objective;
 use serde::{Deserialize, Serialize};
 
 use super::Global;
+use super::hands::HandArgs;
 use super::inject::written;
-use super::load::refused;
+use super::load::refusal;
 use super::out::{self, Out};
 use super::sending::{SendingArgs, rate};
 use super::source;
@@ -18,7 +19,7 @@ use super::under::{Row, under};
 use crate::capacity::{Answer, Finding, Goal, LimitedBy, Search, Trial};
 use crate::feed::Order;
 use crate::load::LoadSpec;
-use crate::load::remote::Hands;
+use crate::load::remote::{self, Team};
 use crate::reading;
 use crate::run::Signals;
 use crate::run::inject::AdHoc;
@@ -34,6 +35,8 @@ const EARLIER_MAX: usize = 8 << 20;
 pub(super) struct CapacityArgs {
     #[command(flatten)]
     sending: SendingArgs,
+    #[command(flatten)]
+    hands: HandArgs,
     #[command(flatten)]
     searching: SearchingArgs,
 }
@@ -155,13 +158,19 @@ fn earlier(path: &Path, asked: &str) -> Result<Vec<Trial>, String> {
 }
 
 pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u8 {
-    searched(global, &args.sending, &args.searching, out)
+    searched(global, &args.sending, &args.hands, &args.searching, out)
 }
 
 /// Searches, and says what was found.
-pub(super) fn searched(global: &Global, sending: &SendingArgs, args: &SearchingArgs, out: &mut Out) -> u8 {
+pub(super) fn searched(
+    global: &Global,
+    sending: &SendingArgs,
+    hands: &HandArgs,
+    args: &SearchingArgs,
+    out: &mut Out,
+) -> u8 {
     let seed = sending.seed.unwrap_or_else(source::fresh_seed);
-    let asked = sending.again();
+    let asked = format!("{}{}", sending.again(), hands.again());
     let ready = sending.objectives().and_then(|objectives| {
         let goal = args.goal(&objectives)?;
         let any = Segment::Hold { rate: goal.start, lasting: args.trial.0 };
@@ -180,19 +189,23 @@ pub(super) fn searched(global: &Global, sending: &SendingArgs, args: &SearchingA
             .map(|text| fault(global, text, &goal).map_err(|why| format!("--under: {why}")))
             .collect();
         Ok((
-            Plan { spec, objectives, seed, probe: sending.probes(), per_thread: None },
+            Plan { spec, team: Team::default(), objectives, seed, probe: sending.probes(), per_thread: None },
+            hands.hands()?,
             (goal, trials.unwrap_or_default()),
             faults?,
         ))
     });
-    let (plan, goal, faults) = match ready {
+    let (plan, hands, goal, faults) = match ready {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
     let Ok(runtime) = out::runtime() else {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
-    let document = runtime.block_on(find(args, asked, plan, goal, faults, out));
+    let document = runtime.block_on(async {
+        let team = remote::hire(&hands).await.map_err(|error| refusal(&error))?;
+        find(args, asked, Plan { team, ..plan }, goal, faults, out).await
+    });
     match document {
         Ok(document) => {
             if out.json {
@@ -209,6 +222,7 @@ pub(super) fn searched(global: &Global, sending: &SendingArgs, args: &SearchingA
 /// What all searches have in common.
 pub(super) struct Plan {
     pub(super) spec: LoadSpec,
+    pub(super) team: Team,
     pub(super) objectives: Vec<Objective>,
     pub(super) seed: u64,
     pub(super) probe: bool,
@@ -219,10 +233,9 @@ pub(super) struct Plan {
 impl Plan {
     /// What each trial sends.
     pub(super) fn asked(&self) -> Asked<'_> {
-        let Self { spec, objectives, seed, probe, per_thread } = self;
+        let Self { spec, team, objectives, seed, probe, per_thread } = self;
         let (seed, probe, per_thread) = (*seed, *probe, *per_thread);
-        let hands = &Hands::Here;
-        Asked { spec, hands, objectives, seed, probe, per_thread, control: None, twice: false }
+        Asked { spec, team, objectives, seed, probe, per_thread, control: None, twice: false }
     }
 }
 
@@ -252,7 +265,7 @@ async fn find(
         Ended::ByOperator => ended,
         _ => trial::search(plan.asked(), &mut search, &mut signals, told)
             .await
-            .map_err(|error| (refused(&error), error.to_string()))?,
+            .map_err(|error| refusal(&error))?,
     };
     let finding = search.finding();
     let (mut exit, why) = concluded(&finding, ended, args.at_least.map(|rate| rate.0));
@@ -284,6 +297,7 @@ async fn find(
             }
         }
     }
+    reasons.extend(plan.team.fewer().map(|fewer| format!("{fewer}: later trials were sent without them")));
     Ok(Document {
         asked,
         calibration,
@@ -306,8 +320,8 @@ async fn calibrated(
     notes: &mut Vec<String>,
     out: &mut Out,
 ) -> Result<(Option<Calibration>, Ended), (u8, String)> {
-    let measured = trial::calibrate(&plan.spec, plan.seed, signals).await;
-    let (measured, ended) = measured.map_err(|error| (refused(&error), error.to_string()))?;
+    let measured = trial::calibrate(&plan.spec, &plan.team, plan.seed, signals).await;
+    let (measured, ended) = measured.map_err(|error| refusal(&error))?;
     if let Some(found) = &measured {
         plan.per_thread = Some(found.per_thread);
         if out.json {
@@ -317,7 +331,8 @@ async fn calibrated(
         }
         if found.rate < goal.max {
             notes.push(format!(
-                "this machine can send {} at the most: the search stayed below that instead of {}",
+                "{} can send {} at the most: the search stayed below that instead of {}",
+                if plan.team.is_near() { "this machine" } else { "the workers" },
                 reports::format::rate(found.rate),
                 reports::format::rate(goal.max)
             ));

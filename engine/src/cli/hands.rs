@@ -21,11 +21,11 @@ const LINES: usize = 64;
 /// Who sends it.
 #[derive(Debug, Args)]
 pub(super) struct HandArgs {
-    /// Send from so many processes of this machine, each every N-th request
+    /// Send open loads from so many processes of this machine, each every N-th request
     #[arg(long, value_name = "N", help_heading = "Workers", conflicts_with = "at",
           value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX as i64))]
     workers: Option<u32>,
-    /// Send from a `squall worker` that listens there; may be given several times
+    /// Send open loads from a `squall worker` that listens there; may be given several times
     #[arg(long = "worker", value_name = "HOST:PORT", help_heading = "Workers", id = "at")]
     at: Vec<String>,
     /// What the workers know as well [default: $SQUALL_WORKER_TOKEN]
@@ -76,7 +76,8 @@ fn token(file: Option<&Path>) -> Result<Token, String> {
 #[command(
     after_help = "The token is proven, never sent, and everything after that is sealed with it; so it should be \
 long and random. A worker serves one coordinator at a time. It stops by itself when it has heard nothing from it for 5 \
-seconds. Addresses in a plan are looked up where the worker runs: 127.0.0.1 is the worker's own machine."
+seconds. Names in a plan are looked up where the worker runs: 127.0.0.1 is the worker's own machine, and beyond that \
+it sends only to what --allow-host names here."
 )]
 pub(super) struct WorkerArgs {
     /// The address and port to listen at; port 0 takes a free one
@@ -85,6 +86,9 @@ pub(super) struct WorkerArgs {
     /// What only coordinators know [default: $SQUALL_WORKER_TOKEN]. Needed beyond loopback
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// A host beyond this machine that coordinators may load from here; may be given several times
+    #[arg(long = "allow-host", value_name = "HOST")]
+    allowed: Vec<String>,
 }
 
 pub(super) fn worker(args: &WorkerArgs, out: &mut Out) -> u8 {
@@ -111,11 +115,12 @@ pub(super) fn worker(args: &WorkerArgs, out: &mut Out) -> u8 {
         };
         let (tell, mut lines) = mpsc::channel(LINES);
         let (over, mut ended) = mpsc::channel(1);
+        let hosts = args.allowed.clone();
         // Ends with the process: an accept cannot be called back.
         let thread = std::thread::Builder::new().name("load-accept".to_owned()).spawn(move || {
             // A line for which there is no room is left out.
             let told = move |line: &str| drop(tell.try_send(line.to_owned()));
-            let error = remote::listen(&listener, &token, told).err();
+            let error = remote::listen(&listener, &token, hosts, told).err();
             let _ = over.blocking_send(error.map(|error| error.to_string()).unwrap_or_default());
         });
         if let Err(error) = thread {

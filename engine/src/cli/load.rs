@@ -17,7 +17,7 @@ use super::out::{self, Out};
 use super::sending::{SendingArgs, quoted, rate};
 use super::source;
 use crate::clock;
-use crate::load::{Facts, LoadError, LoadSpec, Tick};
+use crate::load::{Facts, LoadError, LoadSpec, Tick, remote};
 use crate::reading;
 use crate::replay::{self, Fields, Format as LogFormat, Options, Trace};
 use crate::run::{Signals, store};
@@ -32,7 +32,7 @@ pub(super) struct LoadArgs {
     #[command(flatten)]
     sending: SendingArgs,
     /// Find out how much the target carries instead: the search of `squall capacity` with its defaults
-    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "workers", "at", "replay"])]
+    #[arg(long, help_heading = "Arrivals", conflicts_with_all = ["rate", "lasting", "ramp", "profile", "log", "html", "replay"])]
     find: bool,
     #[command(flatten)]
     hands: HandArgs,
@@ -128,6 +128,22 @@ impl LoadArgs {
         read.map(Some).map_err(|why| format!("--replay {}: {why}", path.display()))
     }
 
+    /// Where nothing can be written must be known before anything is sent.
+    fn files(&self, global: &Global) -> Result<(), String> {
+        out::apart(&[
+            ("--log", self.log.as_ref()),
+            ("--html", self.html.as_ref()),
+            ("--output", global.output.as_ref()),
+            ("--control", self.control.as_ref()),
+        ])?;
+        for (path, what) in [(&self.log, "log"), (&self.html, "page")] {
+            if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
+                return Err(format!("the {what} cannot be written: {error}; nothing was sent"));
+            }
+        }
+        Ok(())
+    }
+
     /// What is sent.
     fn spec(&self, out: &mut Out) -> Result<LoadSpec, String> {
         let Some(trace) = self.trace()? else { return self.sending.spec(self.arrivals()?) };
@@ -187,7 +203,7 @@ impl LoadArgs {
 
 pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     if args.find {
-        return searched(global, &args.sending, &SearchingArgs::default(), out);
+        return searched(global, &args.sending, &args.hands, &SearchingArgs::default(), out);
     }
     let seed = args.sending.seed.unwrap_or_else(source::fresh_seed);
     let ready = args.spec(out).and_then(|spec| Ok((spec, args.sending.objectives()?, args.hands.hands()?)));
@@ -198,17 +214,14 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
     let Ok(runtime) = out::runtime() else {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
-    // Where nothing can be written must be known before anything is sent.
-    for (path, what) in [(&args.log, "log"), (&args.html, "page")] {
-        if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
-            return out
-                .fail(exit::INVALID, &format!("the {what} cannot be written: {error}; nothing was sent"));
-        }
+    if let Err(why) = args.files(global) {
+        return out.fail(exit::INVALID, &why);
     }
     let started = clock::unix().as_secs_f64();
     let expected = spec.profile.duration();
     let finished = runtime.block_on(async {
         let mut signals = Signals::standard().map_err(LoadError::Thread)?;
+        let team = remote::hire(&hands).await?;
         let told = |tick: &Tick| {
             // After the last arrival, only answers come in.
             if tick.second < expected.as_secs_f64().ceil() as u64 {
@@ -219,7 +232,7 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         let (probe, control) = (args.sending.probes(), args.control.as_deref());
         let asked = Asked {
             spec: &spec,
-            hands: &hands,
+            team: &team,
             objectives: &objectives,
             seed,
             probe,
@@ -245,7 +258,10 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
                 .chain(page)
                 .fold(result.exit, |code, (path, bytes)| written(path, bytes, code, out))
         }
-        Err(error) => out.fail(refused(&error), &error.to_string()),
+        Err(error) => {
+            let (code, why) = refusal(&error);
+            out.fail(code, &why)
+        }
     }
 }
 
@@ -260,9 +276,9 @@ fn written(path: &Path, bytes: Result<Vec<u8>, String>, code: u8, out: &mut Out)
     }
 }
 
-/// Whether the input or this host is to blame for a load that cannot be sent.
-pub(super) fn refused(error: &LoadError) -> u8 {
-    match error {
+/// Why the one load of a command line cannot be sent, and whether the input or this host is to blame.
+pub(super) fn refusal(error: &LoadError) -> (u8, String) {
+    let code = match error {
         LoadError::Spec { .. }
         | LoadError::Count
         | LoadError::Control(_)
@@ -273,7 +289,14 @@ pub(super) fn refused(error: &LoadError) -> u8 {
         | LoadError::Thread(_)
         | LoadError::Files { .. }
         | LoadError::Worker { .. } => exit::REFUSED,
-    }
+    };
+    // There is only one: it needs no name.
+    let why = match error {
+        LoadError::Spec { why, .. } => why.to_string(),
+        LoadError::Origin { why, .. } => why.to_string(),
+        error => error.to_string(),
+    };
+    (code, why)
 }
 
 /// One line for each second.
@@ -329,6 +352,7 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         cut_short: *aborted,
         ok_per_s: if finished.seconds > 0.0 { all.ok as f64 / finished.seconds } else { 0.0 },
         errors: all.errors.clone(),
+        causes: stats.map(|stats| stats.causes.clone()).unwrap_or_default(),
         statuses: stats.map(|stats| stats.statuses.clone()).unwrap_or_default(),
         response: Quantiles::from(&decoded(&all.latencies)),
         service: Quantiles::from(&decoded(&all.service)),
@@ -336,11 +360,7 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         handshakes: stats
             .filter(|stats| !stats.handshakes.is_empty())
             .map(|stats| Quantiles::from(&decoded(&stats.handshakes))),
-        changes: finished
-            .changes
-            .iter()
-            .map(|turned| EventRecord { at_s: turned.at_s, kind: "rate".to_owned(), text: turned.words() })
-            .collect(),
+        changes: changes(finished),
         probe: finished.probe.as_ref().map(Quantiles::from),
         kinds: stats
             .map(|stats| {
@@ -368,6 +388,14 @@ fn result(args: &LoadArgs, seed: u64, spec: &LoadSpec, finished: &Finished) -> S
         ),
         latencies: all.latencies.clone(),
     }
+}
+
+/// What changed on the way: its rate, and who sent it.
+fn changes(finished: &Finished) -> Vec<EventRecord> {
+    let event = |at_s, kind: &str, text| EventRecord { at_s, kind: kind.to_owned(), text };
+    let turned = finished.changes.iter().map(|turned| event(turned.at_s, "rate", turned.words()));
+    let lost = finished.outcome.facts.losses.iter().map(|loss| event(loss.from_s, "worker", loss.words()));
+    turned.chain(lost).collect()
 }
 
 /// The verdict, its exit code, and why.

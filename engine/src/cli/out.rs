@@ -1,7 +1,7 @@
 //! The only place that prints.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::json;
@@ -112,6 +112,36 @@ impl Out {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         self.file.is_none() && io::stdout().is_terminal() && wanted
     }
+}
+
+/// Refuses two options that name one file: the later would overwrite the earlier.
+///
+/// # Errors
+/// Which they are.
+pub(super) fn apart(options: &[(&str, Option<&PathBuf>)]) -> Result<(), String> {
+    let mut known: Vec<(&str, PathBuf)> = Vec::new();
+    for (option, path) in options.iter().filter_map(|(option, path)| Some((option, (*path)?))) {
+        // A device or a pipe takes whatever comes.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            continue;
+        }
+        let place = place(path);
+        if let Some((other, _)) = known.iter().find(|(_, taken)| *taken == place) {
+            return Err(format!("{other} and {option} name one file, {}: give each its own", path.display()));
+        }
+        known.push((option, place));
+    }
+    Ok(())
+}
+
+/// Where a file is or would be, whatever leads there.
+fn place(path: &Path) -> PathBuf {
+    let whole = path.canonicalize().ok();
+    let folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    whole.or_else(folder).unwrap_or_else(|| path.to_owned())
 }
 
 /// Whether a person watches stderr.

@@ -7,9 +7,12 @@ use reports::{Format, RunRecord, render};
 use serde_json::json;
 
 use super::Global;
+use super::hands::HandArgs;
 use super::out::{self, Out};
 use super::source::{self, Loaded, SourceArgs};
 use super::view::View;
+use crate::load;
+use crate::load::remote::Hands;
 use crate::run::{self, CrashPoint, Finished, Options, Signals, store};
 use crate::slo::exit;
 
@@ -18,6 +21,8 @@ use crate::slo::exit;
 pub(super) struct RunArgs {
     #[command(flatten)]
     source: SourceArgs,
+    #[command(flatten)]
+    hands: HandArgs,
     /// Also write the JUnit XML here
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -34,6 +39,14 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
         Ok(loaded) => loaded,
         Err(mistakes) => return super::plan::invalid(out, &mistakes),
     };
+    let files = [
+        ("--junit", args.junit.as_ref()),
+        ("--markdown", args.markdown.as_ref()),
+        ("--output", global.output.as_ref()),
+    ];
+    if let Err(why) = out::apart(&files) {
+        return out.fail(exit::INVALID, &why);
+    }
     // Where nothing can be written must be known before anything is broken.
     let asked = [&args.junit, &args.markdown, &global.output].into_iter().flatten();
     if let Some(error) = asked.into_iter().find_map(|path| store::writable(path).err()) {
@@ -43,7 +56,12 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
     let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
         return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
     };
-    let options = options(global, args, &loaded, exe, seed);
+    let hands = args.hands.hands().and_then(|hands| load::suits(&loaded.experiment, &hands).map(|()| hands));
+    let hands = match hands {
+        Ok(hands) => hands,
+        Err(why) => return out.fail(exit::INVALID, &why),
+    };
+    let options = options(global, args, hands, &loaded, exe, seed);
     let mut view = View::new(out.quiet, out.json, loaded.experiment.secrets.clone());
     let finished = runtime.block_on(async {
         let signals = Signals::standard().map_err(|error| run::Refusal::Preflight(error.to_string()))?;
@@ -59,17 +77,25 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
     }
 }
 
-fn options(global: &Global, args: &RunArgs, loaded: &Loaded, exe: PathBuf, seed: u64) -> Options {
+fn options(
+    global: &Global,
+    args: &RunArgs,
+    hands: Hands,
+    loaded: &Loaded,
+    exe: PathBuf,
+    seed: u64,
+) -> Options {
     let file = args.source.file.display().to_string();
     // Values of --set may be secret: the command names them without.
     let set: String = args.source.set.iter().map(|(name, _)| format!(" --set {name}=…")).collect();
     Options {
         store: global.store(),
         exe,
-        reproduce: format!("squall run {file} --seed {seed}{set}"),
+        reproduce: format!("squall run {file} --seed {seed}{set}{}", args.hands.again()),
         file,
         text: loaded.text.clone(),
         crash: args.crash_at,
+        hands,
     }
 }
 

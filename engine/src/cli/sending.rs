@@ -129,6 +129,7 @@ impl SendingArgs {
     /// # Errors
     /// What is wrong, in one sentence.
     pub(super) fn spec(&self, profile: Profile) -> Result<LoadSpec, String> {
+        self.unused()?;
         if self.unix_socket.is_none() {
             self.allow()?;
         }
@@ -183,16 +184,60 @@ impl SendingArgs {
         Ok(spec)
     }
 
+    /// Refuses options that would have no effect: whoever writes them expects one.
+    fn unused(&self) -> Result<(), String> {
+        let scheme = self.url.split("://").next().unwrap_or_default();
+        let tls = matches!(scheme, "https" | "grpcs" | "tls");
+        let http = matches!(scheme, "http" | "https");
+        let datagrams = matches!(scheme, "udp" | "dns");
+        let body = self.body.is_some() || self.body_template.is_some();
+        for (given, used, option, why) in [
+            (self.ca.is_some(), tls, "--ca", "there is no TLS: write https, grpcs or tls"),
+            (self.insecure, tls, "--insecure", "there is no TLS: write https, grpcs or tls"),
+            (self.server_name.is_some(), tls, "--server-name", "there is no TLS: write https, grpcs or tls"),
+            (self.cert.is_some(), tls, "--cert", "there is no TLS: write https, grpcs or tls"),
+            (self.no_resume, tls, "--no-resume", "there is no TLS: write https, grpcs or tls"),
+            (
+                body,
+                scheme != "dns",
+                "--body",
+                "a DNS query has none: its name is the path, its type the query",
+            ),
+            (self.method != "GET", http, "--method", "only http and https have methods"),
+            (self.http != HttpVersion::One, http, "--http", "only http and https speak it"),
+            (self.no_reuse, !datagrams, "--no-reuse", "there are no connections"),
+            (
+                !self.sources.is_empty(),
+                self.unix_socket.is_none(),
+                "--source",
+                "a Unix socket has no addresses",
+            ),
+        ] {
+            if given && !used {
+                return Err(format!("{option} has no effect on {scheme}: {why}; or leave it out"));
+            }
+        }
+        for text in &self.feeds {
+            let name = text.split('=').next().unwrap_or_default();
+            let slot = format!("${{{name}.");
+            let template = self.body_template.as_ref().map(|path| file(path).and_then(reading::text));
+            // A template that cannot be read is told where it is read.
+            let template = template.transpose().unwrap_or_default();
+            let body = self.body.as_ref().filter(|body| !body.starts_with('@')).or(template.as_ref());
+            let mut places = [&self.url].into_iter().chain(&self.headers).chain(body);
+            if !places.any(|text| text.contains(&slot)) {
+                return Err(format!(
+                    "--feed {name} has no effect: no {slot}COLUMN}} is in the URL, a header or the body; write one, or leave it out"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses hosts beyond this machine that nobody has named.
     fn allow(&self) -> Result<(), String> {
-        // What follows may have slots.
-        let start = self.url.find("://").map_or(0, |at| at + 3);
-        let end = self.url[start..].find(['/', '?', '#']).map_or(self.url.len(), |at| start + at);
-        let uri: hyper::Uri = self.url[..end].parse().map_err(|_| format!("`{}` is no URL", self.url))?;
-        let host = uri
-            .host()
-            .ok_or_else(|| format!("`{}` is no URL: write it as http://HOST:PORT/PATH", self.url))?;
-        here(host, &self.allowed).map_err(|bare| {
+        let host = crate::load::host(&self.url)?;
+        here(&host, &self.allowed).map_err(|bare| {
             format!("`{bare}` is not this machine: if it is yours to load, say so with --allow-host {bare}")
         })
     }
@@ -354,6 +399,18 @@ fn version(text: &str) -> Result<HttpVersion, String> {
 pub(super) fn rate(text: &str) -> Result<Rate, String> {
     match text.parse::<f64>() {
         Ok(_) => Err(format!("`{text}` has no unit: write {text}/s")),
-        Err(_) => text.parse::<Rate>().map_err(|error| error.to_string()),
+        Err(_) => text.parse::<Rate>().map_err(|error| {
+            let digits =
+                text.rsplit_once('/').and_then(|(number, unit)| Some((number.parse::<f64>().ok()?, unit)));
+            match digits {
+                // `1e3/s` is a number, but not as rates are written.
+                Some((number, unit)) if text.contains(['e', 'E']) && number.is_finite() => {
+                    format!(
+                        "`{text}`: write the number with all its digits ({number}/{unit}), at most 10000000/s"
+                    )
+                }
+                _ => error.to_string(),
+            }
+        }),
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::capacity::{Plan, line};
-use super::load::refused;
+use super::load::refusal;
 use super::out::Out;
 use super::view::View;
 use crate::capacity::{Finding, Goal, LimitedBy, Search, Trial};
@@ -81,7 +81,7 @@ pub(super) async fn under(
     drop(view);
     let came = came.map_err(|error| match error {
         UnderError::Fault(code, why) => (code, why),
-        UnderError::Load(error) => (refused(&error), error.to_string()),
+        UnderError::Load(error) => refusal(&error),
     })?;
     let finding = search.finding();
     let proof = came.injections.into_iter().map(|one| Proof {

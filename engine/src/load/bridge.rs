@@ -58,6 +58,7 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
         tls: load.connecting.tls.clone(),
         feeds: experiment.feeds.clone(),
         replay: load.replay.clone(),
+        null: false,
     }
 }
 

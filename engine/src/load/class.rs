@@ -65,6 +65,11 @@ impl ErrorClass {
         }
     }
 
+    /// The class of this name.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
     /// The class of a failed connection attempt.
     pub(super) fn of_connect(error: &io::Error) -> Self {
         match errno(error) {

@@ -19,10 +19,12 @@ use super::saturation::{CPU_HOT, Facts, STARVED, saturation};
 use super::strain::StrainMeter;
 use super::sums::LoadSums;
 use super::tally::{PhaseSlice, Slice, Tally};
-use super::{Errors, LoadOutcome, Outline};
+use super::{Errors, LoadOutcome, Loss, Outline};
 
 /// How long after its end a second is waited for.
 const PATIENCE: u64 = 150 * MILLISECOND;
+/// The same, where other processes send: they begin later by the way to them, and what they tell takes the way back.
+const PATIENCE_FAR: u64 = 650 * MILLISECOND;
 /// The most time buckets per load and phase.
 pub(super) const BUCKETS_MAX: u64 = 900;
 
@@ -43,6 +45,8 @@ pub struct Tick {
     pub waited: f64,
     /// The most connections open.
     pub connections: u64,
+    /// Workers that were lost since the last tick.
+    pub losses: Vec<Loss>,
 }
 
 /// One load in one second.
@@ -104,6 +108,11 @@ pub(super) struct Collector {
     facts: Facts,
     phase: Arc<PhaseCell>,
     strain: StrainMeter,
+    patience: u64,
+    /// What is lost on the way; none if nobody can be.
+    losses: Option<Receiver<Loss>>,
+    /// How many of those were told.
+    told: usize,
     /// How long this process had been kept from running at the start.
     throttled: Option<Duration>,
 }
@@ -131,8 +140,17 @@ impl Collector {
             facts: Facts { workers, ..Facts::default() },
             phase,
             strain: StrainMeter::default(),
+            patience: PATIENCE,
+            losses: None,
+            told: 0,
             throttled: throttled(),
         }
+    }
+
+    /// Other processes send, and may be lost.
+    pub(super) fn hearing_of(mut self, losses: Receiver<Loss>) -> Self {
+        (self.patience, self.losses) = (PATIENCE_FAR, Some(losses));
+        self
     }
 
     /// The collector's thread: until every worker has sent its last slice, or died.
@@ -143,6 +161,7 @@ impl Collector {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.facts.losses.extend(self.losses.iter().flat_map(Receiver::try_iter));
             let now = self.clock.now();
             self.strain.look(now, self.phase.get());
             self.tick(now);
@@ -153,6 +172,7 @@ impl Collector {
                 thread.join().unwrap_or_else(|_| vec!["a load thread failed: it panicked".to_owned()])
             })
             .collect();
+        self.facts.losses.extend(self.losses.iter().flat_map(Receiver::try_iter));
         self.facts.seconds = self.clock.now() as f64 / SECOND as f64;
         if let (Some(before), Some(after)) = (self.throttled, throttled()) {
             self.facts.throttled_s = after.saturating_sub(before).as_secs_f64();
@@ -164,7 +184,7 @@ impl Collector {
 
     /// Until the oldest pending second must go out.
     fn patience(&self) -> Duration {
-        let oldest = self.pending.keys().next().map(|second| (second + 1) * SECOND + PATIENCE);
+        let oldest = self.pending.keys().next().map(|second| (second + 1) * SECOND + self.patience);
         let left = oldest.map_or(SECOND, |at| at.saturating_sub(self.clock.now()));
         Duration::from_nanos(left.clamp(MILLISECOND, SECOND))
     }
@@ -205,13 +225,13 @@ impl Collector {
             }
         }
         self.complete[slice.worker] = match slice.last {
-            None => second + 1,
-            Some((totals, aborted)) => {
+            None => self.complete[slice.worker].max(second + 1),
+            Some(aborted) => {
                 self.facts.aborted += aborted;
-                self.sums.iter_mut().zip(totals).for_each(|(sums, phases)| sums.close(phases));
                 u64::MAX
             }
         };
+        self.sums.iter_mut().zip(slice.totals).for_each(|(sums, phases)| sums.close(phases));
     }
 
     /// Sends the ticks of the seconds that are complete, or have been waited for long enough.
@@ -219,10 +239,12 @@ impl Collector {
         let complete = self.complete.iter().copied().min().unwrap_or(u64::MAX);
         while let Some(entry) = self.pending.first_entry() {
             let second = *entry.key();
-            if second >= complete && now < (second + 1) * SECOND + PATIENCE {
+            if second >= complete && now < (second + 1) * SECOND + self.patience {
                 return;
             }
-            let tick = entry.remove().tick(second, &self.loads);
+            let mut tick = entry.remove().tick(second, &self.loads);
+            tick.losses = self.facts.losses[self.told..].to_vec();
+            self.told = self.facts.losses.len();
             self.next_tick = second + 1;
             // A reader that is 60 seconds behind misses ticks; the records have everything.
             let _ = self.ticks.try_send(tick);
@@ -242,6 +264,16 @@ impl Collector {
                 }
                 self.facts.local_errors += all.errors.of(super::ErrorClass::Local);
             }
+        }
+        for loss in &mut self.facts.losses {
+            let all = |load: usize, wanted: Phase| {
+                self.sums[load]
+                    .ended()
+                    .find(|(phase, ..)| *phase == wanted)
+                    .map_or(0, |(_, all, _)| all.ended())
+            };
+            loss.weigh(all);
+            self.facts.due += loss.missing();
         }
         let records: Vec<LoadRecord> =
             self.loads.iter().zip(self.sums).map(|(load, sums)| sums.record(load)).collect();
@@ -302,6 +334,7 @@ impl Pending {
             cpu: self.cpu,
             waited: self.waited,
             connections: self.connections,
+            losses: Vec::new(),
         }
     }
 }

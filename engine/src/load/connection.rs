@@ -9,13 +9,13 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::ErrorClass;
 use super::dial::{Counted, Transport, connect};
 use super::http::{NotHttp, Parser, Progress, Rules};
 use super::lane::{Job, Lane, Slot};
 use super::recipe::Made;
 use super::spec::{Checked, Request};
 use super::tally::Ending;
+use super::{ErrorClass, cause};
 
 /// Reads the answers of one connection, one at a time.
 pub(super) trait Reading: Default {
@@ -249,7 +249,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, R: Reading> Connection<S, R> {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
             let arrived = buffer.filled();
             match read {
-                Err(error) => return Poll::Ready(self.broken(request, ErrorClass::of_stream(&error))),
+                Err(error) => {
+                    // A server that wants a certificate says so only now.
+                    lane.explain(ErrorClass::Tls, cause::of(&error));
+                    return Poll::Ready(self.broken(request, ErrorClass::of_stream(&error)));
+                }
                 Ok(()) if arrived.is_empty() && self.reading.end() => {
                     return Poll::Ready(Exchange::Answered { reusable: false });
                 }

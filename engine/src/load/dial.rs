@@ -1,6 +1,6 @@
 //! Opening a connection: the addresses in turn, from the source addresses in turn, with TLS where it is asked for.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,9 +15,9 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::ErrorClass;
 use super::lane::{Alarm, Lane, Shared};
 use super::origin::Place;
+use super::{ErrorClass, cause};
 
 /// A stream socket of either family.
 pub(super) enum Socket {
@@ -96,6 +96,11 @@ pub(super) trait Transport {
     /// Turns a connection into such a stream.
     fn secure(&self, socket: Socket) -> impl Future<Output = Result<Self::Stream, ErrorClass>>;
 
+    /// Why the last connection could not become one, in words.
+    fn cause(&self) -> Option<String> {
+        None
+    }
+
     /// Whether there is a handshake whose time is of interest.
     const HANDSHAKE: bool;
 }
@@ -117,6 +122,8 @@ pub(super) struct Secure {
     pub(super) connector: TlsConnector,
     pub(super) name: ServerName<'static>,
     pub(super) agreed: Option<&'static [u8]>,
+    /// Why the last handshake failed.
+    pub(super) failed: RefCell<Option<String>>,
 }
 
 impl Transport for Secure {
@@ -125,11 +132,18 @@ impl Transport for Secure {
 
     async fn secure(&self, socket: Socket) -> Result<TlsStream<Socket>, ErrorClass> {
         let stream = self.connector.connect(self.name.clone(), socket).await;
-        let stream = stream.map_err(|error| ErrorClass::of_handshake(&error))?;
+        let stream = stream.map_err(|error| {
+            *self.failed.borrow_mut() = cause::of(&error);
+            ErrorClass::of_handshake(&error)
+        })?;
         match self.agreed {
             Some(wanted) if stream.get_ref().1.alpn_protocol() != Some(wanted) => Err(ErrorClass::Protocol),
             _ => Ok(stream),
         }
+    }
+
+    fn cause(&self) -> Option<String> {
+        self.failed.take()
     }
 }
 
@@ -169,6 +183,7 @@ pub(super) async fn connect<T: Transport>(
         Poll::Pending if alarm.rang() => Poll::Ready(Err(if limit >= deadline {
             ErrorClass::Deadline
         } else if reached.get() {
+            lane.explain(ErrorClass::Tls, Some(cause::SLOW.to_owned()));
             ErrorClass::Tls
         } else {
             ErrorClass::ConnectTimeout
@@ -191,7 +206,8 @@ async fn open<T: Transport>(
     let secure = async |socket: Socket| {
         reached.set(true);
         let began = lane.shared.clock.now();
-        let stream = transport.secure(socket).await?;
+        let stream = transport.secure(socket).await;
+        let stream = stream.inspect_err(|class| lane.explain(*class, transport.cause()))?;
         if T::HANDSHAKE {
             let took = lane.shared.clock.now().saturating_sub(began);
             let phase = lane.shared.phase.get();

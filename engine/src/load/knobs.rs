@@ -91,6 +91,22 @@ impl PaceCell {
         Self { clock, loads, version: AtomicU64::new(0), paces }
     }
 
+    /// The paces now.
+    pub(super) fn now(&self) -> Vec<Pace> {
+        self.paces.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Others have changed them.
+    pub(super) fn set(&self, paces: Vec<Pace>) {
+        *self.paces.lock().unwrap_or_else(PoisonError::into_inner) = paces;
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// So many loads of which nothing but the pace is known.
+    pub(super) fn of(loads: usize, clock: Clock) -> Self {
+        Self { paces: Mutex::new(vec![Pace::default(); loads]), ..Self::new(Vec::new(), clock) }
+    }
+
     /// The paces, if they have changed since the version that was seen last.
     pub(super) fn look(&self, seen: &mut u64) -> Option<Vec<Pace>> {
         let version = self.version.load(Ordering::Acquire);
@@ -98,7 +114,7 @@ impl PaceCell {
             return None;
         }
         *seen = version;
-        Some(self.paces.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.now())
     }
 }
 

@@ -295,6 +295,13 @@ impl Lane {
         recorder.ended(self.load_index, &job, phase, now, ending);
     }
 
+    /// Why a class of failures happens, in words, if that is known; the first cause of each is kept.
+    pub(super) fn explain(&self, class: ErrorClass, cause: Option<String>) {
+        let Some(cause) = cause else { return };
+        let phase = self.shared.phase.get();
+        self.shared.recorder.borrow_mut().explained(self.load_index, phase, class, cause);
+    }
+
     /// Wakes the tasks whose limit has passed, and ends the jobs that waited too long.
     pub(super) fn sweep(&self, now: u64) {
         let connections = self.spawned.get();

@@ -11,6 +11,7 @@
 //! - A request belongs to the fault phase if it was dispatched or ended in it, else to the phase of its dispatch.
 
 mod bridge;
+mod cause;
 mod class;
 mod clock;
 mod collect;
@@ -18,15 +19,19 @@ mod connection;
 mod datagram;
 mod dial;
 mod dns;
+mod flow;
 mod h2;
 mod http;
 mod journey;
 mod knobs;
 mod lack;
 mod lane;
+mod loss;
+mod null;
 mod origin;
 mod part;
 mod phase;
+mod ready;
 pub mod recipe;
 pub mod remote;
 mod reply;
@@ -53,19 +58,24 @@ pub use collect::{LoadTick, PhaseTick, Tick};
 pub use journey::JourneySpec;
 pub use knobs::{Knob, Knobs, Turned};
 pub use lack::{Lack, Lacks};
+pub use loss::Loss;
 pub use origin::OriginError;
 pub use phase::PhaseCell;
+pub use ready::{Prepared, Threads, Work, prepare, ready, suits};
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
     Body, CONNECTIONS_MAX, DEADLINE_MAX, Expect, HeaderExpect, HeaderTest, HttpVersion, Identity, JsonExpect,
     LoadSpec, REQUESTS_MAX, Reply, RequestSpec, SOURCES_MAX, STREAMS_MAX, SpecError, TlsSpec,
 };
 
+pub use url::host;
+
 use clock::Clock;
 use collect::Collector;
+use flow::Reins;
 use knobs::PaceCell;
 use part::{Load, Outline, Part, Share};
-use remote::{Crew, Hands};
+use remote::{Member, Task};
 use worker::StopCell;
 
 /// The rate up to which one worker is enough, in requests per second.
@@ -74,6 +84,10 @@ pub const PER_THREAD: f64 = 20_000.0;
 const TICKS: usize = 60;
 /// Slices that wait for the collector, per worker.
 const SLICES: usize = 8;
+/// How long other processes may take to hear of a phase.
+const ENTERING: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often it is looked whether they have.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(1);
 /// The most loads of one run.
 pub const LOADS_MAX: usize = 64;
 
@@ -133,7 +147,7 @@ pub enum LoadError {
         why: String,
     },
     /// A log is sent from here only.
-    #[error("a log is sent again by this process only: leave the workers out")]
+    #[error("a log is sent again by one process only: leave the workers out")]
     Replay,
     /// Some workers would have no connection.
     #[error("{workers} threads of workers cannot share {connections} connections: allow more, or hire fewer")]
@@ -143,193 +157,6 @@ pub enum LoadError {
         /// What a load may open.
         connections: u32,
     },
-}
-
-/// Loads that are checked, and whoever is to send them ready to do so. Nothing has been sent.
-pub struct Prepared {
-    outlines: Vec<Arc<Outline>>,
-    /// What threads of this process send.
-    part: Part,
-    /// What other processes send.
-    crew: Crew,
-    /// Threads in all, wherever they are.
-    workers: u32,
-}
-
-/// Checks the loads, resolves their hosts (once; all addresses are kept and used in turn) and reads certificates.
-/// Needs a tokio runtime with time.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
-    let outlines = outlines(&specs)?;
-    let workers = threads_for(&specs, cores());
-    let (share, loads) = (Share { first: 0, threads: workers, of: workers }, specs.len());
-    let part = Part::new(specs.into_iter().enumerate().collect(), share, loads).await?;
-    Ok(Prepared { outlines, part, crew: Crew::nobody(), workers })
-}
-
-/// The same, kept within what this process may open; and what had to be lowered for that, in words.
-///
-/// # Errors
-/// As [`prepare`], or not even one connection for each load and thread fits.
-pub async fn ready(specs: Vec<LoadSpec>) -> Result<(Prepared, Option<String>), LoadError> {
-    let mut prepared = prepare(specs).await?;
-    let lowered = prepared.part.within_limits()?;
-    Ok((prepared, lowered))
-}
-
-/// One load, of either model.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Work {
-    /// Requests that arrive at a rate.
-    Open(LoadSpec),
-    /// Users or sessions that walk a journey.
-    Journey(JourneySpec),
-}
-
-/// Loads of both models: requests are sent from here, and each load of journeys by a child. Children end with the thread
-/// that calls this.
-///
-/// # Errors
-/// As [`ready`], or a child cannot be started.
-pub async fn ready_all(works: Vec<Work>) -> Result<(Prepared, Option<String>), LoadError> {
-    if works.is_empty() || works.len() > LOADS_MAX {
-        return Err(LoadError::Count);
-    }
-    let outline = |work: &Work| match work {
-        Work::Open(spec) => Outline::new(spec),
-        Work::Journey(spec) => spec.outline(),
-    };
-    let outlines: Vec<Arc<Outline>> =
-        works.iter().map(|work| outline(work).map(Arc::new)).collect::<Result<_, _>>()?;
-    let (mut open, mut journeys, loads) = (Vec::new(), Vec::new(), works.len());
-    for (place, work) in works.into_iter().enumerate() {
-        match work {
-            Work::Open(spec) => open.push((place, spec)),
-            Work::Journey(spec) => journeys.push((place, spec)),
-        }
-    }
-    let mut part = Part::nothing(loads);
-    if !open.is_empty() {
-        let specs: Vec<LoadSpec> = open.iter().map(|(_, spec)| spec.clone()).collect();
-        let own = threads_for(&specs, cores());
-        part = Part::new(open, Share { first: 0, threads: own, of: own }, loads).await?;
-    }
-    let lowered = part.within_limits()?;
-    let first = part.threads();
-    let workers = first + journeys.len() as u32;
-    let (crew, told) = send_for(journeys, first, &outlines).await?;
-    let lowered: Vec<String> = lowered.into_iter().chain(told).collect();
-    let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
-    Ok((Prepared { outlines, part, crew, workers }, lowered))
-}
-
-/// A child for each load of journeys.
-async fn send_for(
-    journeys: Vec<(usize, JourneySpec)>,
-    first: u32,
-    outlines: &[Arc<Outline>],
-) -> Result<(Crew, Vec<String>), LoadError> {
-    if journeys.is_empty() {
-        return Ok((Crew::nobody(), Vec::new()));
-    }
-    let met = remote::hire(&Hands::Processes(journeys.len() as u32)).await?;
-    let order = |(child, (place, spec)): (usize, (usize, JourneySpec))| {
-        let kinds =
-            (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
-        let (job, kinds) = (remote::Job::Journey(place, Box::new(spec)), kinds.collect());
-        remote::Order { job, first: first + child as u32, threads: 1, of: 1, kinds }
-    };
-    met.brief(journeys.into_iter().enumerate().map(order).collect())
-}
-
-/// The same, sent by whoever is named. Children end with the thread that calls this.
-///
-/// # Errors
-/// As [`ready`], or a worker cannot be had.
-pub async fn ready_by(specs: Vec<LoadSpec>, hands: &Hands) -> Result<(Prepared, Option<String>), LoadError> {
-    if matches!(hands, Hands::Here) {
-        return ready(specs).await;
-    }
-    if specs.iter().any(|spec| spec.replay.is_some()) {
-        return Err(LoadError::Replay);
-    }
-    let elsewhere = |outline| Arc::new(Outline { keeps: Some("is sent by other processes"), ..outline });
-    let outlines = outlines(&specs)?.into_iter().filter_map(Arc::into_inner).map(elsewhere).collect();
-    let met = remote::hire(hands).await?;
-    let cores = met.cores();
-    // Each as many as it has processors, and no more than the rate asks for; the arrivals are dealt out one by one.
-    let each = threads_for(&specs, u32::MAX).div_ceil(cores.len().max(1) as u32);
-    let own: Vec<u32> = match hands {
-        // They share one machine.
-        Hands::Processes(count) => cores.iter().map(|cores| each.min((cores / count).max(1))).collect(),
-        _ => cores.iter().map(|cores| each.min(*cores)).collect(),
-    };
-    let (of, loads) = (own.iter().sum(), specs.len());
-    let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
-    if of > connections {
-        return Err(LoadError::Connections { workers: of, connections });
-    }
-    let kinds: Vec<usize> = specs.iter().map(|spec| spec.requests.len()).collect();
-    let mut first = 0;
-    let orders = own.iter().map(|threads| {
-        let job = remote::Job::Open(specs.iter().cloned().enumerate().collect());
-        first += threads;
-        remote::Order { job, first: first - threads, threads: *threads, of, kinds: kinds.clone() }
-    });
-    let (crew, lowered) = met.brief(orders.collect())?;
-    let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
-    Ok((Prepared { outlines, part: Part::nothing(loads), crew, workers: of }, lowered))
-}
-
-fn outlines(specs: &[LoadSpec]) -> Result<Vec<Arc<Outline>>, LoadError> {
-    if specs.is_empty() || specs.len() > LOADS_MAX {
-        return Err(LoadError::Count);
-    }
-    specs.iter().map(|spec| Outline::new(spec).map(Arc::new)).collect()
-}
-
-fn cores() -> u32 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
-}
-
-/// Threads for loads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
-fn threads_for(specs: &[LoadSpec], cores: u32) -> u32 {
-    let peak: f64 = specs.iter().map(|spec| spec.profile.peak()).sum();
-    let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
-    ((peak / PER_THREAD).ceil() as u32).clamp(1, cores).min(connections)
-}
-
-impl Prepared {
-    /// The most sockets that the loads may have open at a time in this process.
-    pub fn sockets(&self) -> u64 {
-        self.part.sockets()
-    }
-
-    /// Keeps the connections of all loads below what this process may open, `reserved` files aside, so that neither
-    /// proofs nor undos ever lack a descriptor. Returns what had to be lowered, in words.
-    ///
-    /// # Errors
-    /// Not even one connection for each load, origin and thread fits.
-    pub fn fit(&mut self, limit: u64, reserved: u64) -> Result<Option<String>, LoadError> {
-        self.part.fit(limit, reserved)
-    }
-
-    /// So many threads of this process instead of as many as the rate needs, as far as there are connections for them.
-    /// Nothing changes where other processes send.
-    #[must_use]
-    pub fn with_threads(mut self, threads: u32) -> Self {
-        if self.part.threads() == self.workers {
-            self.workers = self.part.spread(threads);
-        }
-        self
-    }
-}
-
-/// How many threads a rate needs, one per core at most.
-pub fn threads(rate: f64, per_thread: f64) -> u32 {
-    ((rate / per_thread).ceil() as u32).clamp(1, cores())
 }
 
 /// How to end before the profile does.
@@ -346,6 +173,7 @@ pub struct Running {
     stop: Arc<StopCell>,
     ticks: Option<mpsc::Receiver<Tick>>,
     knobs: Knobs,
+    members: Vec<Arc<Member>>,
     done: oneshot::Receiver<LoadOutcome>,
 }
 
@@ -371,21 +199,36 @@ pub fn start(
     origin: Instant,
     seed: u64,
 ) -> Result<Running, LoadError> {
-    let Prepared { outlines, part, crew, workers } = prepared;
+    let Prepared { outlines, mut part, crew, workers } = prepared;
+    let far = !crew.is_nobody();
     let clock = Clock::new(origin);
     let (out, slices) = sync_channel(SLICES * workers as usize);
     let (tick, ticks) = mpsc::channel(TICKS);
     let (done, outcome) = oneshot::channel();
+    let paces = Arc::new(PaceCell::new(outlines.clone(), clock));
     // Stops the workers that did start if a later one does not.
     let running = Running {
         stop: Arc::new(StopCell::default()),
         ticks: Some(ticks),
-        knobs: Knobs(Arc::new(PaceCell::new(outlines.clone(), clock))),
+        knobs: Knobs(Arc::clone(&paces)),
+        members: crew.members(),
         done: outcome,
     };
+    let reins = Reins { paces: Arc::clone(&paces), takes: Arc::default(), stay: 0 };
+    let mut threads = part.start(clock, seed, phase, &running.stop, &reins, &out)?;
+    let task = Task {
+        outlines: outlines.clone(),
+        origin,
+        clock,
+        seed,
+        phase: Arc::clone(phase),
+        stop: Arc::clone(&running.stop),
+        paces,
+    };
+    let (listening, losses) = crew.start(task, &out)?;
+    threads.extend(listening);
     let collector = Collector::new(outlines, workers, clock, Arc::clone(phase), slices, tick);
-    let mut threads = part.start(clock, seed, phase, &running.stop, &running.knobs.0, &out)?;
-    threads.extend(crew.start(origin, seed, phase, &running.stop, &out)?);
+    let collector = if far { collector.hearing_of(losses) } else { collector };
     // Only the workers hold the sending side now: when they are gone, the collector ends too.
     drop(out);
     let thread = std::thread::Builder::new().name("load-collect".to_owned());
@@ -394,7 +237,7 @@ pub fn start(
 }
 
 impl Running {
-    /// One tick per second, at most 200 ms after the second's end. Can be taken once; a reader that falls 60 seconds
+    /// One tick per second, at most 200 ms after the second's end (where other processes send, 700 ms). Can be taken once; a reader that falls 60 seconds
     /// behind misses some.
     pub fn ticks(&mut self) -> Option<mpsc::Receiver<Tick>> {
         self.ticks.take()
@@ -403,6 +246,17 @@ impl Running {
     /// What changes its rate while it goes on.
     pub fn knobs(&self) -> Knobs {
         self.knobs.clone()
+    }
+
+    /// Until every other process that sends has entered this phase; at most a second, for one of them may be lost.
+    pub fn everyone_in(&self, phase: reports::record::Phase) -> impl Future<Output = ()> + Send + 'static {
+        let members = self.members.clone();
+        async move {
+            let until = tokio::time::Instant::now() + ENTERING;
+            while members.iter().any(|member| !member.is_in(phase)) && tokio::time::Instant::now() < until {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
     }
 
     /// Ends the load early. Threads are gone within 100 ms, or, if graceful, that long after the longest deadline.

@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::clock::{self, Clock};
-use super::knobs::PaceCell;
+use super::flow::{Flow, Reins};
 use super::lane::Job;
+use super::null::Null;
 use super::origin::{self, Origin};
 use super::phase::PhaseCell;
 use super::recipe::{Arrival, Made};
@@ -17,7 +18,7 @@ use super::worker::{self, Setup, StopCell};
 use super::{LoadError, LoadSpec};
 use crate::feed::Feed;
 use crate::replay::Trace;
-use crate::schedule::Profile;
+use crate::schedule::{Pace, Profile};
 
 /// Files that are kept from the load: pipes, journal, runtimes, probes, and a control socket or a process handle for
 /// each injection under way.
@@ -37,6 +38,8 @@ pub(super) struct Outline {
     pub(super) longest: Duration,
     /// When requests are due, as it is written; none for users.
     pub(super) profile: Option<Profile>,
+    /// They come at random.
+    pub(super) poisson: bool,
     /// Why its rate cannot be changed while it is sent.
     pub(super) keeps: Option<&'static str>,
 }
@@ -53,6 +56,7 @@ impl Outline {
             arrivals: format!("{}{}", spec.profile, if spec.poisson { ", at random" } else { "" }),
             longest: spec.profile.duration() + spec.deadline,
             profile: Some(spec.profile.clone()),
+            poisson: spec.poisson,
             keeps: spec.replay.is_some().then_some("is sent from a log, which brings its own times"),
         })
     }
@@ -80,6 +84,8 @@ pub(super) struct Load {
     pub(super) feeds: Vec<Arc<Feed>>,
     pub(super) replay: Option<Arc<Trace>>,
     pub(super) seed: u64,
+    /// Lives as long as the load that goes to it.
+    _null: Option<Null>,
 }
 
 impl Load {
@@ -130,6 +136,8 @@ impl Part {
     ) -> Result<Self, LoadError> {
         let mut loads = Vec::new();
         for (place, spec) in specs {
+            let null = spec.null.then(Null::start).transpose().map_err(LoadError::Thread)?;
+            let spec = null.as_ref().map_or_else(|| spec.clone(), |null| null.instead(spec.clone()));
             let checked = checked(&spec)?;
             let origins = origin::prepare(&checked.origins, &spec).await;
             let load = Load {
@@ -147,6 +155,7 @@ impl Part {
                 feeds: spec.feeds,
                 replay: spec.replay,
                 seed: 0,
+                _null: null,
             };
             loads.push((place, Arc::new(load)));
         }
@@ -156,14 +165,6 @@ impl Part {
     /// How many threads it has.
     pub(super) fn threads(&self) -> u32 {
         self.share.threads
-    }
-
-    /// So many threads instead, if they are all that there are; how many there are then.
-    pub(super) fn spread(&mut self, threads: u32) -> u32 {
-        let connections = self.loads.iter().map(|(_, load)| load.max_connections).min().unwrap_or(1);
-        let threads = threads.clamp(1, connections);
-        self.share = Share { first: 0, threads, of: threads };
-        threads
     }
 
     /// The most sockets that its threads may have open at a time.
@@ -205,17 +206,39 @@ impl Part {
         )))
     }
 
+    #[cfg(test)]
+    pub(super) fn loads(&self) -> &[(usize, Arc<Load>)] {
+        &self.loads
+    }
+
+    /// Until when arrivals come due, in nanoseconds.
+    pub(super) fn length(&self) -> u64 {
+        let lengths = self.loads.iter().map(|(_, load)| clock::nanos(load.profile.duration()));
+        lengths.max().unwrap_or_default()
+    }
+
+    /// A class of the arrivals of each load, from this time on, with the places of the loads.
+    pub(super) fn flows(&self, class: u32, from: u64, seed: u64, paces: &[Pace]) -> Vec<(usize, Flow)> {
+        let flow = |(place, load): &(usize, Arc<Load>)| {
+            let mut flow = Flow::new(load, *place, (class, self.share.of), seed);
+            paces.get(*place).into_iter().for_each(|pace| flow.repace(pace.clone()));
+            flow.skip_to(load, from);
+            (*place, flow)
+        };
+        self.loads.iter().map(flow).collect()
+    }
+
     /// Starts its threads; each ends with the reasons why its numbers must not be trusted.
     ///
     /// # Errors
     /// A thread cannot be started.
     pub(super) fn start(
-        mut self,
+        &mut self,
         clock: Clock,
         seed: u64,
         phase: &Arc<PhaseCell>,
         stop: &Arc<StopCell>,
-        paces: &Arc<PaceCell>,
+        reins: &Reins,
         out: &SyncSender<Slice>,
     ) -> Result<Vec<JoinHandle<Vec<String>>>, LoadError> {
         let Share { first, threads, of } = self.share;
@@ -232,7 +255,7 @@ impl Part {
                 clock,
                 phase: Arc::clone(phase),
                 stop: Arc::clone(stop),
-                paces: Arc::clone(paces),
+                reins: reins.clone(),
                 seed,
                 out: out.clone(),
             };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reports::Latencies;
 use reports::format::{count, share};
 
-use super::Lacks;
+use super::{Lacks, Loss};
 use crate::slo::stats;
 
 /// What a generator knows about its own work.
@@ -13,7 +13,8 @@ use crate::slo::stats;
 pub struct Facts {
     /// Worker threads.
     pub workers: u32,
-    /// Arrivals that came due, without those that were cut short.
+    /// Arrivals that came due, without those that were cut short, and with those of which nothing is known since their worker
+    /// is lost.
     pub due: u64,
     /// Requests that were given a connection, or the attempt of one.
     pub sent: u64,
@@ -60,6 +61,8 @@ pub struct Facts {
     pub seconds: f64,
     /// See `seconds`.
     pub throttled_s: f64,
+    /// Workers that were lost.
+    pub losses: Vec<Loss>,
     /// Why threads and workers ended before their time, or are not to be trusted, in sentences.
     pub broken: Vec<String>,
 }
@@ -106,6 +109,8 @@ pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
 /// Those of them that no target can cause.
 pub fn overtaxed(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
     let mut reasons = facts.broken.clone();
+    let lost = facts.losses.iter().filter(|loss| loss.matters());
+    reasons.extend(lost.map(|loss| format!("{} ({} of a phase)", loss.words(), share(loss.weighs))));
     let allowed = tightest.map_or(0.0, |limit| 0.1 * limit.as_secs_f64()).max(LAG_ALLOWED_S);
     let lag = late(&facts.lag, allowed, "");
     reasons.extend(lag.or_else(|| late(&facts.handed, allowed, " although a connection was idle")));

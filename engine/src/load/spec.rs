@@ -75,6 +75,9 @@ pub struct LoadSpec {
     /// is the log's ([`Trace::profile`]).
     #[serde(skip)]
     pub replay: Option<Arc<Trace>>,
+    /// It goes to a server without work that whoever sends it has beside itself, instead of to its URLs: what that costs is
+    /// what the generator costs.
+    pub null: bool,
 }
 
 impl LoadSpec {
@@ -100,6 +103,7 @@ impl LoadSpec {
             tls: TlsSpec::default(),
             feeds: Vec::new(),
             replay: None,
+            null: false,
         }
     }
 }

@@ -25,6 +25,7 @@ struct PhaseSum {
     pops: BTreeMap<Arc<str>, Tally>,
     instances: BTreeMap<Arc<str>, u64>,
     statuses: BTreeMap<u16, u64>,
+    causes: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
@@ -97,6 +98,9 @@ impl LoadSums {
                 let known = sum.instances.len() < INSTANCES_MAX || sum.instances.contains_key(&name);
                 *sum.instances.entry(if known { name } else { Arc::from(OTHER) }).or_default() += count;
             }
+            for (class, cause) in totals.causes {
+                sum.causes.entry(class.name().to_owned()).or_insert(cause);
+            }
             for (status, count) in totals.statuses {
                 let known = sum.statuses.len() < STATUSES_MAX || sum.statuses.contains_key(&status);
                 *sum.statuses.entry(if known { status } else { OTHER_STATUS }).or_default() += count;
@@ -145,6 +149,7 @@ impl PhaseSum {
             pops: pops.map(|(name, t)| (name.to_string(), outcomes(t))).collect(),
             instances: self.instances.into_iter().map(|(name, count)| (name.to_string(), count)).collect(),
             statuses: self.statuses,
+            causes: self.causes,
         }
     }
 }

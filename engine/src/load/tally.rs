@@ -120,6 +120,8 @@ pub(super) struct PhaseTotals {
     /// Answers by instance that served them; filled at the end.
     pub(super) by_instance: Vec<(Arc<str>, u64)>,
     pub(super) statuses: Vec<(u16, u64)>,
+    /// The first cause of a class of failures, in words.
+    pub(super) causes: Vec<(ErrorClass, String)>,
 }
 
 /// What one worker saw in one second.
@@ -147,8 +149,11 @@ pub(super) struct Slice {
     pub(super) connections: u64,
     /// Stale connections replaced.
     pub(super) reconnects: u64,
-    /// The last slice: by load, then phase, and the requests that were cut short.
-    pub(super) last: Option<(Vec<ByPhase<PhaseTotals>>, u64)>,
+    /// By load, then phase: what is only summed up, as far as it was not told before. Empty unless it is the last slice, or
+    /// its thread is one of another process, which may be lost.
+    pub(super) totals: Vec<ByPhase<PhaseTotals>>,
+    /// Of the last slice: requests that were cut short.
+    pub(super) last: Option<u64>,
 }
 
 impl Slice {
@@ -166,6 +171,7 @@ impl Slice {
             lacks: Lacks::default(),
             connections: 0,
             reconnects: 0,
+            totals: Vec::new(),
             last: None,
         }
     }
@@ -243,6 +249,7 @@ pub(super) struct Recorder {
     cut_at: u64,
     cut_cpu: u64,
     cut_waits: Option<u64>,
+    often: bool,
     out: SyncSender<Slice>,
 }
 
@@ -256,7 +263,21 @@ impl Recorder {
             phases: Default::default(),
         });
         let slice = Slice::new(worker, 0, kinds.len());
-        Self { slice, totals: totals.collect(), cut_at: 0, cut_cpu: thread_cpu(), cut_waits: waits(), out }
+        Self {
+            slice,
+            totals: totals.collect(),
+            cut_at: 0,
+            cut_cpu: thread_cpu(),
+            cut_waits: waits(),
+            often: false,
+            out,
+        }
+    }
+
+    /// Sums come with each slice.
+    pub(super) fn telling_all(mut self) -> Self {
+        self.often = true;
+        self
     }
 
     /// Sends the slice of a second that is over. If the collector is behind, the slice grows instead.
@@ -268,6 +289,10 @@ impl Recorder {
         let next = Slice::new(self.slice.worker, second, self.totals.len());
         let mut full = std::mem::replace(&mut self.slice, next);
         self.complete(&mut full, now);
+        // A slice that found no room before has some already; what came since then waits for the next one.
+        if self.often && full.totals.is_empty() {
+            full.totals = self.sums();
+        }
         if let Err(TrySendError::Full(kept)) = self.out.try_send(full) {
             self.slice = kept;
         }
@@ -297,18 +322,33 @@ impl Recorder {
         let next = Slice::new(self.slice.worker, 0, 0);
         let mut last = std::mem::replace(&mut self.slice, next);
         self.complete(&mut last, now);
-        for load in &mut self.totals {
-            for phase in load.phases.iter_mut().flatten() {
+        if last.totals.is_empty() {
+            last.totals = self.sums();
+        } else {
+            // It found no room so far: what came since then goes ahead with a slice of its own.
+            let mut more = Slice::new(last.worker, last.second, last.loads.len());
+            more.totals = self.sums();
+            let _ = self.out.send(more);
+        }
+        last.last = Some(aborted);
+        // The collector is gone only if nobody wants the result.
+        let _ = self.out.send(last);
+    }
+
+    /// What was summed up since this was last asked.
+    fn sums(&mut self) -> Vec<ByPhase<PhaseTotals>> {
+        let sums = |load: &mut LoadTotals| {
+            let mut phases = std::mem::take(&mut load.phases);
+            for phase in phases.iter_mut().flatten() {
                 let tallies = std::mem::take(&mut phase.pops);
                 let named = load.pops.names.iter().zip(tallies);
                 phase.by_pop = named.filter_map(|(name, tally)| Some((Arc::clone(name), tally?))).collect();
                 let served = load.instances.names.iter().zip(&phase.served).filter(|(_, count)| **count > 0);
                 phase.by_instance = served.map(|(name, count)| (Arc::clone(name), *count)).collect();
             }
-        }
-        last.last = Some((self.totals.into_iter().map(|load| load.phases).collect(), aborted));
-        // The collector is gone only if nobody wants the result.
-        let _ = self.out.send(last);
+            phases
+        };
+        self.totals.iter_mut().map(sums).collect()
     }
 
     /// An arrival came due; `lag` is how late the pacer is, in nanoseconds.
@@ -336,6 +376,14 @@ impl Recorder {
     /// An attempt to connect failed on this machine.
     pub(super) fn lacked(&mut self, error: &std::io::Error) {
         self.slice.lacks.count(error);
+    }
+
+    /// Why a class of failures happens; only the first cause is kept.
+    pub(super) fn explained(&mut self, load: usize, phase: Phase, class: ErrorClass, cause: String) {
+        let causes = &mut self.totals[load].phases[phase as usize].get_or_insert_default().causes;
+        if causes.iter().all(|(known, _)| *known != class) {
+            causes.push((class, cause));
+        }
     }
 
     /// A stale connection was replaced, or a request sent again that no server had acted on.
@@ -456,7 +504,7 @@ mod tests {
         }
         recorder.close(1, 0);
         let last = slices.recv().unwrap();
-        let (totals, _) = last.last.unwrap();
+        let totals = last.totals;
         let phase = totals[0][Phase::Baseline as usize].as_ref().unwrap();
         assert_eq!(phase.by_pop.len(), POPS_MAX + 1);
         let other = phase.by_pop.iter().find(|(name, _)| &**name == OTHER).unwrap();
@@ -478,7 +526,7 @@ mod tests {
         }
         (0..300).for_each(|i| see(&format!("n{i}")));
         recorder.close(1, 0);
-        let (totals, _) = slices.recv().unwrap().last.unwrap();
+        let totals = slices.recv().unwrap().totals;
         let served = &totals[0][Phase::Baseline as usize].as_ref().unwrap().by_instance;
         let of = |wanted: &str| served.iter().find(|(name, _)| &**name == wanted).map(|(_, count)| *count);
         assert_eq!((of("edge"), of("auth"), of("catalog")), (Some(4), Some(1), Some(1)));
@@ -501,6 +549,32 @@ mod tests {
         let second = slices.recv().unwrap();
         assert_eq!((second.second, count(&second)), (1, 4));
         assert_eq!(second.loads[0][Phase::Fault as usize].as_ref().unwrap().by_pop[0].1, 4);
+    }
+
+    #[test]
+    fn sums_that_come_in_parts_are_the_same_sums() {
+        let (out, slices) = sync_channel(1);
+        let mut recorder = Recorder::new(0, &[1], out).telling_all();
+        let (mut statuses, mut served) = (0, 0);
+        let mut hear = |slice: Slice| {
+            let phase = slice.totals.first().and_then(|phases| phases[Phase::Fault as usize].as_ref());
+            statuses += phase.map_or(0, |phase| phase.statuses.iter().map(|(_, n)| n).sum::<u64>());
+            served += phase.map_or(0, |phase| phase.by_pop.iter().map(|(_, tally)| tally.ok).sum::<u64>());
+        };
+        for second in 0..6 {
+            recorder.ended(0, &job(Phase::Fault), Phase::Fault, 0, &ok("a"));
+            recorder.roll((second + 1) * SECOND, 0);
+            // It finds no room in between.
+            if second % 3 == 0 {
+                hear(slices.recv().unwrap());
+            }
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| slices.into_iter().for_each(&mut hear));
+            // Here, since it counts the CPU time of its thread.
+            recorder.close(7 * SECOND, 0);
+        });
+        assert_eq!((statuses, served), (6, 6));
     }
 
     #[test]

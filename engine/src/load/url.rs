@@ -28,6 +28,18 @@ const SCHEMES: [(&str, Option<Protocol>, bool, bool, u16); 8] = [
     ("dns", Some(Protocol::Dns), false, false, 53),
 ];
 
+/// The host that a URL names; what follows it may have slots.
+///
+/// # Errors
+/// It names none.
+pub fn host(url: &str) -> Result<String, String> {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    let uri: Uri = url[..end].parse().map_err(|_| format!("`{url}` is no URL"))?;
+    let host = uri.host().ok_or_else(|| format!("`{url}` is no URL: write it as http://HOST:PORT/PATH"))?;
+    Ok(host.to_owned())
+}
+
 /// Reads a URL: where it leads, and the authority as it is written.
 pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, String), &'static str> {
     let uri: Uri = url.parse().map_err(|_| "this is not a URL")?;

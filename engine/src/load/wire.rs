@@ -1,5 +1,6 @@
 //! Which protocol is spoken with an origin: the one place where its driver is chosen.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::connection::drive;
@@ -54,7 +55,12 @@ pub(super) fn spawn(lane: &Rc<Lane>, connection: u32) {
         (Some((connector, name)), protocol) => {
             // A server that agrees to nothing may still speak HTTP/1.1.
             let agreed = (protocol == Protocol::Http2).then_some(protocol.alpn()).flatten();
-            let secure = Secure { connector: connector.clone(), name: name.clone(), agreed };
+            let secure = Secure {
+                connector: connector.clone(),
+                name: name.clone(),
+                agreed,
+                failed: RefCell::default(),
+            };
             spawn_over(lane, connection, protocol, secure);
         }
     }

@@ -10,18 +10,18 @@ use std::sync::mpsc::SyncSender;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::Load;
-use super::clock::{Clock, MILLISECOND, SECOND, Timer, nanos};
-use super::knobs::PaceCell;
+use super::clock::{Clock, MILLISECOND, SECOND, Timer};
+use super::flow::{Flow, Reins};
 use super::lane::{Job, Lane, Shared};
 use super::phase::PhaseCell;
 use super::tally::{Recorder, Slice};
-use crate::random::Random;
-use crate::schedule::{Arrivals, NEVER, Pace};
 
 /// How often overdue requests are looked for.
 const SWEEP: u64 = 5 * MILLISECOND;
 /// The longest sleep of a worker: it looks for a request to stop at least this often.
 const NAP: u64 = 50 * MILLISECOND;
+/// No pace was looked at yet.
+const NO_PACE: u64 = u64::MAX;
 /// Where responses are read into.
 const SCRATCH: usize = 64 * 1024;
 
@@ -59,87 +59,59 @@ pub(super) struct Setup {
     pub(super) clock: Clock,
     pub(super) phase: Arc<PhaseCell>,
     pub(super) stop: Arc<StopCell>,
-    pub(super) paces: Arc<PaceCell>,
+    pub(super) reins: Reins,
     pub(super) seed: u64,
     pub(super) out: SyncSender<Slice>,
 }
 
-/// The arrivals of one load, as far as this worker sends them.
+impl Setup {
+    /// The arrivals of its own class, of each load.
+    fn streams(&self, shared: &Rc<Shared>) -> Vec<(usize, Stream)> {
+        let own = |(place, load): &(usize, Arc<Load>)| {
+            self.stream(*place, Flow::new(load, *place, (self.worker, self.workers), self.seed), shared)
+        };
+        self.loads.iter().filter_map(own).collect()
+    }
+
+    /// The arrivals of the load at this place; none if it is not among those of this worker.
+    fn stream(&self, place: usize, flow: Flow, shared: &Rc<Shared>) -> Option<(usize, Stream)> {
+        let (_, load) = self.loads.iter().find(|(own, _)| *own == place)?;
+        Some((place, Stream::new(self.workers, place, load, flow, shared)))
+    }
+}
+
+/// The arrivals of one load, as far as this worker sends them: those of its own class, or of one that it has taken over.
 struct Stream {
     load: Arc<Load>,
-    arrivals: Arrivals,
-    next: Option<u64>,
-    /// Of the next request with slots: those of worker k of W are k, k + W, k + 2W, …
-    number: u64,
-    pace: Pace,
-    random: Random,
+    flow: Flow,
     /// By origin.
     lanes: Vec<Rc<Lane>>,
 }
 
 impl Stream {
-    fn new(setup: &Setup, index: usize, load: &Arc<Load>, shared: &Rc<Shared>) -> Self {
+    fn new(workers: u32, index: usize, load: &Arc<Load>, flow: Flow, shared: &Rc<Shared>) -> Self {
         let load = Arc::clone(load);
-        let (worker, workers) = (setup.worker, setup.workers);
-        let seed = setup.seed.wrapping_add(index as u64);
-        let mut arrivals = if load.poisson {
-            Arrivals::poisson(&load.profile, worker, workers, seed)
-        } else {
-            Arrivals::even(&load.profile, worker, workers)
-        };
-        let slots = load.max_connections / workers + u32::from(worker < load.max_connections % workers);
+        let class = flow.class;
+        let slots = load.max_connections / workers + u32::from(class < load.max_connections % workers);
         let lane =
-            |origin| Lane::new(Rc::clone(shared), Arc::clone(&load), index, origin, slots, worker as usize);
+            |origin| Lane::new(Rc::clone(shared), Arc::clone(&load), index, origin, slots, class as usize);
         let lanes = (0..load.origins.len()).map(lane).collect();
-        let next = arrivals.next();
-        let random = Random::new(!seed, u64::from(worker));
-        Self { load, arrivals, next, number: u64::from(worker), pace: Pace::default(), random, lanes }
-    }
-
-    /// Goes on at another pace from the time at which it was announced.
-    fn repace(&mut self, pace: Pace) {
-        self.next = self.arrivals.pace(pace.clone());
-        self.pace = pace;
-    }
-
-    /// A pause that lasts to the end of the arrivals is their end.
-    fn end_pause(&mut self, now: u64) {
-        if self.next == Some(NEVER) && now >= nanos(self.load.profile.duration()) {
-            self.next = None;
-        }
+        Self { load, flow, lanes }
     }
 
     /// Starts everything that is due.
-    fn dispatch(&mut self, shared: &Shared, workers: u32, now: u64) {
+    fn dispatch(&mut self, shared: &Shared, now: u64) {
         let phase = shared.phase.get();
-        while let Some(due) = self.next.filter(|due| *due <= now) {
-            let kind = match &self.load.replay {
-                Some(trace) => trace.shot(self.number).method,
-                None => self.pick(),
-            };
+        while let Some(due) = self.flow.next.filter(|due| *due <= now) {
+            let (kind, number) = self.flow.take(&self.load);
             let request = &self.load.checked.requests[usize::from(kind)];
-            let job = Job { due, kind, phase, number: self.number, again: 0, handed: false };
+            let job = Job { due, kind, phase, number, again: 0, handed: false };
             let lane = &self.lanes[request.origin];
-            if request.recipe.slotted() {
-                self.number += u64::from(workers);
-            }
             if request.recipe.risky() && request.recipe.unfit(&self.load.arrival(&job)).is_some() {
                 lane.refuse(job, now);
             } else {
                 lane.dispatch(job, now);
             }
-            self.next = self.arrivals.next();
-        }
-    }
-
-    fn pick(&mut self) -> u16 {
-        let weights = &self.load.checked.weights;
-        match weights.last() {
-            Some(sum) if weights.len() > 1 => {
-                let drawn = (self.random.unit() * *sum as f64) as u64;
-                weights.partition_point(|below| *below <= drawn).min(weights.len() - 1) as u16
-            }
-            _ => 0,
         }
     }
 
@@ -147,7 +119,7 @@ impl Stream {
     fn rate(&self, now: u64, workers: u32) -> f64 {
         let at = now as f64 / SECOND as f64;
         let rates = [0.0, 0.5, 1.0]
-            .map(|ahead| self.load.profile.rate_at(at + ahead) * self.pace.factor_at(at + ahead));
+            .map(|ahead| self.load.profile.rate_at(at + ahead) * self.flow.pace().factor_at(at + ahead));
         rates.into_iter().fold(0.0, f64::max) / f64::from(workers)
     }
 }
@@ -168,7 +140,11 @@ fn quantum(rate: f64) -> u64 {
 pub(super) fn run(setup: &Setup) -> io::Result<()> {
     let mut kinds = vec![0; setup.of_loads];
     setup.loads.iter().for_each(|(place, load)| kinds[*place] = load.checked.requests.len());
-    let recorder = Recorder::new(setup.worker as usize, &kinds, setup.out.clone());
+    let mut recorder = Recorder::new(setup.worker as usize, &kinds, setup.out.clone());
+    if setup.reins.stay > 0 {
+        // It may be lost: what it has told by then counts.
+        recorder = recorder.telling_all();
+    }
     let shared = Rc::new(Shared {
         clock: setup.clock,
         phase: Arc::clone(&setup.phase),
@@ -193,10 +169,8 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
     // Before the start the clock stands still: whatever is due at once would be sent too early, and look as if it had taken
     // no time at all.
     timer.until(0).await?;
-    let loads = setup.loads.iter();
-    let mut streams: Vec<Stream> =
-        loads.map(|(place, load)| Stream::new(setup, *place, load, shared)).collect();
-    let (mut sweep_at, mut second, mut gather, mut paced) = (0, u64::MAX, 0, 0);
+    let mut streams = setup.streams(shared);
+    let (mut sweep_at, mut second, mut gather, mut paced, mut took) = (0, u64::MAX, 0, 0, 0);
     let exact = setup.loads.iter().any(|(_, load)| load.exact);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
     let drain = setup.loads.iter().map(|(_, load)| load.deadline).max().unwrap_or(0) + SECOND;
@@ -206,12 +180,18 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         shared.recorder.borrow_mut().roll(now, shared.open.get());
         if now / SECOND != second {
             second = now / SECOND;
-            gather = if exact { 0 } else { quantum(streams.iter().map(|s| s.rate(now, *workers)).sum()) };
+            let rate = streams.iter().map(|(_, s)| s.rate(now, *workers)).sum();
+            gather = if exact { 0 } else { quantum(rate) };
+        }
+        for (place, flow) in setup.reins.takes.look(setup.worker, &mut took) {
+            streams.extend(setup.stream(place, flow, shared));
+            // Its pace may have changed since it was made ready.
+            paced = NO_PACE;
         }
         // It is announced ahead: whatever is due by `now` comes before any change that is not seen yet.
-        if let Some(paces) = setup.paces.look(&mut paced) {
-            for (stream, (place, _)) in streams.iter_mut().zip(&setup.loads) {
-                stream.repace(paces[*place].clone());
+        if let Some(paces) = setup.reins.paces.look(&mut paced) {
+            for (place, stream) in &mut streams {
+                stream.flow.repace(paces[*place].clone());
             }
         }
         let stopping = stop.get();
@@ -219,24 +199,25 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
             return Ok(());
         }
         if stopping == StopCell::GRACEFUL {
-            for stream in &mut streams {
-                stream.next = None;
+            for (_, stream) in &mut streams {
+                stream.flow.next = None;
             }
         }
-        for stream in &mut streams {
-            stream.dispatch(shared, *workers, now);
-            stream.end_pause(now);
+        for (_, stream) in &mut streams {
+            stream.dispatch(shared, now);
+            stream.flow.end_pause(&stream.load, now);
         }
         if now >= sweep_at {
-            streams.iter().flat_map(|s| &s.lanes).for_each(|lane| lane.sweep(now));
+            streams.iter().flat_map(|(_, s)| &s.lanes).for_each(|lane| lane.sweep(now));
             sweep_at = now + SWEEP;
         }
-        let next = streams.iter().filter_map(|s| s.next).min();
+        let next = streams.iter().filter_map(|(_, s)| s.flow.next).min();
         let busy = shared.outstanding.get() > 0;
-        if next.is_none() && !busy {
+        let over = next.is_none() && (now >= setup.reins.stay || stopping == StopCell::GRACEFUL);
+        if over && !busy {
             return Ok(());
         }
-        if next.is_none() {
+        if over {
             drained_by = drained_by.min(now + drain);
         }
         if now >= drained_by {

@@ -20,7 +20,7 @@ use super::world::World;
 use super::{Options, Refusal, Signals, build, late_names};
 use crate::clock::Clock;
 use crate::experiment::Experiment;
-use crate::load::{self, PhaseCell, Running, Stop, Tick};
+use crate::load::{self, Loss, PhaseCell, Running, Stop, Threads, Tick};
 use crate::plan::Plan;
 use crate::probe;
 
@@ -78,7 +78,9 @@ pub(super) async fn dispatch(
     observer: &mut dyn Observer,
 ) -> Result<RunRecord, Refusal> {
     let late = late_names(world);
-    let (prepared, lowered) = load::ready_all(load::specs(experiment, &late)).await?;
+    let team = load::remote::hire(&options.hands).await?;
+    let works = load::specs(experiment, &late);
+    let (prepared, lowered) = load::ready(works, &team, Threads::default()).await?;
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
     injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;
@@ -242,7 +244,10 @@ impl Dispatcher<'_> {
                     self.abort("guardian", &format!("{why}: nothing would protect this run"));
                 }
                 tick = ticks.recv(), if ticking => match tick {
-                    Some(tick) => self.second(&tick),
+                    Some(tick) => {
+                        self.losses(&tick.losses, shared).await;
+                        self.second(&tick);
+                    }
                     None => ticking = self.load_ended(),
                 },
                 (index, seen) = probes.next() => self.probe(index, seen),
@@ -266,6 +271,18 @@ impl Dispatcher<'_> {
             self.tell(&Event::Turned { text: turned.words() });
         }
         wish.answer(came);
+    }
+
+    /// Keeps in the journal and among the events which workers were lost.
+    async fn losses(&mut self, losses: &[Loss], shared: &Shared) {
+        for loss in losses {
+            let Loss { worker, from_s, to_s, .. } = loss.clone();
+            let entry = Entry::WorkerLost { worker, from_s, to_s, missing: loss.missing() };
+            if let Err(error) = shared.journal.append(entry).await {
+                self.tell(&Event::Trouble { text: format!("the journal has no word of it: {error}") });
+            }
+            self.tell(&Event::WorkerLost { text: loss.words() });
+        }
     }
 
     fn stopping(&self) -> bool {
@@ -374,7 +391,16 @@ impl Dispatcher<'_> {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Begins => self.enter(Phase::Fault),
+            Report::Begins(go) => {
+                self.enter(Phase::Fault);
+                // What other processes see from the first moment on must count for the fault as well.
+                let entered = self.load.everyone_in(Phase::Fault);
+                tokio::spawn(async move {
+                    entered.await;
+                    // It does not wait for ever.
+                    let _ = go.send(());
+                });
+            }
             Report::Failed(why) => self.failed(&why),
             Report::NotUndone { why, took_s } => {
                 self.course.slowest_undo = self.course.slowest_undo.max(took_s);

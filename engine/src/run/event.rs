@@ -65,6 +65,11 @@ pub enum Event {
         /// In words.
         text: String,
     },
+    /// A worker that sent a part of the load is lost.
+    WorkerLost {
+        /// In words.
+        text: String,
+    },
     /// Something failed.
     Trouble {
         /// In words.
@@ -97,6 +102,7 @@ impl Event {
             Self::Proof { .. } => "proof",
             Self::Undone { .. } => "undo",
             Self::Turned { .. } => "rate",
+            Self::WorkerLost { .. } => "worker",
             Self::Trouble { .. } => "error",
             Self::ProbeMissed { .. } => "probe",
             Self::Aborting { .. } => "guard",
@@ -119,6 +125,7 @@ impl Event {
             Self::Started { folder, experiment, question, .. } => vec![folder, experiment, question],
             Self::Note { text }
             | Self::Turned { text }
+            | Self::WorkerLost { text }
             | Self::Trouble { text }
             | Self::Undone { text, .. } => vec![text],
             Self::Phase { .. } => Vec::new(),
@@ -139,6 +146,7 @@ impl Event {
             Self::Started { run, experiment, .. } => Some(format!("run {run} of {experiment}")),
             Self::Note { text }
             | Self::Turned { text }
+            | Self::WorkerLost { text }
             | Self::Trouble { text }
             | Self::Undone { text, .. } => Some(text.clone()),
             Self::Phase { phase } => Some(format!("{} begins", phase.name())),

@@ -189,7 +189,8 @@ async fn watch_over(
             }
             Some(report) = heard.recv() => match report {
                 Report::Told(event) => tell(&event),
-                Report::Begins => {}
+                // No load has to enter anything.
+                Report::Begins(_) => {}
                 Report::Failed(why) | Report::NotUndone { why, .. } => {
                     failed = true;
                     tell(&Event::Trouble { text: why });

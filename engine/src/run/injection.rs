@@ -11,7 +11,7 @@ use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::restore::{by_hand, restore};
 use injectors::{Change, Env, Injector, Looks, Proof, ProofStatus, Request, Target, Undone, registry};
 use reports::record::{InjectionRecord, ProofRecord};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use super::claims::{self, Held};
 use super::crash::{CrashPoint, CrashStep};
@@ -44,8 +44,8 @@ pub(super) enum Haste {
 pub(super) enum Report {
     /// Something for the observer.
     Told(Event),
-    /// The intent is about to be journalled: the fault phase begins.
-    Begins,
+    /// The intent is about to be journalled: the fault phase begins. Told once whoever sends load has entered it.
+    Begins(oneshot::Sender<()>),
     /// The fault could not be made or kept: the run must stop.
     Failed(String),
     /// The fault could not be undone: the run must stop.
@@ -140,7 +140,10 @@ pub(super) async fn live(
         record.target.clone_from(&change.target);
     }
     record.manual.clone_from(&change.manual);
-    let _ = shared.reports.send(Report::Begins);
+    let (go, entered) = oneshot::channel();
+    let _ = shared.reports.send(Report::Begins(go));
+    // An error means that nobody sends any more.
+    let _ = entered.await;
     record.intended_s = shared.clock.now();
     let applied = apply(&shared, &change, &mut haste).await;
     match applied {

@@ -46,6 +46,8 @@ pub struct Options {
     pub reproduce: String,
     /// A crash on purpose.
     pub crash: Option<CrashPoint>,
+    /// Who sends the open loads.
+    pub hands: crate::load::remote::Hands,
 }
 
 /// Why a run did not begin; nothing was touched. Completes "refused: …".

@@ -16,7 +16,16 @@ fn tick(second: u64, phase: Phase, ok: u64, failed: u64, ms: u64) -> Tick {
     let part = PhaseTick { phase, due: ok + failed, ok, errors, latencies, pops: vec![] };
     let load = LoadTick { name: Arc::from("checkout"), phases: vec![part] };
     let service = Latencies::default();
-    Tick { second, loads: vec![load], lag_p99_s: None, service, cpu: 0.0, waited: 0.0, connections: 0 }
+    Tick {
+        second,
+        loads: vec![load],
+        lag_p99_s: None,
+        service,
+        cpu: 0.0,
+        waited: 0.0,
+        connections: 0,
+        losses: Vec::new(),
+    }
 }
 
 fn objective() -> Objective {

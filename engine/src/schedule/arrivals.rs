@@ -79,6 +79,37 @@ impl Arrivals {
         self.pieces.get(self.cursor).map(|p| (p.due(n) * 1e9) as u64)
     }
 
+    /// Leaves out every further arrival that is due before this time, in nanoseconds: how many they are, and when the first
+    /// after them is due.
+    pub fn skip_to(&mut self, at: u64) -> (u64, Option<u64>) {
+        let mut skipped = 0;
+        if let Stream::Even { next, step } = self.stream {
+            // Due times never decrease: as many as surely come before it are found by halving.
+            let (mut low, mut high) = (0, 1);
+            let early = |this: &mut Self, n: u64| {
+                this.cursor = 0;
+                this.current = next.saturating_add(n.saturating_mul(step)) as f64;
+                this.due().is_some_and(|due| due < at)
+            };
+            while early(self, high) {
+                (low, high) = (high, high.saturating_mul(2));
+            }
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                if early(self, middle) { low = middle } else { high = middle }
+            }
+            self.cursor = 0;
+            self.stream = Stream::Even { next: next.saturating_add(low.saturating_mul(step)), step };
+            skipped = low;
+        }
+        loop {
+            match self.next() {
+                Some(due) if due < at => skipped += 1,
+                next => return (skipped, next),
+            }
+        }
+    }
+
     /// The number of the next arrival, as far as it is known by its number.
     fn step(&mut self) -> f64 {
         match &mut self.stream {

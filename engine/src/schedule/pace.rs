@@ -4,6 +4,8 @@
 //! m, so the numbering, and with it the sharing among workers, goes on across a change, and no arrival is sent twice or
 //! lost. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use super::Profile;
 
 /// The most changes of one load.
@@ -12,7 +14,8 @@ pub const CHANGES_MAX: usize = 1000;
 pub const FACTOR_MAX: f64 = 1000.0;
 
 /// From one change to the next.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Stretch {
     /// When it begins, in seconds.
     at: f64,
@@ -24,8 +27,29 @@ struct Stretch {
 }
 
 /// Factors on a profile over time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Stretch>", into = "Vec<Stretch>")]
 pub struct Pace(Vec<Stretch>);
+
+impl From<Pace> for Vec<Stretch> {
+    fn from(pace: Pace) -> Self {
+        pace.0
+    }
+}
+
+impl TryFrom<Vec<Stretch>> for Pace {
+    type Error = &'static str;
+
+    fn try_from(stretches: Vec<Stretch>) -> Result<Self, Self::Error> {
+        let number =
+            |s: &Stretch| [s.at, s.factor, s.profile, s.intended].iter().all(|n| n.is_finite() && *n >= 0.0);
+        let follows = |pair: &[Stretch]| pair[0].at <= pair[1].at && pair[0].intended <= pair[1].intended;
+        let fits = (1..=CHANGES_MAX).contains(&stretches.len())
+            && stretches.iter().all(|s| number(s) && s.factor <= FACTOR_MAX)
+            && stretches.windows(2).all(follows);
+        if fits { Ok(Self(stretches)) } else { Err("changes of a rate that cannot be") }
+    }
+}
 
 impl Default for Pace {
     /// As the profile says.

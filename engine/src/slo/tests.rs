@@ -44,6 +44,7 @@ fn course(name: &str, outcomes: impl Fn(u32, Phase) -> Outcomes) -> LoadRecord {
         let parts: Vec<&Bucket> = buckets.iter().filter(|bucket| bucket.phase == phase).collect();
         let all = super::finding::merge(&parts);
         PhaseStats {
+            causes: BTreeMap::new(),
             handshakes: String::new(),
             phase,
             all,

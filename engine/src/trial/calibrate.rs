@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::null::Null;
 use super::{Asked, Ended, Finished, hold, run};
-use crate::load::remote::Hands;
+use crate::load::remote::Team;
 use crate::load::{Expect, HttpVersion, LoadError, LoadSpec, PER_THREAD, RequestSpec};
 use crate::run::Signals;
 
@@ -27,11 +26,12 @@ const DEADLINE: Duration = Duration::from_millis(500);
 /// What the generator can do on this machine. Against a real target, TLS and longer answers make it less.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// The highest rate, in requests per second: that at which the busiest of `threads` uses 80 % of its CPU.
+    /// The highest rate, in requests per second: that at which the busiest of `threads` uses 80 % of its CPU. Where workers on
+    /// other machines send, of all of them together; arrivals are dealt out evenly, so the slowest thread decides.
     pub rate: f64,
     /// One thread's share of it.
     pub per_thread: f64,
-    /// One per core.
+    /// One per core, of every machine that sends.
     pub threads: u32,
     /// A limit of a control group, rather than the cost of a request, decides.
     pub throttled: bool,
@@ -49,6 +49,7 @@ pub struct Calibration {
 /// No load can be sent on this machine.
 pub async fn calibrate(
     spec: &LoadSpec,
+    team: &Team,
     seed: u64,
     signals: &mut Signals,
 ) -> Result<(Option<Calibration>, Ended), LoadError> {
@@ -58,14 +59,20 @@ pub async fn calibrate(
         return Ok((None, Ended::InTime));
     }
     let began = Instant::now();
-    let null = Null::start().map_err(LoadError::Thread)?;
+    // Processes of this machine have its processors between them: what one thread of one of them can do says it all.
+    let (own, near) = (Team::default(), team.is_near());
+    let team = if near { &own } else { team };
+    let cores = team.cores()?;
+    // One thread of each sender.
+    let senders = cores.len() as f64;
+    let threads = cores.iter().sum();
     let mut measured = None;
     let mut rate = LOOK;
     for _ in 0..LOOKS {
-        let spec = against(&null, spec, rate, LOOK_S);
+        let spec = against(spec, rate * senders, LOOK_S);
         let asked = Asked {
             spec: &spec,
-            hands: &Hands::Here,
+            team,
             objectives: &[],
             seed,
             probe: false,
@@ -77,7 +84,7 @@ pub async fn calibrate(
         if finished.ended == Ended::ByOperator {
             return Ok((None, Ended::ByOperator));
         }
-        measured = found(&finished, rate, began.elapsed()).or(measured);
+        measured = found(&finished, (rate, senders), threads, began.elapsed()).or(measured);
         match &measured {
             // What costs less the more there is leaves room at the rate that follows from less of it.
             Some(found)
@@ -91,28 +98,24 @@ pub async fn calibrate(
     Ok((measured, Ended::InTime))
 }
 
-/// The same first request to the null server: same method, path, header fields and body.
-fn against(null: &Null, spec: &LoadSpec, rate: f64, seconds: f64) -> LoadSpec {
+/// The same first request to the null server beside each sender.
+fn against(spec: &LoadSpec, rate: f64, seconds: f64) -> LoadSpec {
     let mut requests = vec![spec.requests[0].clone()];
-    let uri = requests[0].url.parse::<hyper::Uri>().ok();
-    let path = uri.as_ref().and_then(|uri| uri.path_and_query()).map_or("/", |path| path.as_str());
-    requests[0].url = format!("http://{}{path}", null.address);
     requests[0].expect = Expect::default();
-    LoadSpec {
-        requests,
-        profile: hold(rate, seconds),
-        deadline: DEADLINE,
-        unix: None,
-        sources: Vec::new(),
-        ..spec.clone()
-    }
+    LoadSpec { requests, profile: hold(rate, seconds), deadline: DEADLINE, null: true, ..spec.clone() }
 }
 
-fn found(finished: &Finished, rate: f64, took: Duration) -> Option<Calibration> {
+fn found(
+    finished: &Finished,
+    (rate, senders): (f64, f64),
+    threads: u32,
+    took: Duration,
+) -> Option<Calibration> {
     let (facts, all) = (&finished.outcome.facts, finished.all()?);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u32;
     let latencies = reports::Latencies::decode(&all.latencies).ok()?;
-    let (throttled, answered) = (facts.throttled_s > 0.01 * facts.seconds, all.ok as f64 / finished.seconds);
+    let (throttled, answered) =
+        (facts.throttled_s > 0.01 * facts.seconds, all.ok as f64 / finished.seconds / senders);
+    // Arrivals are dealt out evenly: the busiest thread is the limit of all.
     let per_thread = per_thread(rate, answered, facts.cpu_max, throttled)?;
     let threads = if throttled { 1 } else { threads };
     Some(Calibration {

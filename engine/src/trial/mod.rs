@@ -1,7 +1,6 @@
 //! One load by itself, judged: what `squall load` sends once, and `squall capacity` again and again.
 
 mod calibrate;
-mod null;
 mod probe;
 mod search;
 mod under;
@@ -13,8 +12,10 @@ use std::time::{Duration, Instant};
 use reports::Latencies;
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
-use crate::load::remote::Hands;
-use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick, Turned};
+use crate::load::remote::Team;
+use crate::load::{
+    self, LoadError, LoadOutcome, LoadSpec, PER_THREAD, PhaseCell, Stop, Threads, Tick, Turned, Work,
+};
 use crate::run::Signals;
 use crate::run::desk::Desk;
 use crate::schedule::{Profile, Segment};
@@ -30,12 +31,12 @@ use probe::Probe;
 const LEAD: Duration = Duration::from_millis(50);
 
 /// What is sent, and what must hold.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Asked<'s> {
     /// What is sent.
     pub spec: &'s LoadSpec,
     /// By whom.
-    pub hands: &'s Hands,
+    pub team: &'s Team,
     /// What must hold.
     pub objectives: &'s [Objective],
     /// Decides every random choice.
@@ -101,9 +102,8 @@ impl Finished {
 }
 
 impl Asked<'_> {
-    fn threads(&self) -> u32 {
-        let per_thread = self.per_thread.map_or(load::PER_THREAD, |rate| rate.min(load::PER_THREAD));
-        load::threads(self.spec.profile.peak(), per_thread) * if self.twice { 2 } else { 1 }
+    fn threads(&self) -> Threads {
+        Threads { per_thread: self.per_thread.unwrap_or(PER_THREAD), times: if self.twice { 2 } else { 1 } }
     }
 }
 
@@ -130,8 +130,8 @@ pub async fn run(
 ) -> Result<Finished, LoadError> {
     let Asked { spec, objectives, seed, .. } = asked;
     let length = spec.profile.duration();
-    let (prepared, lowered) = load::ready_by(vec![spec.clone()], asked.hands).await?;
-    let prepared = prepared.with_threads(asked.threads());
+    let (prepared, lowered) =
+        load::ready(vec![Work::Open(spec.clone())], asked.team, asked.threads()).await?;
     let mut desk = match asked.control {
         Some(path) => Desk::open(path).map_err(LoadError::Control)?,
         None => Desk::default(),

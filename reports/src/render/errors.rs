@@ -32,19 +32,25 @@ fn of_load(load: &LoadRecord) -> impl Iterator<Item = (&LoadRecord, &PhaseStats)
 fn line(stats: &PhaseStats) -> String {
     let all = &stats.all;
     let classes = classes(stats);
-    let mut named: Vec<_> =
-        classes.iter().take(CLASSES_MAX).map(|(class, n)| format!("{class} {}", count(*n))).collect();
+    let mut told: Vec<_> =
+        classes.iter().take(CLASSES_MAX).map(|(class, n)| named(stats, class, *n)).collect();
     if classes.len() > CLASSES_MAX {
         let rest = classes[CLASSES_MAX..].iter().map(|(_, n)| n).sum();
-        named.push(format!("other {}", count(rest)));
+        told.push(format!("other {}", count(rest)));
     }
     format!(
         "{} of {} failed ({}): {}",
         count(all.failed()),
         count(all.done()),
         share(all.failed() as f64 / all.done() as f64),
-        named.join(", ")
+        told.join(", ")
     )
+}
+
+/// How often, and why, where that is known.
+fn named(stats: &PhaseStats, class: &str, n: u64) -> String {
+    let cause = stats.causes.get(class).map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!("{class} {}{cause}", count(n))
 }
 
 /// Classes and how often they occurred, the most frequent first. The class `status` is told by code where the codes
@@ -75,6 +81,7 @@ mod tests {
     fn stats(errors: &[(&str, u64)], statuses: &[(u16, u64)]) -> PhaseStats {
         let errors = errors.iter().map(|(class, n)| ((*class).to_owned(), *n)).collect();
         PhaseStats {
+            causes: [("tls".to_owned(), "unknown issuer".to_owned())].into(),
             handshakes: String::new(),
             phase: Phase::Fault,
             all: Outcomes { due: 4500, ok: 4188, errors, ..Outcomes::default() },
@@ -90,6 +97,12 @@ mod tests {
         let seen = stats(&[("deadline", 22), ("status", 290)], &[(200, 4188), (503, 280), (404, 10)]);
         let told = "312 of 4,500 failed (6.93%): status-503 280, deadline 22, status-404 10";
         assert_eq!(line(&seen), told);
+    }
+
+    #[test]
+    fn a_class_whose_cause_is_known_tells_it() {
+        let seen = stats(&[("tls", 312)], &[]);
+        assert_eq!(line(&seen), "312 of 4,500 failed (6.93%): tls 312 (unknown issuer)");
     }
 
     #[test]

@@ -218,7 +218,8 @@ fn journey(load: &LoadRecord) -> Result<String, RenderError> {
             latencies.max().map_or_else(|| NONE.to_owned(), seconds),
         ]);
         for (class, n) in &stats.all.errors {
-            errors.push(vec![stats.phase.name().to_owned(), cell(class), count(*n)]);
+            let cause = stats.causes.get(class).map(|cause| format!(" ({cause})")).unwrap_or_default();
+            errors.push(vec![stats.phase.name().to_owned(), cell(&format!("{class}{cause}")), count(*n)]);
         }
     }
     let heads = ["phase", "due", "ok", "failed", "availability", "p50", "p90", "p99", "p99.9", "max"];

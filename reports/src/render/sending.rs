@@ -80,8 +80,10 @@ fn counts(lines: &mut Vec<String>, result: &Sending) {
     let done = (result.ok + failed).max(1) as f64;
     let mut classes: Vec<(&String, &u64)> = result.errors.iter().collect();
     classes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    let failures =
-        classes.iter().map(|(class, n)| format!("{class} {} ({})", count(**n), share(**n as f64 / done)));
+    let failures = classes.iter().map(|(class, n)| {
+        let cause = result.causes.get(*class).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{class} {} ({}){cause}", count(**n), share(**n as f64 / done))
+    });
     let failures: Vec<String> = failures.collect();
     if !failures.is_empty() {
         paragraph(lines, &format!("failures: {}", failures.join(", ")));
@@ -215,6 +217,7 @@ mod tests {
             cut_short: 0,
             ok_per_s: 1000.1,
             errors: [("reset".to_owned(), 2)].into(),
+            causes: BTreeMap::default(),
             statuses: [(200, 10_001)].into(),
             service: response.clone(),
             handshakes: None,

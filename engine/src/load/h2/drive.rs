@@ -7,12 +7,12 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::super::ErrorClass;
 use super::super::dial::{Counted, Transport, connect};
 use super::super::lane::{Job, Lane};
 use super::super::recipe::Made;
 use super::super::spec::{Checked, Request};
 use super::super::tally::Ending;
+use super::super::{ErrorClass, cause};
 use super::head::Head;
 use super::session::{Event, Rules, Session};
 
@@ -273,7 +273,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Open<'a, S> {
         let mut buffer = ReadBuf::new(&mut scratch);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(error)) => Poll::Ready(Err(ErrorClass::of_stream(&error))),
+            Poll::Ready(Err(error)) => {
+                lane.explain(ErrorClass::Tls, cause::of(&error));
+                Poll::Ready(Err(ErrorClass::of_stream(&error)))
+            }
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(ErrorClass::Reset)),
             Poll::Ready(Ok(())) => {
                 let fed = self.session.feed(buffer.filled(), self.rules());

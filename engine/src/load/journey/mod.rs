@@ -73,6 +73,7 @@ impl JourneySpec {
             arrivals: words(&self.journey.pace),
             longest: self.journey.pace.lasting() + self.deadline,
             profile: None,
+            poisson: false,
             keeps: Some("is walked by users in another process"),
         })
     }

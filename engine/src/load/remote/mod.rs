@@ -12,6 +12,9 @@
 //!   half a round trip: some 0.1 ms at one site, tens of milliseconds between continents), and enters phases as late plus
 //!   20 ms. No latency is wrong by that: each counts on its own worker's clock.
 
+mod beat;
+mod crew;
+mod door;
 mod frame;
 mod hire;
 mod seal;
@@ -26,19 +29,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{JourneySpec, LoadSpec};
 
-pub(super) use hire::{Crew, Order, hire};
-pub use hire::{Hands, WORKERS_MAX};
+pub(super) use crew::{Crew, Member, Task};
+pub use door::listen;
+pub(super) use hire::Order;
+pub use hire::{Hands, Team, WORKERS_MAX, hire};
 pub use seal::{TOKEN_MAX, Token};
-pub use serve::{VERB, child, listen};
+pub use serve::{VERB, child};
 
 /// The version of the protocol. Both sides must speak the same.
-const PROTOCOL: u32 = 1;
+const PROTOCOL: u32 = 2;
 /// How long a worker goes on without a word from its coordinator.
 pub const LEASE: Duration = Duration::from_secs(5);
 /// Between two renewals.
 const RENEW: Duration = Duration::from_secs(1);
-/// How soon a worker hears of a phase or of the end.
-const BEAT: Duration = Duration::from_millis(20);
+/// How soon a worker hears of a phase, a rate or the end.
+const BEAT: Duration = Duration::from_millis(5);
 /// For each step of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// From a plan to the word that it could start: names are resolved meanwhile.

@@ -1,12 +1,11 @@
 //! The worker's side: it lets itself be told what to send, and stops when nobody tells it any more.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use injectors::sys::host;
@@ -16,36 +15,36 @@ use tokio::runtime::Builder;
 use super::seal::{Meeting, Role, Token, nonce};
 use super::wire::{Ear, Mouth, Socket, WireError, wire};
 use super::word::{Answer, Order, Plan, SliceWord};
-use super::{HANDSHAKE, Job, LEASE, PROTOCOL, READY_WITHIN, bytes, text};
+use super::{HANDSHAKE, Job, LEASE, PROTOCOL, bytes, text};
+use crate::experiment::here;
 use crate::load::clock::Clock;
 use crate::load::collect::throttled;
+use crate::load::flow::{Reins, Taken};
 use crate::load::journey::Journeys;
 use crate::load::knobs::PaceCell;
 use crate::load::phase::PhaseCell;
 use crate::load::saturation::THROTTLED;
 use crate::load::tally::Slice;
 use crate::load::worker::StopCell;
-use crate::load::{Part, SLICES, Share};
+use crate::load::{LoadError, LoadSpec, Part, SLICES, Share};
 
 /// The hidden verb of a child.
 pub const VERB: &str = "__load-worker";
+
 /// What it is ready to send.
 enum Task {
-    Part(Part),
-    Journeys(Box<Journeys>),
+    /// A part of so many loads.
+    Part(Part, usize),
+    /// None once they are sent.
+    Journeys(Option<Box<Journeys>>),
 }
 
-impl Task {
-    fn threads(&self) -> u32 {
-        match self {
-            Self::Part(part) => part.threads(),
-            Self::Journeys(_) => 1,
-        }
-    }
+/// What a worker does for its coordinators.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rights {
+    /// Hosts beyond its own machine that it may send to; any, where its coordinator is its parent, who has looked.
+    pub(super) hosts: Option<Vec<String>>,
 }
-
-/// The most connections that are not yet, or no longer, a session.
-const STRANGERS_MAX: usize = 16;
 
 /// A worker that is a child: its parent's process id is the first argument, the connection its standard input. True if
 /// it did what it was told.
@@ -56,51 +55,18 @@ pub fn child(args: &[String]) -> bool {
         return false;
     }
     let Ok(fd) = io::stdin().as_fd().try_clone_to_owned() else { return false };
-    session(Box::new(UnixStream::from(fd)), &Token::default(), &AtomicBool::new(false)).is_ok()
+    let (token, rights) = (Token::default(), Rights::default());
+    session(Box::new(UnixStream::from(fd)), &token, &AtomicBool::new(false), &rights, || {}).is_ok()
 }
 
-/// Serves coordinators, one at a time, until the process ends. What happens is `told`, line by line.
-///
-/// # Errors
-/// Nobody can be heard any more.
-pub fn listen(
-    listener: &TcpListener,
+/// One coordinator, from its hello to its end; `proven` once it is no stranger any more.
+pub(super) fn session(
+    socket: Box<dyn Socket>,
     token: &Token,
-    told: impl Fn(&str) + Send + Sync + 'static,
-) -> io::Result<()> {
-    let (busy, told) = (Arc::new(AtomicBool::new(false)), Arc::new(told));
-    let strangers = Arc::new(AtomicUsize::new(0));
-    loop {
-        let (socket, from) = match listener.accept() {
-            Ok(accepted) => accepted,
-            // The one who knocked has gone again, or there is no descriptor left for him: neither is ours to mend.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        if strangers.fetch_add(1, Ordering::AcqRel) >= STRANGERS_MAX {
-            strangers.fetch_sub(1, Ordering::AcqRel);
-            continue;
-        }
-        let (token, busy, told, count) =
-            (token.clone(), Arc::clone(&busy), Arc::clone(&told), Arc::clone(&strangers));
-        std::thread::Builder::new().name("load-session".to_owned()).spawn(move || {
-            // Words are small and must not wait for each other.
-            let _ = TcpStream::set_nodelay(&socket, true);
-            match session(Box::new(socket), &token, &busy) {
-                Ok(()) => told(&format!("{from}: done")),
-                Err(why) => told(&format!("{from}: {why}")),
-            }
-            count.fetch_sub(1, Ordering::AcqRel);
-        })?;
-    }
-}
-
-/// One coordinator, from its hello to its end.
-fn session(socket: Box<dyn Socket>, token: &Token, busy: &AtomicBool) -> Result<(), WireError> {
+    busy: &AtomicBool,
+    rights: &Rights,
+    proven: impl FnOnce(),
+) -> Result<(), WireError> {
     let (mut ear, mut mouth) = wire(socket).map_err(WireError::Io)?;
     let refuse = |mouth: &mut Mouth, why: &str| {
         // It may have gone already.
@@ -111,10 +77,11 @@ fn session(socket: Box<dyn Socket>, token: &Token, busy: &AtomicBool) -> Result<
     if let Err(why) = greeted {
         return refuse(&mut mouth, &why.to_string());
     }
+    proven();
     if busy.swap(true, Ordering::AcqRel) {
         return refuse(&mut mouth, "it is sending another load");
     }
-    let done = serve(ear, mouth);
+    let done = serve(ear, mouth, rights);
     busy.store(false, Ordering::Release);
     done
 }
@@ -150,34 +117,58 @@ fn greet(ear: &mut Ear, mouth: &mut Mouth, token: &Token) -> Result<(), WireErro
     Ok(())
 }
 
-/// From the plan to the end.
-fn serve(mut ear: Ear, mut mouth: Mouth) -> Result<(), WireError> {
-    let out_of_turn = || WireError::Garbled("a word out of turn".to_owned());
-    let Order::Plan(plan) = ear.hear(READY_WITHIN)? else { return Err(out_of_turn()) };
-    let part = match prepare(*plan) {
-        Ok((part, lowered)) => {
-            mouth.say(&Answer::Ready { lowered })?;
-            part
-        }
-        Err(why) => {
-            mouth.say(&Answer::Refused { why: why.clone() })?;
-            return Err(WireError::Refused(why));
-        }
-    };
+/// One job after another, until the coordinator hangs up.
+fn serve(mut ear: Ear, mouth: Mouth, rights: &Rights) -> Result<(), WireError> {
+    let mouth = Arc::new(Mutex::new(mouth));
+    let mut next = None;
     loop {
-        match ear.hear(LEASE)? {
-            Order::Renew => {}
-            Order::Start { in_us, seed, phase } => {
-                let origin = Instant::now() + Duration::from_micros(in_us.min(60_000_000));
-                return send(part, origin, seed, phase, ear, mouth);
+        let plan = match next.take() {
+            Some(plan) => plan,
+            None => match ear.hear(LEASE) {
+                Ok(Order::Plan(plan)) => plan,
+                // What belongs to a job that has ended comes too late to matter.
+                Ok(Order::Renew | Order::Enter { .. } | Order::Stop { .. } | Order::Pace { .. }) => continue,
+                Ok(_) => return Err(out_of_turn()),
+                Err(WireError::Closed) => return Ok(()),
+                Err(why) => return Err(why),
+            },
+        };
+        let task = match prepare(*plan, rights) {
+            Ok((task, lowered)) => {
+                say(&mouth, &Answer::Ready { lowered })?;
+                task
             }
-            Order::Stop { .. } => return Ok(()),
-            _ => return Err(out_of_turn()),
-        }
+            Err(why) => {
+                say(&mouth, &Answer::Refused { why: why.clone() })?;
+                return Err(WireError::Refused(why));
+            }
+        };
+        next = loop {
+            match ear.hear(LEASE) {
+                Ok(Order::Renew) => {}
+                Ok(Order::Start { in_us, seed, phase }) => {
+                    let origin = Instant::now() + Duration::from_micros(in_us.min(60_000_000));
+                    break send(task, origin, seed, phase, &mut ear, &mouth)?;
+                }
+                Ok(Order::Stop { .. }) | Err(WireError::Closed) => return Ok(()),
+                Ok(_) => return Err(out_of_turn()),
+                Err(why) => return Err(why),
+            }
+        };
     }
 }
 
-fn prepare(plan: Plan) -> Result<(Task, Option<String>), String> {
+fn out_of_turn() -> WireError {
+    WireError::Garbled("a word out of turn".to_owned())
+}
+
+type Speaker = Arc<Mutex<Mouth>>;
+
+fn say(mouth: &Speaker, answer: &Answer) -> Result<(), WireError> {
+    mouth.lock().unwrap_or_else(PoisonError::into_inner).say(answer)
+}
+
+fn prepare(plan: Plan, rights: &Rights) -> Result<(Task, Option<String>), String> {
     let Plan { job, first, threads, of, loads } = plan;
     let fits = threads > 0 && first.checked_add(threads).is_some();
     if !fits || loads == 0 || loads > crate::load::LOADS_MAX {
@@ -186,96 +177,160 @@ fn prepare(plan: Plan) -> Result<(Task, Option<String>), String> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let share = Share { first, threads, of };
     match job {
+        Job::Journey(..) if rights.hosts.is_some() => {
+            Err("users of a journey are walked by a child of their coordinator only".to_owned())
+        }
         Job::Journey(place, spec) => {
             if threads != 1 || place >= loads {
                 return Err("a plan for a thread or a load that there is not".to_owned());
             }
             let journeys = runtime.block_on(Journeys::new(*spec, place, loads, first as usize));
-            Ok((Task::Journeys(Box::new(journeys.map_err(|error| error.to_string())?)), None))
+            Ok((Task::Journeys(Some(Box::new(journeys.map_err(|error| error.to_string())?))), None))
         }
         Job::Open(specs) => {
             if first + threads > of || specs.iter().any(|(place, _)| *place >= loads) {
                 return Err("a plan for a thread or a load that there is not".to_owned());
             }
+            if let Some(hosts) = &rights.hosts {
+                specs.iter().try_for_each(|(_, spec)| may_load(spec, hosts))?;
+            }
             let mut part =
                 runtime.block_on(Part::new(specs, share, loads)).map_err(|error| error.to_string())?;
             let lowered = part.within_limits().map_err(|error| error.to_string())?;
-            Ok((Task::Part(part), lowered))
+            Ok((Task::Part(part, loads), lowered))
         }
     }
 }
 
-/// Sends its part, and what it counts, until that is done or the coordinator says nothing more.
+/// Whoever this worker belongs to says where it may send to, whatever a coordinator may.
+fn may_load(spec: &LoadSpec, hosts: &[String]) -> Result<(), String> {
+    if spec.null || spec.unix.is_some() {
+        return Ok(());
+    }
+    for request in &spec.requests {
+        let host = crate::load::host(&request.url)?;
+        here(&host, hosts).map_err(|bare| {
+            format!("`{bare}` is not its own machine: if it may load that, say so there: squall worker --allow-host {bare}")
+        })?;
+    }
+    Ok(())
+}
+
+/// Sends its part, and what it counts, until that is done or the coordinator says nothing more; the next plan, if there is
+/// one.
 fn send(
-    part: Task,
+    mut task: Task,
     origin: Instant,
     seed: u64,
     phase: Phase,
-    mut ear: Ear,
-    mouth: Mouth,
-) -> Result<(), WireError> {
+    ear: &mut Ear,
+    mouth: &Speaker,
+) -> Result<Option<Box<Plan>>, WireError> {
     let (phase, stop) = (Arc::new(PhaseCell::new(phase)), Arc::new(StopCell::default()));
-    let (out, slices) = sync_channel(SLICES * part.threads() as usize);
+    let (out, slices) = sync_channel(SLICES * task.threads() as usize);
     let (told, before) = (Arc::clone(&stop), throttled());
-    let threads = start(part, origin, seed, &phase, &stop, &out)?;
+    let clock = Clock::new(origin);
+    let reins = task.reins(clock);
+    let threads = task.start(clock, seed, &phase, &stop, &reins, &out).map_err(|error| {
+        stop.request(StopCell::NOW);
+        WireError::Garbled(error.to_string())
+    })?;
     // Only the threads hold the sending side now: when they are gone, so is the end of the slices.
     drop(out);
-    let thread = std::thread::Builder::new().name("load-tell".to_owned());
-    let teller = thread.spawn(move || tell(&slices, threads, mouth, before, origin, &told));
+    let (thread, speaker) = (std::thread::Builder::new().name("load-tell".to_owned()), Arc::clone(mouth));
+    let cut = Arc::new(OnceLock::new());
+    let why_cut = Arc::clone(&cut);
+    let teller = thread.spawn(move || tell(&slices, threads, &speaker, before, origin, (&told, &why_cut)));
     let teller = teller.map_err(WireError::Io)?;
     let why = loop {
         match ear.hear(LEASE) {
             Ok(Order::Renew) => {}
-            Ok(Order::Enter { phase: next }) => phase.set(next),
+            Ok(Order::Enter { phase: next }) => {
+                phase.set(next);
+                if let Err(why) = say(mouth, &Answer::Entered { phase: next }) {
+                    break why;
+                }
+            }
             Ok(Order::Stop { now }) => stop.request(if now { StopCell::NOW } else { StopCell::GRACEFUL }),
-            Ok(_) => break WireError::Garbled("a word out of turn".to_owned()),
+            Ok(Order::Pace { paces }) if paces.len() == task.loads() => reins.paces.set(paces),
+            Ok(Order::Take { class, thread, from }) => task.take_over(class, thread, from, seed, &reins),
+            Ok(Order::Plan(plan)) if teller.is_finished() => {
+                return if teller.join().unwrap_or(false) { Ok(Some(plan)) } else { Err(WireError::Closed) };
+            }
+            Ok(_) => break out_of_turn(),
             Err(why) => break why,
         }
     };
-    // The coordinator hangs up when it has everything; before that, it is gone, and nobody may go on sending.
+    // The coordinator hangs up when it has everything; before that, it is gone, and nobody may go on sending. Should it come
+    // back, it must not take what there is for all.
+    let _ = cut.set(format!("it stopped by itself: {why}"));
     stop.request(StopCell::NOW);
     let complete = teller.join().unwrap_or(false);
-    if complete && matches!(why, WireError::Closed) { Ok(()) } else { Err(why) }
+    if complete && matches!(why, WireError::Closed) { Ok(None) } else { Err(why) }
 }
 
 type Threads = Vec<std::thread::JoinHandle<Vec<String>>>;
 
-fn start(
-    part: Task,
-    origin: Instant,
-    seed: u64,
-    phase: &Arc<PhaseCell>,
-    stop: &Arc<StopCell>,
-    out: &SyncSender<Slice>,
-) -> Result<Threads, WireError> {
-    let clock = Clock::new(origin);
-    let started = match part {
-        Task::Part(part) => {
-            // The rate is changed where the load is asked for, which does not change that of others.
-            let paces = Arc::new(PaceCell::new(Vec::new(), clock));
-            part.start(clock, seed, phase, stop, &paces, out)
+impl Task {
+    fn threads(&self) -> u32 {
+        match self {
+            Self::Part(part, _) => part.threads(),
+            Self::Journeys(_) => 1,
         }
-        Task::Journeys(journeys) => journeys.start(clock, seed, phase, stop, out),
-    };
-    started.map_err(|error| {
-        stop.request(StopCell::NOW);
-        WireError::Garbled(error.to_string())
-    })
+    }
+
+    fn loads(&self) -> usize {
+        match self {
+            Self::Part(_, loads) => *loads,
+            Self::Journeys(_) => 0,
+        }
+    }
+
+    fn reins(&self, clock: Clock) -> Reins {
+        let stay = match self {
+            Self::Part(part, _) => part.length(),
+            Self::Journeys(_) => 0,
+        };
+        Reins { paces: Arc::new(PaceCell::of(self.loads(), clock)), takes: Arc::default(), stay }
+    }
+
+    fn start(
+        &mut self,
+        clock: Clock,
+        seed: u64,
+        phase: &Arc<PhaseCell>,
+        stop: &Arc<StopCell>,
+        reins: &Reins,
+        out: &SyncSender<Slice>,
+    ) -> Result<Threads, LoadError> {
+        match self {
+            Self::Part(part, _) => part.start(clock, seed, phase, stop, reins, out),
+            Self::Journeys(journeys) => journeys
+                .take()
+                .map_or(Ok(Vec::new()), |journeys| journeys.start(clock, seed, phase, stop, out)),
+        }
+    }
+
+    /// A class of the arrivals is sent from here as well.
+    fn take_over(&self, class: u32, thread: u32, from: u64, seed: u64, reins: &Reins) {
+        let Self::Part(part, _) = self else { return };
+        reins.takes.give(Taken { thread, flows: part.flows(class, from, seed, &reins.paces.now()) });
+    }
 }
 
 /// Passes slices on; true once the coordinator was told everything.
 fn tell(
     slices: &Receiver<Slice>,
     threads: Threads,
-    mut mouth: Mouth,
+    mouth: &Speaker,
     throttled_before: Option<Duration>,
     origin: Instant,
-    stop: &StopCell,
+    (stop, cut): (&StopCell, &OnceLock<String>),
 ) -> bool {
     let mut heard = true;
     while let Ok(slice) = slices.recv() {
         // Slices are taken in any case: threads that find no room for their last one would never end.
-        heard = heard && mouth.say(&Answer::Slice(Box::new(SliceWord::from(&slice)))).is_ok();
+        heard = heard && say(mouth, &Answer::Slice(Box::new(SliceWord::from(&slice)))).is_ok();
         if !heard {
             stop.request(StopCell::NOW);
         }
@@ -294,5 +349,6 @@ fn tell(
             ));
         }
     }
-    heard && mouth.say(&Answer::Ended { doubts }).is_ok()
+    let end = cut.get().map_or(Answer::Ended { doubts }, |why| Answer::Refused { why: why.clone() });
+    heard && say(mouth, &end).is_ok()
 }

@@ -4,6 +4,7 @@
 //! within the bounds that the recorder keeps itself, counts that cannot overflow a sum.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use reports::Latencies;
@@ -11,10 +12,12 @@ use reports::record::Phase;
 use serde::{Deserialize, Serialize};
 
 use super::Job;
+use crate::load::cause::bounded;
 use crate::load::tally::{
     ByPhase, INSTANCES_MAX, POPS_MAX, PhaseSlice, PhaseTotals, STATUSES_MAX, Slice, Tally,
 };
 use crate::load::{ErrorClass, Errors, Lacks};
+use crate::schedule::Pace;
 
 /// No load counts further: sums of all workers stay far from what a number can hold.
 const COUNT_MAX: u64 = 1 << 48;
@@ -54,6 +57,20 @@ pub(super) enum Order {
     Enter {
         /// Which.
         phase: Phase,
+    },
+    /// The rates of all loads have been changed, or will be.
+    Pace {
+        /// By load, from the beginning.
+        paces: Vec<Pace>,
+    },
+    /// Another worker is lost: a class of the arrivals is this one's from now on.
+    Take {
+        /// Which.
+        class: u32,
+        /// The thread that sends it.
+        thread: u32,
+        /// From when on, in nanoseconds since the start.
+        from: u64,
     },
     /// The coordinator lives: the lease begins anew.
     Renew,
@@ -102,6 +119,11 @@ pub(super) enum Answer {
     },
     /// One thread's second.
     Slice(Box<SliceWord>),
+    /// What ends from now on belongs to this phase.
+    Entered {
+        /// Which.
+        phase: Phase,
+    },
     /// All threads have sent their last slice.
     Ended {
         /// Why its numbers must not be trusted.
@@ -131,7 +153,10 @@ pub(super) struct SliceWord {
     lacks: Vec<u64>,
     connections: u64,
     reconnects: u64,
-    last: Option<LastWord>,
+    /// What is only summed up over phases, since it was last told: with the places of load and phase.
+    totals: Vec<(usize, usize, TotalsWord)>,
+    /// Of the last one: requests that were cut short.
+    last: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,13 +179,6 @@ struct TallyWord {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LastWord {
-    totals: Vec<(usize, usize, TotalsWord)>,
-    aborted: u64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct TotalsWord {
     handshakes: String,
     kinds: Vec<Option<TallyWord>>,
@@ -168,6 +186,8 @@ struct TotalsWord {
     pops: Vec<(String, TallyWord)>,
     instances: Vec<(String, u64)>,
     statuses: Vec<(u16, u64)>,
+    /// By class of failure, in words.
+    causes: Vec<(String, String)>,
 }
 
 impl From<&Tally> for TallyWord {
@@ -178,20 +198,18 @@ impl From<&Tally> for TallyWord {
 
 impl From<&Slice> for SliceWord {
     fn from(slice: &Slice) -> Self {
-        let last = slice.last.as_ref().map(|(totals, aborted)| LastWord {
-            totals: places(totals, |totals| TotalsWord {
-                handshakes: totals.handshakes.encode(),
-                kinds: totals.kinds.iter().map(|kind| kind.as_deref().map(TallyWord::from)).collect(),
-                service: totals.service.iter().map(|kind| kind.as_deref().map(Latencies::encode)).collect(),
-                pops: totals
-                    .by_pop
-                    .iter()
-                    .map(|(name, tally)| (name.to_string(), (&**tally).into()))
-                    .collect(),
-                instances: totals.by_instance.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
-                statuses: totals.statuses.clone(),
-            }),
-            aborted: *aborted,
+        let totals = places(&slice.totals, |totals| TotalsWord {
+            handshakes: totals.handshakes.encode(),
+            kinds: totals.kinds.iter().map(|kind| kind.as_deref().map(TallyWord::from)).collect(),
+            service: totals.service.iter().map(|kind| kind.as_deref().map(Latencies::encode)).collect(),
+            pops: totals.by_pop.iter().map(|(name, tally)| (name.to_string(), (&**tally).into())).collect(),
+            instances: totals.by_instance.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
+            statuses: totals.statuses.clone(),
+            causes: totals
+                .causes
+                .iter()
+                .map(|(class, cause)| (class.name().to_owned(), cause.clone()))
+                .collect(),
         });
         Self {
             worker: slice.worker,
@@ -211,7 +229,8 @@ impl From<&Slice> for SliceWord {
             lacks: slice.lacks.counts().to_vec(),
             connections: slice.connections,
             reconnects: slice.reconnects,
-            last,
+            totals,
+            last: slice.last,
         }
     }
 }
@@ -236,12 +255,19 @@ pub(super) struct Bounds {
     pub(super) kinds: Vec<usize>,
 }
 
+impl Bounds {
+    /// Its threads.
+    pub(super) fn all(&self) -> Range<usize> {
+        self.first..self.first + self.threads
+    }
+}
+
 type Checked<T> = Result<T, String>;
 
 impl SliceWord {
     /// The slice, if it is one that this worker may send.
     pub(super) fn slice(self, bounds: &Bounds) -> Checked<Slice> {
-        if !(bounds.first..bounds.first + bounds.threads).contains(&self.worker) {
+        if !bounds.all().contains(&self.worker) {
             return Err(format!("a slice of thread {}", self.worker));
         }
         if self.second > SECONDS_MAX {
@@ -263,15 +289,14 @@ impl SliceWord {
         for (load, phase, word) in self.phases {
             *place(&mut slice.loads, load, phase)? = Some(Box::new(word.slice()?));
         }
-        if let Some(last) = self.last {
-            let mut totals: Vec<ByPhase<PhaseTotals>> =
-                bounds.kinds.iter().map(|_| Default::default()).collect();
-            for (load, phase, word) in last.totals {
-                let kinds = bounds.kinds.get(load).copied().unwrap_or_default();
-                *place(&mut totals, load, phase)? = Some(Box::new(word.totals(kinds)?));
-            }
-            slice.last = Some((totals, count(last.aborted)?));
+        if !self.totals.is_empty() {
+            slice.totals = bounds.kinds.iter().map(|_| Default::default()).collect();
         }
+        for (load, phase, word) in self.totals {
+            let kinds = bounds.kinds.get(load).copied().unwrap_or_default();
+            *place(&mut slice.totals, load, phase)? = Some(Box::new(word.totals(kinds)?));
+        }
+        slice.last = self.last.map(count).transpose()?;
         Ok(slice)
     }
 }
@@ -296,8 +321,7 @@ impl TallyWord {
     fn tally(self) -> Checked<Tally> {
         let mut errors = Errors::default();
         for (name, n) in &self.errors {
-            let class = ErrorClass::ALL.into_iter().find(|class| class.name() == name);
-            errors.add(class.ok_or("a class of errors that is not known")?, count(*n)?);
+            errors.add(ErrorClass::of_name(name).ok_or("a class of errors that is not known")?, count(*n)?);
         }
         Ok(Tally { ok: count(self.ok)?, errors, latencies: latencies(&self.latencies)? })
     }
@@ -325,6 +349,13 @@ impl TotalsWord {
             count(*n)?;
         }
         totals.statuses = self.statuses;
+        if self.causes.len() > ErrorClass::ALL.len() {
+            return Err("more causes than there are classes of errors".to_owned());
+        }
+        for (name, cause) in self.causes {
+            let class = ErrorClass::of_name(&name).ok_or("a class of errors that is not known")?;
+            totals.causes.push((class, bounded(&cause)));
+        }
         Ok(totals)
     }
 }

@@ -72,11 +72,21 @@ fn what_no_worker_may_say_is_not_believed() {
     refuses(&|word| word.phases[0].2.pops = vec![("a".to_owned(), 1); 100], "more names");
     refuses(&|word| word.phases[0].2.all.errors = [("bad luck".to_owned(), 1)].into(), "class");
     let last = |change: &dyn Fn(&mut TotalsWord), says: &str| {
-        refuses(&|word| change(&mut word.last.as_mut().unwrap().totals[0].2), says);
+        refuses(&|word| change(&mut word.totals[0].2), says);
     };
     last(&|totals| totals.service = vec![None, None, None], "kinds");
     last(&|totals| totals.statuses = vec![(200, 1); 40], "statuses");
+    last(&|totals| totals.causes = vec![("bad luck".to_owned(), "none".to_owned())], "class");
     last(&|totals| totals.instances = vec![("x".repeat(65), 1)], "name");
+}
+
+#[test]
+fn a_cause_is_one_short_line() {
+    let mut word = sent(&recorded(&[(0, 0, 700, false)]));
+    word.totals[0].2.causes = vec![("tls".to_owned(), "a\n\u{1b}[2J".repeat(100))];
+    let slice = word.slice(&bounds()).unwrap();
+    let cause = &slice.totals[0][Phase::Fault as usize].as_ref().unwrap().causes[0].1;
+    assert!(cause.chars().count() == 160 && !cause.contains(char::is_control), "{cause:?}");
 }
 
 #[test]

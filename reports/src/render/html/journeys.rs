@@ -124,7 +124,9 @@ fn errors(load: &LoadRecord) -> Markup {
     let mut counts: BTreeMap<String, BTreeMap<Phase, u64>> = BTreeMap::new();
     for stats in &load.phases {
         for (class, n) in &stats.all.errors {
-            *counts.entry(class.clone()).or_default().entry(stats.phase).or_default() += n;
+            let cause = load.phases.iter().find_map(|stats| stats.causes.get(class));
+            let cause = cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+            *counts.entry(format!("{class}{cause}")).or_default().entry(stats.phase).or_default() += n;
         }
     }
     matrix("Errors by class", load, &counts)

@@ -144,7 +144,10 @@ fn answers(result: &Sending) -> Markup {
         0 => ("other statuses".to_owned(), *n),
         status => (format!("status {status:03}"), *n),
     });
-    let classes = result.errors.iter().map(|(class, n)| (format!("failed: {class}"), *n));
+    let classes = result.errors.iter().map(|(class, n)| {
+        let cause = result.causes.get(class).map(|cause| format!(" ({cause})")).unwrap_or_default();
+        (format!("failed: {class}{cause}"), *n)
+    });
     open_table(&mut out, &["What", "#Requests", "#Share"]);
     for (what, n) in statuses.chain(classes).take(ROWS_MAX) {
         out.raw("<tr class=\"first\">").element("td", what);
@@ -213,6 +216,7 @@ mod tests {
             cut_short: 3,
             ok_per_s: stats.all.ok as f64 / 60.0,
             errors: stats.all.errors.clone(),
+            causes: stats.causes.clone(),
             statuses: stats.statuses.clone(),
             service: quantiles(&stats.all.service),
             lag: Quantiles::default(),

@@ -10,13 +10,16 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::oneshot;
 
+use super::LoadSpec;
+
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// The most bytes of a head; a request of ours has no longer one.
 const HEAD_MAX: usize = 1 << 20;
 
 /// A server that lives as long as this.
+#[derive(Debug)]
 pub(super) struct Null {
-    pub(super) address: SocketAddr,
+    address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -37,6 +40,19 @@ impl Null {
             }
         })?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Null {
+    /// The same requests to this server: same methods, paths, header fields and bodies.
+    pub(super) fn instead(&self, spec: LoadSpec) -> LoadSpec {
+        let mut requests = spec.requests.clone();
+        for request in &mut requests {
+            let uri = request.url.parse::<hyper::Uri>().ok();
+            let path = uri.as_ref().and_then(|uri| uri.path_and_query()).map_or("/", |path| path.as_str());
+            request.url = format!("http://{}{path}", self.address);
+        }
+        LoadSpec { requests, unix: None, sources: Vec::new(), ..spec }
     }
 }
 
