@@ -195,6 +195,9 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
+    for note in args.sending.idle(&spec) {
+        out.warn(&format!("squall: {note}"));
+    }
     let Ok(runtime) = out::runtime() else {
         return out.fail(exit::BUG, "this system gives squall no event queue");
     };
@@ -221,6 +224,7 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
             spec: &spec,
             hands: &hands,
             objectives: &objectives,
+            guards: &[],
             seed,
             probe,
             per_thread: None,

@@ -19,6 +19,8 @@ use crate::template::OWN;
 
 /// The most bytes of a body or of certificates.
 const FILE_MAX: usize = 16 << 20;
+/// The usual number of requests that a connection carries at a time.
+const STREAMS: u32 = 100;
 /// What the one load is called.
 pub(super) const NAME: &str = "load";
 
@@ -85,7 +87,7 @@ pub(super) struct SendingArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = version, help_heading = "Connections")]
     http: HttpVersion,
     /// The most requests that a connection carries at a time, over HTTP/2 or gRPC
-    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Connections",
+    #[arg(long, value_name = "N", default_value_t = STREAMS, help_heading = "Connections",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
     streams: u32,
     /// Connect to this Unix socket, whatever host the URL names
@@ -209,6 +211,21 @@ impl SendingArgs {
     pub(super) fn objectives(&self) -> Result<Vec<Objective>, String> {
         let read = |text: &String| objective(NAME, text).map_err(|error| format!("--objective: {error}"));
         self.objectives.iter().map(read).collect()
+    }
+
+    /// The clauses that must hold, as written.
+    pub(super) fn clauses(&self) -> &[String] {
+        &self.objectives
+    }
+
+    /// Whether another method than the usual one was asked for.
+    pub(super) fn method_given(&self) -> bool {
+        self.method != "GET"
+    }
+
+    /// Whether another number of streams than the usual one was asked for.
+    pub(super) fn streams_given(&self) -> bool {
+        self.streams != STREAMS
     }
 
     /// The options that make this load again, without what may be secret.

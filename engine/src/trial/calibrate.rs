@@ -67,6 +67,7 @@ pub async fn calibrate(
             spec: &spec,
             hands: &Hands::Here,
             objectives: &[],
+            guards: &[],
             seed,
             probe: false,
             per_thread: None,

@@ -3,6 +3,7 @@
 mod calibrate;
 mod null;
 mod probe;
+mod recovery;
 mod search;
 mod under;
 
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use reports::Latencies;
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
+use crate::experiment::Guard;
 use crate::load::remote::Hands;
 use crate::load::{self, LoadError, LoadOutcome, LoadSpec, PhaseCell, Stop, Tick, Turned};
 use crate::run::Signals;
@@ -21,8 +23,9 @@ use crate::schedule::{Profile, Segment};
 use crate::slo::measure;
 
 pub use calibrate::{Calibration, calibrate};
+pub use recovery::{Recovered, recovered};
 pub use search::search;
-pub use under::{Under, UnderError, under};
+pub use under::{Held, Under, UnderError, Wanted, under};
 
 use probe::Probe;
 
@@ -38,6 +41,8 @@ pub struct Asked<'s> {
     pub hands: &'s Hands,
     /// What must hold.
     pub objectives: &'s [Objective],
+    /// What ends a search at once.
+    pub guards: &'s [Guard],
     /// Decides every random choice.
     pub seed: u64,
     /// Whether a probe beside the load tells whose a queue is.
@@ -59,6 +64,8 @@ pub enum Ended {
     ByOperator,
     /// Whoever watched it had seen enough.
     ByWatcher,
+    /// The guard with this index.
+    ByGuard(usize),
 }
 
 /// What a load came to.
