@@ -136,7 +136,10 @@ impl<'e> Asking<'e> {
             probe: args.sending.probes(),
             per_thread: None,
         };
-        let mut job = Job::new(self.words, plan, (goal, trials), self.cases.into_iter().map(under).collect());
+        let secrets = experiment.secrets.clone();
+        let cases = self.cases.into_iter().map(|case| Case { what: secrets.hide(&case.what), ..case });
+        let mut job = Job::new(self.words, plan, (goal, trials), cases.map(under).collect());
+        job.secrets = secrets;
         job.demand = Some(demand);
         job.patience = job.patience.max(experiment.recover_within);
         job.notes = self.notes;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use injectors::secrets::Secrets;
 use reports::record::Objective;
 
 use super::document::{Document, concluded, line, sentence};
@@ -88,6 +89,8 @@ pub(super) struct Job {
     pub(super) patience: Duration,
     /// What a reader should know, in words.
     pub(super) notes: Vec<String>,
+    /// What must not be written.
+    pub(super) secrets: Secrets,
 }
 
 impl Job {
@@ -97,7 +100,8 @@ impl Job {
         (goal, trials): (Goal, Vec<Trial>),
         under: Vec<Under>,
     ) -> Self {
-        Self { asked, plan, goal, trials, under, demand: None, patience: PATIENCE, notes: Vec::new() }
+        let (notes, secrets) = (Vec::new(), Secrets::default());
+        Self { asked, plan, goal, trials, under, demand: None, patience: PATIENCE, notes, secrets }
     }
 
     /// How long it takes at most, in words.
@@ -146,7 +150,7 @@ fn graver(a: u8, b: u8) -> u8 {
 pub(super) async fn find(
     args: &SearchingArgs,
     mut job: Job,
-    mut scene: Option<&mut Scene>,
+    scene: Option<&mut Scene>,
     signals: &mut Signals,
     out: &mut Out,
 ) -> Result<Document, Doubt> {
@@ -163,7 +167,7 @@ pub(super) async fn find(
         number += 1;
         line(out, number, trial);
     };
-    let mut ended = match ended {
+    let ended = match ended {
         Ended::ByOperator => ended,
         _ => trial::search(job.plan.asked(), &mut search, signals, told)
             .await
@@ -171,55 +175,20 @@ pub(super) async fn find(
     };
     let finding = search.finding();
     let wanted = args.at_least.map(|rate| rate.0);
-    let (mut exit, why) = concluded(&finding, &job.plan.guards, ended, wanted);
+    let (exit, why) = concluded(&finding, &job.plan.guards, ended, wanted);
     reasons.extend(why);
+    let mut story = Story { ended, exit, reasons, rows: Vec::new() };
     if ended == Ended::InTime && row::nothing(&finding) {
-        exit = graver(exit, exit::MISSED);
-    }
-    let mut rows = Vec::new();
-    if !job.under.is_empty() && ended == Ended::InTime && !comparable(&finding) {
-        exit = graver(exit, exit::INCONCLUSIVE);
-        reasons.push(
-            "without a capacity of its own there is none to compare with: no fault was made".to_owned(),
-        );
-        job.under.clear();
+        story.doubt(exit::MISSED, None);
     }
     let cases = std::mem::take(&mut job.under);
-    let last = cases.len();
-    for (at, one) in cases.into_iter().enumerate() {
-        if ended != Ended::InTime {
-            break;
-        }
-        out.tell(&format!("{} of {last}: {}", at + 1, one.what));
-        let what = one.what.clone();
-        let mut doubts: Vec<Doubt> = Vec::new();
-        match under(one, &job, &search, scene.as_deref_mut(), signals, out).await {
-            Ok((row, how)) => {
-                ended = how;
-                doubts.extend(row.doubt(&job.plan.guards, how).or_else(|| row.judged(wanted)));
-                rows.push(row);
-            }
-            // What has been found so far is worth telling all the same.
-            Err(refused) => doubts.push(refused),
-        }
-        // What was not put back would be measured by all that follows.
-        if doubts.iter().any(|(code, _)| *code == exit::NOT_RESTORED) {
-            ended = Ended::ByWatcher;
-        }
-        if ended == Ended::InTime {
-            let (how, doubt) = itself_again(&job, &finding, signals, out).await;
-            ended = how;
-            doubts.extend(doubt);
-        }
-        for (code, why) in doubts {
-            exit = graver(exit, code);
-            reasons.push(format!("{what}: {why}"));
-        }
+    if !cases.is_empty() && ended == Ended::InTime && !comparable(&finding) {
+        let why = "without a capacity of its own there is none to compare with: no fault was made";
+        story.doubt(exit::INCONCLUSIVE, Some(why.to_owned()));
+    } else {
+        broken(cases, &job, &search, (wanted, scene), &mut story, signals, out).await;
     }
-    let left_out = last - rows.len();
-    if left_out > 0 && ended != Ended::InTime {
-        reasons.push(format!("{} of {last} searches under a fault were not made", left_out));
-    }
+    let Story { exit, reasons, mut rows, .. } = story;
     row::sort(&mut rows);
     Ok(Document {
         asked: job.asked,
@@ -235,6 +204,65 @@ pub(super) async fn find(
         seed: job.plan.seed,
         trials: search.trials().to_vec(),
     })
+}
+
+/// How far it has come, and what that means.
+struct Story {
+    /// Who ended the last search.
+    ended: Ended,
+    exit: u8,
+    reasons: Vec<String>,
+    rows: Vec<Row>,
+}
+
+impl Story {
+    fn doubt(&mut self, code: u8, why: Option<String>) {
+        self.exit = graver(self.exit, code);
+        self.reasons.extend(why);
+    }
+}
+
+/// Searches with one thing broken at a time, until somebody ends it or something is not put back.
+async fn broken(
+    cases: Vec<Under>,
+    job: &Job,
+    alone: &Search,
+    (wanted, mut scene): (Option<f64>, Option<&mut Scene>),
+    story: &mut Story,
+    signals: &mut Signals,
+    out: &mut Out,
+) {
+    let count = cases.len();
+    for (at, one) in cases.into_iter().enumerate() {
+        if story.ended != Ended::InTime {
+            story.reasons.push(format!("{} of {count} searches under a fault were not made", count - at));
+            return;
+        }
+        out.tell(&format!("{} of {count}: {}", at + 1, one.what));
+        let what = one.what.clone();
+        let mut doubts: Vec<Doubt> = Vec::new();
+        match under(one, job, alone, scene.as_deref_mut(), signals, out).await {
+            Ok((row, how)) => {
+                story.ended = how;
+                doubts.extend(row.doubt(&job.plan.guards, how).or_else(|| row.judged(wanted)));
+                story.rows.push(row);
+            }
+            // What has been found so far is worth telling all the same.
+            Err(refused) => doubts.push(refused),
+        }
+        // What was not put back would be measured by all that follows.
+        if doubts.iter().any(|(code, _)| *code == exit::NOT_RESTORED) {
+            story.ended = Ended::ByWatcher;
+        }
+        if story.ended == Ended::InTime {
+            let (how, doubt) = itself_again(job, &alone.finding(), signals, out).await;
+            story.ended = how;
+            doubts.extend(doubt);
+        }
+        for (code, why) in doubts {
+            story.doubt(code, Some(format!("{what}: {why}")));
+        }
+    }
 }
 
 /// Whether there is something that a fault could take from.
@@ -260,7 +288,7 @@ async fn under(
     let goal = Goal { start, collapse: false, prove: false, ..alone.goal().clone() };
     let lasting = length(&goal);
     let mut search = Search::new(goal, Vec::new());
-    let mut view = View::new(out.quiet, out.json, injectors::secrets::Secrets::default());
+    let mut view = View::new(out.quiet, out.json, job.secrets.clone());
     let mut number = 0;
     let told = |trial: &Trial| {
         number += 1;
