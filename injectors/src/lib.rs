@@ -189,6 +189,11 @@ pub trait Injector: std::fmt::Debug + Sync {
         undo: &'a serde_json::Value,
     ) -> Pending<'a, Result<serde_json::Value, InjectError>>;
 
+    /// How long after apply it is in full force: a fault that comes in steps takes its time.
+    fn grows(&self, _args: &Args) -> Duration {
+        Duration::ZERO
+    }
+
     /// Prolongs the lease at the carrier; `age` is the time since apply.
     fn renew<'a>(
         &'a self,

@@ -34,7 +34,7 @@ experiment: all-of-it
 question: Is everything there?
 owner: nobody
 vars: {rate: 20/s, limit: 99%}
-lab: {edge: {retries: 2, retry-budget: 10%, cache: false}}
+lab: {edge: {retries: 2, retry-budget: 10%, cache: false, service-time: {auth: 10ms}}}
 allow-hosts: [example.test]
 relays:
   - front: {listen: "127.0.0.1:0", upstream: "127.0.0.1:9", protocol: http}
@@ -149,6 +149,8 @@ const SLIPS: &[Slip] = &[
     slip("wrong version", ("squall: v1", "squall: v2"), "v2", "unknown word `v2`", "v1", true),
     slip("illegal name", ("experiment: base", "experiment: Base Camp"), "Base Camp", "is no name", "small letters", true),
     slip("unknown lab", ("lab: edge", "lab: edgy"), "edgy", "no lab `edgy`", "did you mean `edge`?", true),
+    slip("unknown service of the lab", ("lab: edge", "lab: {edge: {service-time: {outh: 5ms}}}"), "outh", "no service `outh` with workers", "did you mean `auth`?", true),
+    slip("a slow lab", ("lab: edge", "lab: {edge: {service-time: {auth: 5s}}}"), "5s}", "must be from 500us to 1s", "", false),
     slip("unknown service", ("service: auth", "service: outh"), "outh", "no service `outh`", "did you mean `auth`?", false),
     slip("unknown instance", ("service: auth", "instance: auth-3"), "auth-3", "no instance `auth-3`", "did you mean `auth-1`?", false),
     slip("undeclared relay", ("service: auth", "relay: front"), "front", "no relay `front`", "declare it", false),

@@ -7,6 +7,8 @@
 
 /// What people do by hand: recovering, forgetting, injecting before a server of their own; and keeping secrets.
 mod byhand;
+/// The capacity of an experiment, alone and with something broken.
+mod capacity;
 /// Scenarios of the catalogue on real servers.
 mod catalogue;
 /// Verbs, options and exit codes.

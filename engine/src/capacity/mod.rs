@@ -1,7 +1,8 @@
 //! How much a target carries: a search over rates in which each trial passes or fails the objectives. Pure; somebody else
 //! sends the load and looks at the clock.
 //!
-//! First rates are doubled until one fails, or halved until one passes. Then each trial is made where it tells most about
+//! First rates are doubled until one fails, or lowered, by more each time, until one passes; where not one answer was good,
+//! the lowest rate comes next, since then the rate is hardly to blame. Then each trial is made where it tells most about
 //! the capacity (`posterior`), until the interval is narrow; a long trial at its lower end confirms it, or is one more
 //! piece of evidence. A rate that failed is then repeated with twice the threads: if it is carried so, and still fails with
 //! as many as before, the generator was the limit. At last the target is offered too much, and less and less again: how far must load fall until it
@@ -29,8 +30,10 @@ const FEW: f64 = 6.0;
 const BRACKET: f64 = 0.6;
 /// No trial is further above the highest rate that has passed.
 const CLIMB: f64 = 2.0;
-/// How often halving may go on.
+/// How much lower than the first rate the lowest is, unless that is less than [`LOWEST`].
 const HALVINGS: i32 = 10;
+/// No rate below the first one is lower, in requests per second: a trial would see next to nothing.
+const LOWEST: f64 = 1.0;
 /// How many confirmations may fail.
 const CONFIRMS: usize = 3;
 /// How much is offered beyond the capacity, to see it collapse.
@@ -67,8 +70,7 @@ pub struct Search {
 impl Search {
     /// A search that begins, or one that goes on after these trials.
     pub fn new(goal: Goal, trials: Vec<Trial>) -> Self {
-        let lowest = goal.start / CLIMB.powi(HALVINGS + 1);
-        let posterior = Posterior::between(lowest, goal.max * 1.5);
+        let posterior = Posterior::between(goal.lowest() / CLIMB, goal.max * 1.5);
         let mut search = Self { goal, trials: Vec::new(), earlier: trials.len(), posterior };
         for trial in trials {
             search.learn(trial);
@@ -111,8 +113,7 @@ impl Search {
                 _ => Step::Done,
             },
             (Some(rate), None) => self.bracket((rate * CLIMB).min(self.goal.max)),
-            (None, Some(rate)) if rate > self.goal.start / CLIMB.powi(HALVINGS) => self.bracket(rate / CLIMB),
-            (None, Some(_)) => Step::Done,
+            (None, Some(_)) => self.lower().map_or(Step::Done, |rate| self.bracket(rate)),
             (Some(passed), Some(_)) => self.narrow(passed),
         }
     }
@@ -134,6 +135,21 @@ impl Search {
         let told = candidates.map(|rate| (rate, self.posterior.information(rate)));
         let (rate, _) = told.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or((passed, 0.0));
         self.trial(Purpose::Search, rate, self.goal.trial_s)
+    }
+
+    /// The next lower rate while none has passed; none if even the lowest has plainly failed.
+    fn lower(&self) -> Option<f64> {
+        let (lowest, failed) = (self.goal.lowest(), self.answered(false).count());
+        let at_lowest = || self.answered(false).filter(|trial| trial.rate <= lowest);
+        if at_lowest().any(Trial::hopeless) || at_lowest().count() >= 2 {
+            return None;
+        }
+        if self.trials.last().is_some_and(Trial::hopeless) {
+            return Some(lowest);
+        }
+        // By 2, 8, 64, 1024: soon at the end, and not far below what is carried.
+        let halved = (failed * (failed + 1) / 2) as i32;
+        Some((self.goal.start / CLIMB.powi(halved.min(HALVINGS))).max(lowest))
     }
 
     fn bracket(&self, rate: f64) -> Step {
@@ -261,7 +277,7 @@ impl Search {
                 (LimitedBy::Target, why.to_owned())
             }),
             (None, None, Some(rate)) if !self.is_time_up() => {
-                (LimitedBy::Target, format!("not even {rate:.1}/s is carried"))
+                (LimitedBy::Target, format!("not even {rate:.1}/s is carried: {}", self.why_not(rate)))
             }
             _ if narrow => (LimitedBy::Undecided, "no long trial at the lower end has passed".to_owned()),
             _ => (LimitedBy::Undecided, format!("after {:.0} s time was up", self.spent())),
@@ -281,6 +297,16 @@ impl Search {
             collapse: self.collapse(),
             took_s: self.spent(),
         }
+    }
+
+    /// Why the last trial at this rate failed, and how its requests did.
+    fn why_not(&self, rate: f64) -> String {
+        let last = self.answered(false).filter(|trial| trial.rate <= rate).last();
+        let Some(Trial { answer: Answer::Failed { clause, why }, seen, .. }) = last else {
+            return String::new();
+        };
+        let why = if why.is_empty() { clause } else { why };
+        seen.failures().map_or_else(|| why.clone(), |failures| format!("{why} ({failures})"))
     }
 
     /// What the proof says against the target as the limit.

@@ -117,11 +117,54 @@ fn each_limit_has_its_name() {
         (found.limited_by, found.low, found.fails_first.as_deref()),
         (LimitedBy::Target, None, Some("availability"))
     );
-    assert!(found.why.starts_with("not even"), "{found:?}");
+    assert!(found.why.starts_with("not even 1.0/s"), "{found:?}");
     let known = |rate| if rate > 700.0 { Answer::failed("p99") } else { Answer::Passed };
     let found = ends(Goal { within_s: 30.0, ..goal() }, &known);
     assert_eq!(found.limited_by, LimitedBy::Undecided);
     assert!(found.why.contains("time was up"), "{found:?}");
+}
+
+#[test]
+fn a_target_that_always_fails_is_known_after_a_few_trials() {
+    let rates = |good_per_s: f64| {
+        let mut search = Search::new(goal(), Vec::new());
+        let mut rates = Vec::new();
+        while let Step::Try { purpose, rate, seconds } = search.next() {
+            let errors = [("status".to_owned(), 20)].into();
+            let seen = Seen { due: 20, good_per_s, errors, statuses: [(500, 20)].into(), ..Seen::default() };
+            rates.push(rate);
+            search.learn(Trial {
+                purpose,
+                seen,
+                ..Trial::new(rate, seconds, Answer::failed("availability"))
+            });
+        }
+        (rates, search.finding())
+    };
+    // Without one good answer the rate is hardly to blame; with some it may be.
+    let (none, found) = rates(0.0);
+    assert_eq!((none, found.limited_by), (vec![50.0, 1.0], LimitedBy::Target));
+    assert_eq!(found.why, "not even 1.0/s is carried: availability (20 × status (500))");
+    assert_eq!(rates(3.0).0, [50.0, 25.0, 6.25, 1.0, 1.0]);
+}
+
+#[test]
+fn a_capacity_far_below_the_first_rate_is_found_all_the_same() {
+    for capacity in [3.0, 11.0, 40.0] {
+        let mut search = Search::new(goal(), Vec::new());
+        while let Step::Try { purpose, rate, seconds } = search.next() {
+            let answer = if rate <= capacity { Answer::Passed } else { Answer::failed("p99") };
+            // A queue that never ends: not one answer in time.
+            search.learn(Trial {
+                purpose,
+                seen: Seen { due: 100, ..Seen::default() },
+                ..Trial::new(rate, seconds, answer)
+            });
+        }
+        let found = search.finding();
+        assert!((found.capacity.unwrap() / capacity - 1.0).abs() < 0.05, "{found:?}");
+        assert!(search.trials().len() < 40, "{}", search.trials().len());
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! What is looked for, and the trials that look for it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+
+use super::{CLIMB, FEW, HALVINGS, LOWEST};
 
 /// What is looked for, and at which price. Rates in requests per second, times in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +33,19 @@ pub struct Goal {
     /// Whether a rate that failed is repeated with twice the threads, to prove that the generator was not the limit.
     #[serde(default)]
     pub prove: bool,
+}
+
+impl Goal {
+    /// No rate that is tried is lower.
+    pub(super) fn lowest(&self) -> f64 {
+        (self.start / CLIMB.powi(HALVINGS)).max(LOWEST).min(self.start).min(self.max)
+    }
+
+    /// How long a search takes at most, in seconds: one trial may begin when its time is nearly up.
+    pub fn longest_s(&self) -> f64 {
+        let rests = 10.0;
+        self.within_s + FEW * self.confirm_s.max(2.0 * self.trial_s) + rests
+    }
 }
 
 /// What became of a trial.
@@ -128,6 +145,25 @@ pub struct Seen {
     /// Threads that sent.
     #[serde(default)]
     pub threads: u32,
+    /// Requests that failed, by class.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<String, u64>,
+    /// Answers that had one, by status.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub statuses: BTreeMap<u16, u64>,
+}
+
+impl Seen {
+    /// How requests failed, in words: `40 × status (500)`; none if none did.
+    pub fn failures(&self) -> Option<String> {
+        let statuses: Vec<String> = self.statuses.keys().map(u16::to_string).collect();
+        let class = |(class, count): (&String, &u64)| match class.as_str() {
+            "status" if !statuses.is_empty() => format!("{count} × status ({})", statuses.join(", ")),
+            _ => format!("{count} × {class}"),
+        };
+        let words: Vec<String> = self.errors.iter().filter(|(_, count)| **count > 0).map(class).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
 }
 
 impl Trial {
@@ -143,6 +179,11 @@ impl Trial {
             Answer::Failed { .. } => Some(false),
             Answer::Invalid { .. } => None,
         }
+    }
+
+    /// Whether it failed without a single good answer.
+    pub(super) fn hopeless(&self) -> bool {
+        self.passed() == Some(false) && self.seen.due > 0 && self.seen.good_per_s <= 0.0
     }
 
     pub(super) fn teaches(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use injectors::units::Share;
+use injectors::units::{Share, Span};
 use serde_json::json;
 
 use super::out::{self, Out};
@@ -30,11 +30,25 @@ enum Verb {
         /// The edges do not cache
         #[arg(long)]
         no_cache: bool,
+        /// How long one worker of a service is busy with one request, such as edge=20ms; may be given several times
+        #[arg(long = "service-time", value_name = "SERVICE=TIME", value_parser = service_time)]
+        service_times: Vec<(String, f64)>,
     },
     /// Take the standing lab down
     Down,
     /// Show the standing lab
     Status,
+}
+
+fn service_time(text: &str) -> Result<(String, f64), String> {
+    let (service, time) = text.split_once('=').ok_or("write it as SERVICE=TIME, such as edge=20ms")?;
+    let time: Span = time.parse().map_err(|error| format!("{error}"))?;
+    if !lab::SERVICES.contains(&service) {
+        return Err(format!("there is no service `{service}`; there are {}", lab::SERVICES.join(", ")));
+    }
+    let time = time.0.as_secs_f64();
+    let fits = lab::SERVICE_TIME_S.contains(&time);
+    fits.then(|| (service.to_owned(), time)).ok_or_else(|| "it must be from 500us to 1s".to_owned())
 }
 
 pub(super) fn lab(args: &LabArgs, out: &mut Out) -> u8 {
@@ -43,9 +57,13 @@ pub(super) fn lab(args: &LabArgs, out: &mut Out) -> u8 {
     };
     let done: Result<(), LabError> = runtime.block_on(async {
         match &args.verb {
-            Verb::Up { retries, retry_budget, no_cache } => {
-                let options =
-                    LabOptions { retries: *retries, retry_budget: retry_budget.0, cache: !no_cache };
+            Verb::Up { retries, retry_budget, no_cache, service_times } => {
+                let options = LabOptions {
+                    retries: *retries,
+                    retry_budget: retry_budget.0,
+                    cache: !no_cache,
+                    service_time_s: service_times.iter().cloned().collect(),
+                };
                 let standing = lab::up(&exe, options).await?;
                 show(&standing.status, out)?;
                 out.tell("take it down again: squall lab down");

@@ -234,6 +234,7 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
             spec: &spec,
             team: &team,
             objectives: &objectives,
+            guards: &[],
             seed,
             probe,
             per_thread: None,

@@ -6,6 +6,7 @@ mod doctor;
 mod faults;
 mod forget;
 mod hands;
+mod idle;
 mod inject;
 mod lab;
 mod load;
@@ -18,7 +19,6 @@ mod run;
 mod schema;
 mod sending;
 mod source;
-mod under;
 mod view;
 
 use std::ffi::OsString;
@@ -136,7 +136,9 @@ fn hidden(args: &[OsString]) -> Option<u8> {
 
 /// The whole command line, with one subcommand per fault below `inject`.
 pub fn command() -> clap::Command {
-    App::command().mut_subcommand("inject", inject::with_faults)
+    App::command()
+        .mut_subcommand("inject", inject::with_faults)
+        .mut_subcommand("capacity", capacity::with_target)
 }
 
 /// Reads the command line, does what it says, and returns the exit code.
@@ -192,7 +194,9 @@ fn dispatch(app: App, matches: &ArgMatches) -> u8 {
             inject::inject(&global, &args, own, &mut out)
         }
         Verb::Load(args) => load::load(&global, &args, &mut out),
-        Verb::Capacity(args) => capacity::capacity(&global, &args, &mut out),
+        Verb::Capacity(args) => {
+            capacity::capacity(&global, &args, matches.subcommand_matches("capacity"), &mut out)
+        }
         Verb::Rate(args) => rate::rate(&global, &args, &mut out),
         Verb::Worker(args) => hands::worker(&args, &mut out),
         Verb::Recover(args) => recover::recover(&global, &args, &mut out),

@@ -19,6 +19,8 @@ use crate::template::OWN;
 
 /// The most bytes of a body or of certificates.
 const FILE_MAX: usize = 16 << 20;
+/// The usual number of requests that a connection carries at a time.
+const STREAMS: u32 = 100;
 /// What the one load is called.
 pub(super) const NAME: &str = "load";
 
@@ -85,7 +87,7 @@ pub(super) struct SendingArgs {
     #[arg(long, value_name = "N", default_value = "1", value_parser = version, help_heading = "Connections")]
     http: HttpVersion,
     /// The most requests that a connection carries at a time, over HTTP/2 or gRPC
-    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Connections",
+    #[arg(long, value_name = "N", default_value_t = STREAMS, help_heading = "Connections",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
     streams: u32,
     /// Connect to this Unix socket, whatever host the URL names
@@ -189,6 +191,7 @@ impl SendingArgs {
         let scheme = self.url.split("://").next().unwrap_or_default();
         let tls = matches!(scheme, "https" | "grpcs" | "tls");
         let http = matches!(scheme, "http" | "https");
+        let bytes = matches!(scheme, "tcp" | "tls" | "udp");
         let datagrams = matches!(scheme, "udp" | "dns");
         let body = self.body.is_some() || self.body_template.is_some();
         for (given, used, option, why) in [
@@ -205,6 +208,18 @@ impl SendingArgs {
             ),
             (self.method != "GET", http, "--method", "only http and https have methods"),
             (self.http != HttpVersion::One, http, "--http", "only http and https speak it"),
+            (
+                self.streams != STREAMS,
+                matches!(scheme, "grpc" | "grpcs") || http && self.http != HttpVersion::One,
+                "--streams",
+                "only HTTP/2 and gRPC have streams: write --http 2",
+            ),
+            (
+                self.reply != Reply::Echo,
+                bytes,
+                "--reply",
+                "only tcp, tls and udp have replies without a form of their own",
+            ),
             (self.no_reuse, !datagrams, "--no-reuse", "there are no connections"),
             (
                 !self.sources.is_empty(),
@@ -216,6 +231,11 @@ impl SendingArgs {
             if given && !used {
                 return Err(format!("{option} has no effect on {scheme}: {why}; or leave it out"));
             }
+        }
+        if self.ca.is_some() && self.insecure {
+            return Err(
+                "--ca has no effect: --insecure trusts any certificate; leave one of them out".to_owned()
+            );
         }
         for text in &self.feeds {
             let name = text.split('=').next().unwrap_or_default();
@@ -254,6 +274,11 @@ impl SendingArgs {
     pub(super) fn objectives(&self) -> Result<Vec<Objective>, String> {
         let read = |text: &String| objective(NAME, text).map_err(|error| format!("--objective: {error}"));
         self.objectives.iter().map(read).collect()
+    }
+
+    /// The clauses that must hold, as written.
+    pub(super) fn clauses(&self) -> &[String] {
+        &self.objectives
     }
 
     /// The options that make this load again, without what may be secret.

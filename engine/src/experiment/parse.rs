@@ -11,7 +11,7 @@ use injectors::target::Protocol;
 use injectors::units::{Share, Span};
 
 use crate::feed::{Feed, Order};
-use crate::lab::LabOptions;
+use crate::lab::{self, LabOptions};
 use crate::schedule::Segment;
 use crate::template::{Body, OWN};
 
@@ -265,8 +265,29 @@ fn lab(reader: &Reader<'_>, node: &Node) -> Option<LabOptions> {
     if let Some(cache) = fields.optional("cache").and_then(|node| reader.flag(node, "cache")) {
         choice.cache = cache;
     }
+    if let Some(times) = fields.optional("service-time").and_then(|node| reader.map(node, "service-time")) {
+        choice.service_time_s = service_times(reader, &times);
+    }
     fields.finish("lab");
     Some(choice)
+}
+
+/// By service, how long one worker is busy with one request.
+fn service_times(reader: &Reader<'_>, times: &Fields<'_, '_>) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    for (id, name, node) in times.others() {
+        if !lab::SERVICES.contains(&name) {
+            let help = suggest(name, &lab::SERVICES);
+            reader.mistake_with(id, format!("the lab has no service `{name}` with workers"), help);
+            continue;
+        }
+        match reader.parse::<Span>(node, "service-time").map(|span| span.0.as_secs_f64()) {
+            Some(time) if lab::SERVICE_TIME_S.contains(&time) => drop(found.insert(name.to_owned(), time)),
+            Some(_) => reader.mistake(node.id, "a service time must be from 500us to 1s"),
+            None => {}
+        }
+    }
+    found
 }
 
 fn topology_of(

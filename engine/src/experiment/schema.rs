@@ -53,6 +53,12 @@ fn top_level() -> Value {
                 "retries": number("tries beyond the first on every hop, 0 to 10"),
                 "retry-budget": reference("share"),
                 "cache": flag("whether the edges cache"),
+                "service-time": {
+                    "type": "object",
+                    "description": "by service, how long one worker is busy with one request: a longer one makes a smaller lab",
+                    "additionalProperties": false,
+                    "properties": crate::lab::SERVICES.iter().map(|name| ((*name).to_owned(), reference("duration"))).collect::<Map<_, _>>(),
+                },
             }), &[])})),
         ]},
         "topology": text("file with services, instances and dependencies"),

@@ -31,6 +31,8 @@ pub struct Service {
     pub instances: Vec<String>,
     /// The PoP of each instance; empty if it has none.
     pub pops: Vec<String>,
+    /// The zone of each instance; empty if it has none.
+    pub zones: Vec<String>,
     /// Without these it cannot answer.
     pub requires: Vec<String>,
     /// It can do without these.
@@ -66,6 +68,14 @@ impl Topology {
         pops.sort_unstable();
         pops.dedup();
         pops
+    }
+
+    /// Whether a load of this name could pass this service: by its journey, if one has its name, else in any case.
+    pub fn meets(&self, load: &str, service: &Service) -> bool {
+        let journey = self.journeys.iter().find(|journey| journey.name == load);
+        journey.is_none_or(|journey| {
+            journey.through.iter().chain(&journey.optional).any(|name| *name == service.name)
+        })
     }
 
     /// As a run record keeps it.
@@ -142,14 +152,19 @@ fn services(reader: &Reader<'_>, list: &Node) -> Vec<Service> {
         let Some(fields) = reader.map(value, "a service") else { continue };
         let instances = names(reader, fields.required("instances", "a service"), "instances");
         let pops = names(reader, fields.optional("pops"), "pops");
+        let mut zones = names(reader, fields.optional("zones"), "zones");
+        if let Some(zone) = fields.optional("zone").and_then(|node| reader.text(node, "zone")) {
+            zones = vec![zone; instances.len()];
+        }
         if instances.is_empty() {
             reader.mistake(value.id, format!("`{name}` has no instances"));
         }
-        if !pops.is_empty() && pops.len() != instances.len() {
-            reader.mistake(
-                value.id,
-                format!("`{name}` has {} instances but {} pops", instances.len(), pops.len()),
-            );
+        for (places, what) in [(&pops, "pops"), (&zones, "zones")] {
+            if !places.is_empty() && places.len() != instances.len() {
+                let message =
+                    format!("`{name}` has {} instances but {} {what}", instances.len(), places.len());
+                reader.mistake(value.id, message);
+            }
         }
         for instance in &instances {
             if services.iter().any(|service| service.instances.contains(instance)) {
@@ -159,11 +174,11 @@ fn services(reader: &Reader<'_>, list: &Node) -> Vec<Service> {
         let requires = names(reader, fields.optional("requires"), "requires");
         let uses = names(reader, fields.optional("uses"), "uses");
         // What a service can do, in words for people; the lab's own file is tested against its processes.
-        for fact in ["service-time", "workers", "queue", "capacity", "zone"] {
+        for fact in ["service-time", "workers", "queue", "capacity"] {
             let _ = fields.optional(fact).map(|node| reader.text(node, fact));
         }
         fields.finish("a service");
-        services.push(Service { name: name.to_owned(), instances, pops, requires, uses });
+        services.push(Service { name: name.to_owned(), instances, pops, zones, requires, uses });
     }
     services
 }

@@ -47,7 +47,7 @@ pub(super) struct Crew {
 
 /// The place of one instance: it stays when the process ends.
 struct Slot {
-    service: &'static Service,
+    service: Service,
     index: usize,
     name: &'static str,
     addr: SocketAddr,
@@ -59,7 +59,7 @@ struct Slot {
 }
 
 impl Slot {
-    fn reserve(service: &'static Service, index: usize, name: &'static str) -> std::io::Result<Self> {
+    fn reserve(service: Service, index: usize, name: &'static str) -> std::io::Result<Self> {
         let reserved = TcpSocket::new_v4()?;
         reserved.set_reuseaddr(true)?;
         reserved.bind(SocketAddr::new(HOST, 0))?;
@@ -117,7 +117,7 @@ impl Crew {
         stop: watch::Sender<bool>,
     ) -> Result<Self, LabError> {
         let slots: std::io::Result<Vec<_>> = model::instances()
-            .map(|(service, index, name)| Slot::reserve(service, index, name).map(Arc::new))
+            .map(|(service, index, name)| Slot::reserve(service.tuned(&options), index, name).map(Arc::new))
             .collect();
         Ok(Self {
             me,

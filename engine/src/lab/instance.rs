@@ -55,6 +55,7 @@ async fn run(duty: Duty) -> Result<(), LabError> {
         .map_err(LabError::system(format!("{name}: listening on port {}", duty.port)))?;
     let peers = |callee: &str| duty.callees.get(callee).cloned().unwrap_or_default();
     let options = &duty.options;
+    let service = &service.tuned(options);
     match (service.name, service.pop(index)) {
         (GLB, _) => balance(listener, Arc::new(Glb::new(peers("edge"), options)), duty.control).await,
         ("edge", Some(pop)) => {

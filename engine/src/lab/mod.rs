@@ -33,6 +33,7 @@ mod status;
 mod supervisor;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,6 +54,10 @@ pub const NAME: &str = "edge";
 pub const START_DEADLINE: Duration = Duration::from_secs(5);
 /// The most retries that the options accept.
 pub const RETRIES_MAX: u32 = 10;
+/// The shortest and the longest service time that the options accept, in seconds.
+pub const SERVICE_TIME_S: std::ops::RangeInclusive<f64> = 0.000_5..=1.0;
+/// The services that have workers, and so a service time.
+pub const SERVICES: [&str; 5] = ["edge", "origin", "catalog", "auth", "kv"];
 
 /// How the lab behaves. The defaults are those of a sane platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,11 +69,14 @@ pub struct LabOptions {
     pub retry_budget: f64,
     /// Whether the edges cache `/browse` and `/asset`.
     pub cache: bool,
+    /// By service: how long one worker is busy with one request, in seconds, instead of what the topology says. A longer
+    /// one makes a smaller lab, whose capacity any machine can reach.
+    pub service_time_s: BTreeMap<String, f64>,
 }
 
 impl Default for LabOptions {
     fn default() -> Self {
-        Self { retries: 1, retry_budget: 0.2, cache: true }
+        Self { retries: 1, retry_budget: 0.2, cache: true, service_time_s: BTreeMap::new() }
     }
 }
 
@@ -82,6 +90,13 @@ impl LabOptions {
                 "retry_budget: {} is no share from 0 to 1",
                 self.retry_budget
             )));
+        }
+        for (service, time) in &self.service_time_s {
+            if !SERVICES.contains(&service.as_str()) || !SERVICE_TIME_S.contains(time) {
+                return Err(LabError::Options(format!(
+                    "service_time_s: {service}: {time} is no service time"
+                )));
+            }
         }
         Ok(())
     }

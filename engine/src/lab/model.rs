@@ -6,6 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use super::LabOptions;
+
 /// The address on which everything listens.
 pub(super) const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The load balancer's instance and service name.
@@ -14,7 +16,7 @@ pub(super) const GLB: &str = "glb";
 pub(super) const BASE_WEIGHT: f64 = 100.0;
 
 /// One service of the lab.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Service {
     /// Its name.
     pub(super) name: &'static str,
@@ -34,6 +36,12 @@ impl Service {
     /// Requests per second that one instance can carry: workers over service time.
     pub(super) fn capacity(&self) -> Option<f64> {
         (self.workers > 0).then(|| f64::from(self.workers) / self.work.as_secs_f64())
+    }
+
+    /// The same with what the options say of it.
+    pub(super) fn tuned(self, options: &LabOptions) -> Self {
+        let work = options.service_time_s.get(self.name).map(|time| Duration::from_secs_f64(*time));
+        Self { work: work.unwrap_or(self.work), ..self }
     }
 
     /// The PoP of the instance with this number.
@@ -145,6 +153,15 @@ mod tests {
         let capacity = |name| SERVICES.iter().find(|service| service.name == name).unwrap().capacity();
         assert_eq!(capacity("auth"), Some(2000.0));
         assert_eq!(capacity(GLB), None);
+    }
+
+    #[test]
+    fn a_service_time_of_the_options_takes_the_place_of_the_services_own() {
+        let options =
+            LabOptions { service_time_s: [("edge".to_owned(), 0.02)].into(), ..LabOptions::default() };
+        let capacity =
+            |name| SERVICES.iter().find(|service| service.name == name).unwrap().tuned(&options).capacity();
+        assert_eq!((capacity("edge"), capacity("auth")), (Some(100.0), Some(2000.0)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! when it prepares.
 
 mod blast;
+mod cases;
 mod select;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use crate::random::Random;
 use crate::slo::STEADY_SECONDS;
 
 pub use blast::Blast;
+pub use cases::{Case, CaseKind, faults, losses, one_of};
 pub use text::{bare_url, clause, describe};
 
 /// A resolved experiment.
@@ -96,6 +98,9 @@ pub struct PlannedInjection {
     pub proof: String,
     /// What it occupies.
     pub claims: Vec<String>,
+    /// Which fault of the timeline it comes from, by time.
+    #[serde(skip)]
+    pub listed: usize,
     /// The fault itself.
     #[serde(skip)]
     pub injector: &'static dyn Injector,
@@ -113,10 +118,12 @@ pub fn draw(seed: u64, index: u64) -> u64 {
 pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut injections: Vec<PlannedInjection> = Vec::new();
+    let mut listed = 0;
     let mut steps: Vec<&Step> = experiment.timeline.iter().collect();
     steps.sort_by_key(|step| step.at);
     for step in steps {
         for (index, used) in step.faults.iter().enumerate() {
+            listed += 1;
             let own = draw(seed, (injections.len() + index) as u64);
             let targets = match select::targets(experiment, used, own) {
                 Ok(targets) => targets,
@@ -137,7 +144,8 @@ pub fn resolve(experiment: &Experiment, seed: u64) -> Result<Plan, Vec<Mistake>>
                     continue;
                 }
                 let number = injections.len() as u32 + 1;
-                let planned = planned(number, step, used, target, service, seed);
+                let planned =
+                    PlannedInjection { listed, ..planned(number, step, used, target, service, seed) };
                 if let Some(other) = injections.iter().find(|other| crossing(other, &planned)) {
                     let message = format!(
                         "{} on {} would cross {} on {} at {}s",
@@ -205,6 +213,7 @@ fn planned(
         seed: draw(seed, 1000 + u64::from(number)),
         args: used.args.clone(),
         injector: used.injector,
+        listed: 0,
         target,
         service,
     }

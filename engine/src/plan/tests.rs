@@ -17,7 +17,7 @@ impl Sources for NoFiles {
     }
 }
 
-fn experiment(timeline: &str) -> Experiment {
+pub(super) fn experiment(timeline: &str) -> Experiment {
     let text = format!(
         "squall: v1\nexperiment: t\nquestion: q?\nlab: edge\nload:\n  - checkout:\n      open: {{url: \
          \"http://${{lab.edge}}/checkout?token=s\", arrivals: [{{ramp: {{to: 100/s, over: 2s}}}}, {{hold: 58s}}]}}\n\

@@ -83,7 +83,7 @@ pub(super) async fn dispatch(
     let (prepared, lowered) = load::ready(works, &team, Threads::default()).await?;
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
-    injection::preflight(&env, run, &plan).await.map_err(Refusal::Preflight)?;
+    injection::preflight(&env, run, &plan.injections).await.map_err(Refusal::Preflight)?;
     let guardian = Guardian::start(&options.exe, folder, duration + SLACK, &experiment.secrets).await?;
     let mut journal = Journal::open(folder, experiment.secrets.clone())?;
     journal.append(Entry::Begin {

@@ -1,4 +1,4 @@
-//! One ad hoc fault, with the same journal, guardian, proof and undo as in a run.
+//! Faults that are held without a run, such as an ad hoc one: with the same journal, guardian, proof and undo as in a run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use injectors::journal::{self, Entry, Journal, JournalError};
 use injectors::secrets::Secrets;
-use injectors::{Args, Env, Injector};
+use injectors::{Args, Env, Injector, Inventory};
 use reports::record::InjectionRecord;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use super::event::{Event, Observer};
 use super::guardian::Guardian;
 use super::injection::{self, Haste, Log, Report, Shared};
 use super::relays::Relays;
+use super::store::StoreError;
 use super::{CrashPoint, Signals, Store, refuse_leftovers};
 use crate::clock::Clock;
 use crate::experiment::{Experiment, FaultUse, RelayDecl, Selector, Step, topology};
@@ -54,7 +55,7 @@ type Refused = (u8, String);
 /// Nothing was touched: bad parameters, leftovers, no target, no guardian.
 pub async fn hold(
     ad_hoc: AdHoc,
-    mut signals: Signals,
+    signals: Signals,
     observer: &mut dyn Observer,
 ) -> Result<(u8, Vec<InjectionRecord>), Refused> {
     let refused = |error: &dyn std::fmt::Display| (exit::REFUSED, format!("refused: {error}"));
@@ -63,37 +64,107 @@ pub async fn hold(
     refuse_leftovers(&ad_hoc.store).map_err(|error| refused(&error))?;
     let mut inventory = match standing {
         Some(standing) => standing.refresh().await.map_err(|error| refused(&error))?.inventory,
-        None => injectors::Inventory::default(),
+        None => Inventory::default(),
     };
-    let (id, folder, lock) = ad_hoc.store.create().map_err(|error| refused(&error))?;
-    let relays = own_relay(&ad_hoc, &id, observer).await.map_err(|error| refused(&error));
-    if relays.is_err() {
-        // Nothing happened: no folder needs to tell of it.
-        let _ = std::fs::remove_dir_all(&folder);
-    }
-    let relays = relays?;
+    let place = Place::new(&ad_hoc.store).map_err(|error| refused(&error))?;
+    let relays = own_relay(&ad_hoc, &place.id, observer).await.map_err(|error| refused(&error));
+    let relays = match relays {
+        Ok(relays) => relays,
+        Err(why) => {
+            place.forget();
+            return Err(why);
+        }
+    };
     inventory.relays.extend(relays.iter().flat_map(|relays| relays.carried.iter().cloned()));
-    let deadline = ad_hoc.length + Duration::from_secs(60);
-    let guardian = Guardian::start(&ad_hoc.exe, &folder, deadline, &Secrets::default())
-        .await
-        .map_err(|error| refused(&error))?;
-    let journal = begin(&ad_hoc, &id, &folder).map_err(|error| refused(&error))?;
+    let faults = Faults {
+        title: format!("inject {}", ad_hoc.injector.about().name),
+        planned,
+        inventory,
+        length: ad_hoc.length,
+        crash: ad_hoc.crash,
+        store: ad_hoc.store.clone(),
+        exe: ad_hoc.exe.clone(),
+        secrets: Secrets::default(),
+    };
+    let came = keep(faults, place, signals, observer).await;
+    if let Some(relays) = relays {
+        relays.end().await;
+    }
+    came
+}
+
+/// Where the journal of faults lies while they live.
+pub(super) struct Place {
+    id: String,
+    folder: PathBuf,
+    lock: std::fs::File,
+}
+
+impl Place {
+    /// A new one.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub(super) fn new(store: &Store) -> Result<Self, StoreError> {
+        let (id, folder, lock) = store.create()?;
+        Ok(Self { id, folder, lock })
+    }
+
+    /// Nothing happened: no folder needs to tell of it.
+    fn forget(self) {
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Faults that begin together and are held.
+pub(super) struct Faults {
+    /// What the journal calls them.
+    pub(super) title: String,
+    pub(super) planned: Vec<PlannedInjection>,
+    pub(super) inventory: Inventory,
+    /// How long they live at most.
+    pub(super) length: Duration,
+    pub(super) crash: Option<CrashPoint>,
+    pub(super) store: Store,
+    pub(super) exe: PathBuf,
+    pub(super) secrets: Secrets,
+}
+
+/// Makes faults, holds them, and takes them back: each with its intent in the journal first, and the guardian watching.
+pub(super) async fn keep(
+    faults: Faults,
+    place: Place,
+    mut signals: Signals,
+    observer: &mut dyn Observer,
+) -> Result<(u8, Vec<InjectionRecord>), Refused> {
+    let refused = |error: &dyn std::fmt::Display| (exit::REFUSED, format!("refused: {error}"));
+    let deadline = faults.length + Duration::from_secs(60);
+    let guardian = Guardian::start(&faults.exe, &place.folder, deadline, &faults.secrets).await;
+    let guardian = match guardian {
+        Ok(guardian) => guardian,
+        Err(error) => {
+            place.forget();
+            return Err(refused(&error));
+        }
+    };
+    let Place { id, folder, lock } = place;
+    let journal = begin(&faults.title, &faults.secrets, &id, &folder).map_err(|error| refused(&error))?;
     let (reports, heard) = mpsc::unbounded_channel();
     let clock = Clock::starting_in(Duration::ZERO);
     let shared = Arc::new(Shared {
-        env: Env::host(inventory),
+        env: Env::host(faults.inventory),
         journal: Log::new(journal),
         guardian,
         clock,
-        store: ad_hoc.store.clone(),
+        store: faults.store,
         run: id.clone(),
-        crash: ad_hoc.crash,
+        crash: faults.crash,
         claims: Mutex::default(),
         reports,
     });
     let (haste, told) = watch::channel(Haste::Planned);
     let mut injections = JoinSet::new();
-    for one in planned {
+    for one in faults.planned {
         injections.spawn(injection::live(Arc::clone(&shared), one, told.clone()));
     }
     let (mut records, ending) =
@@ -114,9 +185,6 @@ pub async fn hold(
         let text = format!("what is left: squall recover --list; to restore it: squall recover --run {id}");
         observer.event(clock.now(), &Event::Note { text });
     }
-    if let Some(relays) = relays {
-        relays.end().await;
-    }
     drop(lock);
     if code != exit::NOT_RESTORED {
         // An ad hoc fault leaves no record; its journal has done its work.
@@ -126,12 +194,12 @@ pub async fn hold(
 }
 
 /// A journal with its first entry.
-fn begin(ad_hoc: &AdHoc, id: &str, folder: &Path) -> Result<Journal, JournalError> {
-    let mut journal = Journal::open(folder, Secrets::default())?;
+fn begin(title: &str, secrets: &Secrets, id: &str, folder: &Path) -> Result<Journal, JournalError> {
+    let mut journal = Journal::open(folder, secrets.clone())?;
     journal.append(Entry::Begin {
         version: journal::VERSION,
         run: id.to_owned(),
-        experiment: format!("inject {}", ad_hoc.injector.about().name),
+        experiment: title.to_owned(),
     })?;
     Ok(journal)
 }

@@ -19,7 +19,7 @@ use super::event::Event;
 use super::guardian::Guardian;
 use super::store::Store;
 use crate::clock::Clock;
-use crate::plan::{Plan, PlannedInjection};
+use crate::plan::PlannedInjection;
 
 /// How long preparing or applying may take.
 const STEP_DEADLINE: Duration = Duration::from_secs(30);
@@ -207,13 +207,17 @@ async fn wait(haste: &mut watch::Receiver<Haste>, until: tokio::time::Instant) -
     }
 }
 
-/// Whether every fault of a plan could be made now: prepares each, and throws the change away. Only reads.
+/// Whether every one of these faults could be made now: prepares each, and throws the change away. Only reads.
 ///
 /// # Errors
 /// Every fault that could not, one to a line.
-pub(super) async fn preflight(env: &Env, run: &str, plan: &Plan) -> Result<(), String> {
+pub(super) async fn preflight(
+    env: &Env,
+    run: &str,
+    injections: impl IntoIterator<Item = &PlannedInjection>,
+) -> Result<(), String> {
     let mut lacks = Vec::new();
-    for planned in &plan.injections {
+    for planned in injections {
         let request = request(run, planned);
         let prepared = match limited(planned.injector.prepare(env, &request)).await {
             // Free again at once: whether they are free now is all that can be known.
@@ -474,6 +478,7 @@ mod tests {
             undo: String::new(),
             proof: injector.about().proof.to_owned(),
             claims: Vec::new(),
+            listed: 1,
             injector,
         };
         let proof = blank("run", &planned).proof;

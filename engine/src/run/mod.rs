@@ -14,9 +14,10 @@ mod guardian;
 pub mod inject;
 mod injection;
 mod relays;
+mod scene;
 pub mod signals;
 pub mod store;
-mod watch;
+pub(crate) mod watch;
 mod world;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use crate::plan::Plan;
 
 pub use crash::CrashPoint;
 pub use event::{Event, LoadSnapshot, Observer, Snapshot};
+pub use scene::Scene;
 pub use signals::Signals;
 pub use store::Store;
 
@@ -125,7 +127,7 @@ pub async fn run(
 ) -> Result<Finished, Refusal> {
     refuse_leftovers(&options.store)?;
     let (id, folder, lock) = options.store.create()?;
-    let world = match world::World::start(experiment, &options, &id).await {
+    let world = match world::World::start(experiment, &options.exe, &id).await {
         Ok(world) => world,
         Err(refusal) => {
             // Nothing happened: no folder needs to tell of it.

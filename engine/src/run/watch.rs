@@ -19,7 +19,7 @@ struct Second {
 
 /// The live view of the load.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     /// Per guard: seconds on end beyond the limit, and how close it ever came.
     guards: Vec<(u32, f64)>,
     baseline: BTreeMap<String, (Outcomes, Latencies)>,
@@ -31,7 +31,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Takes in one second. Returns the text of a guard that trips.
-    pub(super) fn second(
+    pub(crate) fn second(
         &mut self,
         tick: &Tick,
         guards: &[Guard],

@@ -1,9 +1,11 @@
 //! What a run starts for itself before anything is broken: the lab and the relays. Both end with it.
 
+use std::path::Path;
+
 use injectors::Inventory;
 
+use super::Refusal;
 use super::relays::Relays;
-use super::{Options, Refusal};
 use crate::experiment::Experiment;
 use crate::lab::{self, Lab};
 
@@ -29,20 +31,34 @@ impl World {
     ///
     /// # Errors
     /// A lab or a relay did not start; then nothing is left.
-    pub(super) async fn start(
-        experiment: &Experiment,
-        options: &Options,
-        run: &str,
-    ) -> Result<Self, Refusal> {
-        let (lab, mut inventory) = start_lab(experiment, options).await?;
+    pub(super) async fn start(experiment: &Experiment, exe: &Path, run: &str) -> Result<Self, Refusal> {
+        let (lab, mut inventory) = start_lab(experiment, exe).await?;
         let mut relays = None;
         if !experiment.relays.is_empty() {
-            let started =
-                Relays::start(&options.exe, run, &experiment.relays).await.map_err(Refusal::Relays)?;
+            let started = Relays::start(exe, run, &experiment.relays).await.map_err(Refusal::Relays)?;
             inventory.relays.extend(started.carried.iter().cloned());
             relays = Some(started);
         }
         Ok(Self { lab, relays, inventory })
+    }
+
+    /// What there is to act on now: an instance that was started again is another process.
+    ///
+    /// # Errors
+    /// The lab has ended or does not answer.
+    pub(super) async fn refresh(&mut self) -> Result<&Inventory, Refusal> {
+        let fresh = match &mut self.lab {
+            LabUse::None => Inventory::default(),
+            LabUse::Own(lab) => lab.refresh().await?.inventory.clone(),
+            LabUse::Standing(_) => match lab::status().await? {
+                Some(status) => status.inventory,
+                None => return Err(Refusal::Preflight("the lab that stood is gone".to_owned())),
+            },
+        };
+        let own = self.relays.iter().flat_map(|relays| relays.carried.iter().cloned());
+        self.inventory = fresh;
+        self.inventory.relays.extend(own);
+        Ok(&self.inventory)
     }
 
     /// Where the lab's clients connect.
@@ -75,13 +91,13 @@ impl World {
     }
 }
 
-async fn start_lab(experiment: &Experiment, options: &Options) -> Result<(LabUse, Inventory), Refusal> {
+async fn start_lab(experiment: &Experiment, exe: &Path) -> Result<(LabUse, Inventory), Refusal> {
     let Some(wanted) = &experiment.lab else { return Ok((LabUse::None, Inventory::default())) };
     if let Some(standing) = lab::standing().filter(|standing| standing.options == *wanted) {
         let standing = standing.refresh().await?;
         return Ok((LabUse::Standing(standing.address.clone()), standing.inventory));
     }
-    let lab = Lab::start(&options.exe, wanted.clone()).await?;
+    let lab = Lab::start(exe, wanted.clone()).await?;
     let inventory = lab.inventory().clone();
     Ok((LabUse::Own(Box::new(lab)), inventory))
 }

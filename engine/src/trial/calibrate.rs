@@ -74,6 +74,7 @@ pub async fn calibrate(
             spec: &spec,
             team,
             objectives: &[],
+            guards: &[],
             seed,
             probe: false,
             per_thread: None,

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod probe;
+mod recovery;
 mod search;
 mod under;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use reports::Latencies;
 use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
 
+use crate::experiment::Guard;
 use crate::load::remote::Team;
 use crate::load::{
     self, LoadError, LoadOutcome, LoadSpec, PER_THREAD, PhaseCell, Stop, Threads, Tick, Turned, Work,
@@ -22,8 +24,9 @@ use crate::schedule::{Profile, Segment};
 use crate::slo::measure;
 
 pub use calibrate::{Calibration, calibrate};
+pub use recovery::{Recovered, recovered};
 pub use search::search;
-pub use under::{Under, UnderError, under};
+pub use under::{Held, Under, UnderError, Wanted, under};
 
 use probe::Probe;
 
@@ -39,6 +42,8 @@ pub struct Asked<'s> {
     pub team: &'s Team,
     /// What must hold.
     pub objectives: &'s [Objective],
+    /// What ends a search at once.
+    pub guards: &'s [Guard],
     /// Decides every random choice.
     pub seed: u64,
     /// Whether a probe beside the load tells whose a queue is.
@@ -60,6 +65,8 @@ pub enum Ended {
     ByOperator,
     /// Whoever watched it had seen enough.
     ByWatcher,
+    /// The guard with this index.
+    ByGuard(usize),
 }
 
 /// What a load came to.

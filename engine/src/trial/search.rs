@@ -1,5 +1,6 @@
 //! A search for the capacity, trial by trial, on a real target.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use reports::Latencies;
@@ -7,8 +8,10 @@ use reports::record::{Objective, Sli, Verdict};
 
 use super::{Asked, Ended, Finished, hold, run};
 use crate::capacity::{Answer, Purpose, Search, Seen, Step, Trial, growth};
+use crate::experiment::{Guard, GuardMetric};
 use crate::load::{LoadError, LoadSpec, Tick};
 use crate::run::Signals;
+use crate::run::watch::Watch;
 use crate::slo::measure;
 
 /// What lies between two trials, so that the target can finish what it has begun.
@@ -31,10 +34,11 @@ pub async fn search(
     let Asked { spec, objectives, .. } = asked;
     if let (true, Step::Try { rate, .. }) = (search.trials().is_empty(), search.next()) {
         let spec = LoadSpec { profile: hold(rate * WARM, WARM_UP.as_secs_f64()), ..spec.clone() };
-        if run(Asked { spec: &spec, objectives: &[], probe: false, ..asked }, signals, |_| true).await?.ended
-            == Ended::ByOperator
-        {
-            return Ok(Ended::ByOperator);
+        let mut sentry = Sentry::new(asked.guards, rate * WARM);
+        let warm = Asked { spec: &spec, objectives: &[], probe: false, ..asked };
+        let finished = run(warm, signals, |tick| sentry.second(tick)).await?;
+        if let Some(ended) = sentry.ended(&finished) {
+            return Ok(ended);
         }
     }
     while let Step::Try { purpose, rate, seconds } = search.next() {
@@ -45,12 +49,13 @@ pub async fn search(
         let seed = asked.seed.wrapping_add(search.trials().len() as u64);
         // Too much is offered on purpose, to its end; and what comes after it begins badly.
         let beyond = matches!(purpose, Purpose::Overload | Purpose::Return);
-        let watch = |tick: &Tick| course.second(tick) || beyond;
+        let mut sentry = Sentry::new(asked.guards, rate);
+        let watch = |tick: &Tick| sentry.second(tick) & (course.second(tick) || beyond);
         let finished =
             run(Asked { spec: &spec, seed, twice: purpose == Purpose::Proof, ..asked }, signals, watch)
                 .await?;
-        if finished.ended == Ended::ByOperator {
-            return Ok(Ended::ByOperator);
+        if let Some(ended) = sentry.ended(&finished) {
+            return Ok(ended);
         }
         // What follows an overload follows at once: whether it recovers under load is the question.
         if !beyond && rest(signals).await {
@@ -66,7 +71,7 @@ pub async fn search(
             seconds,
             took_s: began.elapsed().as_secs_f64(),
             answer,
-            seen: seen(&finished),
+            seen: seen(&finished, &spec),
         };
         told(&trial);
         search.learn(trial);
@@ -82,8 +87,44 @@ async fn rest(signals: &mut Signals) -> bool {
     }
 }
 
+/// Watches the guards while a trial lasts.
+struct Sentry<'g> {
+    guards: &'g [Guard],
+    /// Those that can be beyond their limit through the target's doing.
+    watched: Vec<Guard>,
+    watch: Watch,
+    tripped: Option<usize>,
+}
+
+impl<'g> Sentry<'g> {
+    fn new(guards: &'g [Guard], rate: f64) -> Self {
+        // Less than is offered cannot be answered.
+        let offered =
+            |guard: &&Guard| guard.metric != GuardMetric::Throughput || guard.above || rate > guard.limit;
+        let watched = guards.iter().filter(offered).cloned().collect();
+        Self { guards, watched, watch: Watch::default(), tripped: None }
+    }
+
+    /// Whether the trial may go on.
+    fn second(&mut self, tick: &Tick) -> bool {
+        if let Some(text) = self.watch.second(tick, &self.watched, &[]) {
+            self.tripped = self.guards.iter().position(|guard| guard.text == text);
+        }
+        self.tripped.is_none()
+    }
+
+    /// Who ends the search with this trial.
+    fn ended(&self, finished: &Finished) -> Option<Ended> {
+        match self.tripped {
+            _ if finished.ended == Ended::ByOperator => Some(Ended::ByOperator),
+            Some(guard) => Some(Ended::ByGuard(guard)),
+            None => None,
+        }
+    }
+}
+
 /// What is seen of a trial while it lasts.
-struct Course<'o> {
+pub(super) struct Course<'o> {
     objectives: &'o [Objective],
     /// Requests of the whole trial.
     total: f64,
@@ -96,12 +137,12 @@ struct Course<'o> {
 }
 
 impl<'o> Course<'o> {
-    fn new(objectives: &'o [Objective], total: f64) -> Self {
+    pub(super) fn new(objectives: &'o [Objective], total: f64) -> Self {
         Self { objectives, total, bad: vec![0; objectives.len()], under_way: Vec::new(), seconds: Vec::new() }
     }
 
     /// Whether the trial can still pass: as long as the rest, were it all good, would make up for what was bad.
-    fn second(&mut self, tick: &Tick) -> bool {
+    pub(super) fn second(&mut self, tick: &Tick) -> bool {
         let mut under_way = self.under_way.last().copied().unwrap_or(0.0);
         let (before, mut ended) = (self.bad.clone(), 0);
         for phase in tick.loads.iter().flat_map(|load| &load.phases) {
@@ -153,7 +194,12 @@ fn allowed(objective: &Objective) -> f64 {
 
 /// Passed, or the first objective that did not hold. The bare estimate decides: what chance there is in it, the search
 /// takes for what it is.
-fn answer(finished: &Finished, objectives: &[Objective], course: &Course<'_>, rate: f64) -> Answer {
+pub(super) fn answer(
+    finished: &Finished,
+    objectives: &[Objective],
+    course: &Course<'_>,
+    rate: f64,
+) -> Answer {
     if let Some(why) = finished.own_doubts.first() {
         return Answer::Invalid { why: why.clone() };
     }
@@ -191,7 +237,17 @@ fn answer(finished: &Finished, objectives: &[Objective], course: &Course<'_>, ra
     Answer::Passed
 }
 
-fn seen(finished: &Finished) -> Seen {
+/// Of the answers, those statuses that no request takes for good.
+fn statuses(finished: &Finished, spec: &LoadSpec) -> BTreeMap<u16, u64> {
+    let good = |status: &u16| {
+        spec.requests.iter().any(|one| one.expect.statuses.iter().any(|range| range.contains(status)))
+    };
+    let stats = finished.outcome.loads.first().and_then(|load| load.phases.first());
+    let bad = stats.into_iter().flat_map(|stats| &stats.statuses).filter(|(status, _)| !good(status));
+    bad.map(|(status, count)| (*status, *count)).collect()
+}
+
+fn seen(finished: &Finished, spec: &LoadSpec) -> Seen {
     let Some(all) = finished.all() else { return Seen::default() };
     let latencies = Latencies::decode(&all.latencies).unwrap_or_default();
     Seen {
@@ -202,5 +258,7 @@ fn seen(finished: &Finished) -> Seen {
         lag_p99_s: finished.outcome.generator.lag_p99_s,
         cpu_max: finished.outcome.generator.cpu_max,
         threads: finished.outcome.generator.workers,
+        errors: all.errors.clone(),
+        statuses: statuses(finished, spec),
     }
 }

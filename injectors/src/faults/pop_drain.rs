@@ -221,6 +221,11 @@ impl Injector for PopDrain {
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
     }
 
+    fn grows(&self, args: &Args) -> Duration {
+        let steps = args.shares("steps").map_or(1, |steps| steps.len());
+        args.span("soak").unwrap_or_default() * steps.saturating_sub(1) as u32
+    }
+
     fn prepare<'a>(&'a self, env: &'a Env, request: &'a Request) -> Pending<'a, Result<Change, InjectError>> {
         Box::pin(async move {
             let Target::Pop(pop) = &request.target else {

@@ -16,7 +16,7 @@ mod words;
 
 pub use html::sending_page;
 pub use interval_log::interval_log;
-pub use sending::sending;
+pub use sending::{sending, table};
 
 use std::str::FromStr;
 

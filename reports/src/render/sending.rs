@@ -16,6 +16,12 @@ const DECADES: f64 = 5.0;
 const STATUSES_MAX: usize = 8;
 const KINDS_MAX: usize = 12;
 
+/// A table of texts from anywhere under these heads, at most 100 columns wide: the widest cells are clipped.
+pub fn table(heads: &[&'static str], rows: Vec<Vec<String>>, colour: bool) -> Vec<String> {
+    let rows = rows.into_iter().map(|row| row.into_iter().map(Cell::plain).collect()).collect();
+    Table { heads: heads.to_vec(), rows }.lines(WIDTH, colour)
+}
+
 /// The lines of the result.
 pub fn sending(result: &Sending, colour: bool) -> String {
     let mut lines = Vec::new();

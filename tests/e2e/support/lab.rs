@@ -17,7 +17,11 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn up(home: &Home) -> Self {
-        let status = home.json(&["lab", "up", "--json"]);
+        Self::of(home.json(&["lab", "up", "--json"]))
+    }
+
+    /// One that was started otherwise, from what it said.
+    pub(crate) fn of(status: Value) -> Self {
         let address = status["lab"]["address"].as_str().unwrap().to_owned();
         Self { address, status }
     }
