@@ -19,11 +19,14 @@ mod datagram;
 mod dial;
 mod dns;
 mod h2;
+#[cfg(feature = "http3")]
+mod h3;
 mod http;
 mod journey;
 mod knobs;
 mod lack;
 mod lane;
+mod multiplex;
 mod origin;
 mod part;
 mod phase;
