@@ -30,6 +30,8 @@ use server::{Plan, Server, Then};
 use tokio_rustls::TlsAcceptor;
 
 const MS: Duration = Duration::from_millis(1);
+#[cfg(feature = "http3")]
+const SECOND: Duration = Duration::from_secs(1);
 
 fn hold(rate: f64, seconds: f64) -> Profile {
     Profile::new(vec![Segment::Hold { rate, lasting: Duration::from_secs_f64(seconds) }]).unwrap()

@@ -11,6 +11,7 @@ use crate::support::{Home, quick, turns, until};
 
 const EXPERIMENT: &str = r#"squall: v1
 experiment: three
+question: Is HTTP/3 spoken?
 load:
   - home: {open: {url: "https://127.0.0.1:1/", http: 3, streams: 7, arrivals: [{hold: {rate: 50/s, for: 20s}}]}}
 objectives:
@@ -154,7 +155,7 @@ fn what_keeps_http_3_from_being_spoken_has_a_name() {
         let text = EXPERIMENT.replace("https", scheme);
         let file = home.file("three.yaml", &text);
         let done = home.squall(&["check", file.to_str().unwrap()]).code(code);
-        assert!(code == 0 || done.err.contains("three.yaml:4:5"), "{}", done.err);
+        assert!(code == 0 || done.err.contains("three.yaml:5:5"), "{}", done.err);
     }
     drop(caddy);
     home.assert_nothing_left();

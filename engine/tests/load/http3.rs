@@ -16,7 +16,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{MS, baseline, latencies, only_class, run, server_config, spec};
+use super::{MS, SECOND, baseline, latencies, only_class, run, server_config, spec};
 
 /// What to do about a request.
 #[derive(Clone)]
@@ -73,6 +73,14 @@ impl Server {
         transport: TransportConfig,
         handler: impl Fn(u64, &Request<()>) -> Act + Send + Sync + 'static,
     ) -> Self {
+        Self::at("127.0.0.1:0".parse().unwrap(), transport, handler)
+    }
+
+    fn at(
+        place: SocketAddr,
+        transport: TransportConfig,
+        handler: impl Fn(u64, &Request<()>) -> Act + Send + Sync + 'static,
+    ) -> Self {
         let (root, mut tls) = server_config("127.0.0.1");
         tls.alpn_protocols = vec![b"h3".to_vec()];
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
@@ -83,7 +91,7 @@ impl Server {
         let (handler, counts): (Handler, _) = (Arc::new(handler), Arc::clone(&seen));
         std::thread::spawn(move || {
             super::block_on(async move {
-                let endpoint = Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+                let endpoint = Endpoint::server(config, place).unwrap();
                 listening.send(endpoint.local_addr().unwrap()).unwrap();
                 loop {
                     tokio::select! {
@@ -414,4 +422,73 @@ fn sources_take_turns() {
     let mut spec = server.spec(50.0, 1.0);
     spec.sources = ["127.0.0.2", "127.0.0.3"].map(|text| text.parse().unwrap()).to_vec();
     assert_eq!(baseline(&run(vec![spec])).ok, 50);
+}
+
+#[test]
+fn connections_of_a_server_that_was_started_anew_are_given_up() {
+    let mut first = Server::new(|_, _| ok());
+    let mut spec = first.spec(100.0, 4.0);
+    spec.deadline = 300 * MS;
+    spec.tls.insecure = true;
+    let (stop, address) = (first.stop.take().unwrap(), first.address);
+    let second = std::thread::spawn(move || {
+        within(700 * MS, || false);
+        drop(stop);
+        // Until the port is free.
+        within(5 * SECOND, || std::net::UdpSocket::bind(address).is_ok());
+        Server::at(address, TransportConfig::default(), |_, _| ok())
+    });
+    let outcome = run(vec![spec]);
+    let (all, second) = (baseline(&outcome), second.join().unwrap());
+    // It takes one deadline to find out, and the first one had 70.
+    assert!(all.ok >= 270 && second.requests() >= 200, "{} {:?} {}", all.ok, all.errors, second.requests());
+}
+
+/// What a server writes on each stream: `0xd8` is status 103, `0x5f 0x09 …` a status of its own (RFC 9204, section 4.5).
+fn raw(bytes: &'static [u8]) -> (SocketAddr, oneshot::Sender<()>) {
+    let mut tls = server_config("127.0.0.1").1;
+    tls.alpn_protocols = vec![b"h3".to_vec()];
+    let config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    let (stop, mut stopped) = oneshot::channel::<()>();
+    let (listening, address) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        super::block_on(async move {
+            let endpoint = Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
+            listening.send(endpoint.local_addr().unwrap()).unwrap();
+            let answer = async move |incoming: quinn::Incoming| {
+                let Ok(connection) = incoming.await else { return };
+                let mut kept = Vec::new();
+                while let Ok((mut send, recv)) = connection.accept_bi().await {
+                    let _ = send.write_all(bytes).await;
+                    kept.push((send, recv));
+                }
+            };
+            loop {
+                tokio::select! {
+                    Some(incoming) = endpoint.accept() => { tokio::spawn(answer(incoming)); }
+                    _ = &mut stopped => return,
+                }
+            }
+        });
+    });
+    (address.recv().unwrap(), stop)
+}
+
+#[test]
+fn answers_that_break_the_rules_are_failures_of_the_protocol() {
+    let cases: [&[u8]; 4] = [
+        // A status that is none, by itself and after another head.
+        b"\x01\x08\0\0\x5f\x09\x032x0",
+        b"\x01\x03\0\0\xd8\x01\x08\0\0\x5f\x09\x032x0",
+        // A body without a head, and a head that cannot be read.
+        b"\0\x05hello",
+        b"\x01\x02\xff\xff",
+    ];
+    for (index, bytes) in cases.into_iter().enumerate() {
+        let (address, _stop) = raw(bytes);
+        let mut spec = spec(&format!("https://{address}/"), 20.0, 0.5);
+        spec.http = HttpVersion::Three;
+        spec.tls.insecure = true;
+        assert_eq!(only_class(spec), "protocol", "case {index}");
+    }
 }

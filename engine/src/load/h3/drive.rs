@@ -45,6 +45,8 @@ pub(in crate::load) async fn drive(lane: Rc<Lane>, connection: u32) {
 struct Flight {
     job: Job,
     taken_on: u64,
+    /// What had come from the server until then.
+    heard: u64,
 }
 
 /// What the exchanges of a connection and its task share.
@@ -171,7 +173,7 @@ impl<'a> Open<'a> {
             self.vacant.push(slot);
             return;
         };
-        self.flights[slot] = Some(Flight { job, taken_on });
+        self.flights[slot] = Some(Flight { job, taken_on, heard: self.link.heard() });
         self.common.opened[slot].set(taken_on);
         let (common, opener) = (Rc::clone(&self.common), self.session.opener());
         let request = &lane.load.checked.requests[usize::from(job.kind)];
@@ -226,14 +228,13 @@ impl<'a> Open<'a> {
             // What is idle here is so in vain: it goes elsewhere until that changes.
             let lane = self.lane;
             lane.withdraw(lane.slots_of(self.connection));
-            let waits = lane.posts[self.connection as usize].handed.borrow();
+            // Some may have been handed a job that was not looked at yet.
             let empty = |slot: &usize| {
                 self.flights[*slot].is_none()
                     && !self.vacant.contains(slot)
-                    && !waits.contains(&self.index(*slot))
+                    && lane.slots[self.index(*slot) as usize].job.get().is_none()
             };
             let empty: Vec<usize> = (0..self.flights.len()).filter(empty).collect();
-            drop(waits);
             self.vacant.extend(empty);
         }
         self.blocked = blocked;
@@ -270,14 +271,20 @@ impl<'a> Open<'a> {
                 let taken_on = Some(self.common.opened[slot].get());
                 lane.end(flight.job, &Ending { taken_on, ..answer.ending(request) });
             }
-            Came::Failed(class) => self.fail(flight, class),
+            Came::Failed(class) => {
+                // Not even an acknowledgement came: this server knows the connection no more, or cannot be reached by it.
+                if class == ErrorClass::Deadline && self.link.heard() == flight.heard {
+                    self.leave();
+                }
+                self.fail(flight, class);
+            }
             Came::Unprocessed => self.resend(flight),
             Came::Leaving => {
                 self.leave();
                 self.resend(flight);
             }
-            Came::Lost { unsent, started } => {
-                let class = self.link.lost();
+            Came::Lost { unsent, started, broken } => {
+                let class = if broken { ErrorClass::Protocol } else { self.link.lost() };
                 // The race with a server that closes a connection it thinks idle; see `Connection::broken`.
                 let harmless = unsent || (request.idempotent && self.served > 0 && !started);
                 if harmless && class == ErrorClass::Reset {

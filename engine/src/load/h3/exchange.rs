@@ -1,4 +1,4 @@
-//! One request and its answer on a stream of its own, and the state of their connection. The one door of h3 and h3-quinn.
+//! One request and its answer on a stream of its own, and the state of their connection. The door of h3, with `streams`.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -6,10 +6,8 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use ::h3::client::{self, RequestStream, SendRequest};
-use ::h3::error::{Code, StreamError};
-use ::h3::quic::RecvStream;
+use ::h3::error::{Code, ConnectionError, StreamError};
 use bytes::{Buf, Bytes};
-use h3_quinn::OpenStreams;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 
@@ -19,12 +17,13 @@ use super::super::recipe::Made;
 use super::super::spec::{Checked, Request};
 use super::super::tally::Ending;
 use super::quic::Link;
+use super::streams::{Opens, Reading as Stream, Streams};
 use crate::expect::{Checks, JSON_MAX};
 
 /// The client's side of one HTTP/3 connection (RFC 9114).
 pub(super) struct Session {
-    driver: client::Connection<h3_quinn::Connection, Bytes>,
-    sender: SendRequest<OpenStreams, Bytes>,
+    driver: client::Connection<Streams, Bytes>,
+    sender: SendRequest<Opens, Bytes>,
 }
 
 impl Session {
@@ -35,7 +34,7 @@ impl Session {
     pub(super) async fn begin(link: &Link) -> Result<Self, ErrorClass> {
         let mut builder = client::builder();
         builder.max_field_section_size(HEAD_MAX as u64).send_grease(false);
-        let built = builder.build(h3_quinn::Connection::new(link.connection())).await;
+        let built = builder.build(Streams::new(link)).await;
         let (driver, sender) = built.map_err(|_| link.lost())?;
         Ok(Self { driver, sender })
     }
@@ -52,7 +51,7 @@ impl Session {
 }
 
 /// Opens streams.
-pub(super) struct Opener(SendRequest<OpenStreams, Bytes>);
+pub(super) struct Opener(SendRequest<Opens, Bytes>);
 
 /// A request as this protocol wants it.
 #[derive(Clone)]
@@ -207,7 +206,7 @@ pub(super) async fn exchange(
     came
 }
 
-async fn read<S: RecvStream>(down: &mut RequestStream<S, Bytes>, request: &Request, load: &Checked) -> Came {
+async fn read(down: &mut RequestStream<Stream, Bytes>, request: &Request, load: &Checked) -> Came {
     let mut reading = Reading::default();
     match reading.read(down, request).await {
         Ok(head) => reading.judged(&head, request, load),
@@ -226,9 +225,9 @@ struct Reading {
 }
 
 impl Reading {
-    async fn read<S: RecvStream>(
+    async fn read(
         &mut self,
-        down: &mut RequestStream<S, Bytes>,
+        down: &mut RequestStream<Stream, Bytes>,
         request: &Request,
     ) -> Result<hyper::Response<()>, StreamError> {
         self.content = request.checks.as_ref().is_some_and(Checks::looks_at_bodies).then(Vec::new);
@@ -296,7 +295,7 @@ fn unsent(error: &StreamError) -> Came {
         // The server told what it takes at most.
         StreamError::HeaderTooBig { .. } => Came::Failed(ErrorClass::Data),
         StreamError::RemoteTerminate { .. } => failed(error, false),
-        _ => Came::Lost { unsent: true, started: false },
+        _ => Came::Lost { unsent: true, started: false, broken: false },
     }
 }
 
@@ -309,7 +308,11 @@ fn failed(error: &StreamError, started: bool) -> Came {
         StreamError::RemoteTerminate { .. } | StreamError::Undefined { .. } => {
             Came::Failed(ErrorClass::Reset)
         }
-        StreamError::ConnectionError { .. } => Came::Lost { unsent: false, started },
+        // What this side found out closes the connection only a little later.
+        StreamError::ConnectionError { 0: ConnectionError::Local { .. }, .. } => {
+            Came::Lost { unsent: false, started, broken: true }
+        }
+        StreamError::ConnectionError { .. } => Came::Lost { unsent: false, started, broken: false },
         _ => Came::Failed(ErrorClass::Protocol),
     }
 }

@@ -6,5 +6,6 @@
 mod drive;
 mod exchange;
 mod quic;
+mod streams;
 
 pub(super) use drive::drive;

@@ -8,7 +8,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -104,6 +104,11 @@ impl Link {
         self.connection.clone()
     }
 
+    /// How often something came from the server so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.socket.heard.load(Relaxed)
+    }
+
     /// What the end of it means for requests that were under way.
     pub(super) fn lost(&self) -> ErrorClass {
         match self.connection.close_reason() {
@@ -160,7 +165,7 @@ async fn shake_hands(
     let mut connecting = pin!(connecting);
     let shaken = poll_fn(|cx| {
         let poll = connecting.as_mut().poll(cx);
-        reached.set(reached.get() || socket.heard.load(Relaxed));
+        reached.set(reached.get() || socket.heard.load(Relaxed) > 0);
         poll
     });
     match shaken.await {
@@ -234,8 +239,8 @@ impl Runtime for Tasks {
 struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
-    /// Something came from the server.
-    heard: AtomicBool,
+    /// How often something came from the server.
+    heard: AtomicU64,
     /// Nobody listens there.
     refused: AtomicBool,
     receiver: AtomicWaker,
@@ -251,7 +256,7 @@ impl Socket {
         Ok(Self {
             state: UdpSocketState::new((&socket).into())?,
             io: UdpSocket::from_std(socket)?,
-            heard: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
             refused: AtomicBool::new(false),
             receiver: AtomicWaker::new(),
         })
@@ -275,7 +280,9 @@ impl Socket {
     fn fatal(&self, error: &io::Error) -> bool {
         let fatal = match error.kind() {
             io::ErrorKind::ConnectionRefused => true,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => !self.heard.load(Relaxed),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                self.heard.load(Relaxed) == 0
+            }
             _ => false,
         };
         if fatal {
@@ -319,7 +326,7 @@ impl AsyncUdpSocket for Socket {
             let receive = || self.state.recv((&self.io).into(), buffers, meta);
             match self.io.try_io(Interest::READABLE, receive) {
                 Ok(count) => {
-                    self.heard.store(true, Relaxed);
+                    self.heard.fetch_add(1, Relaxed);
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) => {
