@@ -299,7 +299,9 @@ fn cores() -> u32 {
 
 /// Threads for loads: one per core at most, one per 20,000/s at most, and each with at least one connection of each load.
 fn threads_for(specs: &[LoadSpec], cores: u32) -> u32 {
-    let peak: f64 = specs.iter().map(|spec| spec.profile.peak()).sum();
+    // A request over HTTP/3 costs about twice as much.
+    let cost = |spec: &LoadSpec| if spec.http == HttpVersion::Three { 2.0 } else { 1.0 };
+    let peak: f64 = specs.iter().map(|spec| cost(spec) * spec.profile.peak()).sum();
     let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
     ((peak / PER_THREAD).ceil() as u32).clamp(1, cores).min(connections)
 }

@@ -117,10 +117,12 @@ pub(super) enum Came {
     Leaving,
     /// This, and the connection goes on.
     Failed(ErrorClass),
-    /// The connection ended. Whether the server cannot have acted on it, and whether any of the answer had come.
+    /// The connection ended. Whether the server cannot have acted on it, whether any of the answer had come, and whether it was
+    /// against the rules.
     Lost {
         unsent: bool,
         started: bool,
+        broken: bool,
     },
 }
 
@@ -323,8 +325,12 @@ mod tests {
 
     #[test]
     fn a_head_becomes_a_request() {
-        let made =
-            |head: &str| Made { head: head.as_bytes().to_vec(), body: b"abc".to_vec(), ..Made::default() };
+        let made = |head: &str| {
+            let mut made = Made::default();
+            made.head.extend_from_slice(head.as_bytes());
+            made.body.extend_from_slice(b"abc");
+            made
+        };
         let ask = Ask::new(&made(
             "POST /a?b=c HTTP/1.1\r\nhost: [::1]:8443\r\naccept: x\r\naccept: y: z\r\ncontent-length: 3\r\n",
         ))

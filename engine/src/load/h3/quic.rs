@@ -181,14 +181,11 @@ async fn shake_hands(
 
 /// The class of whatever ended a connection.
 fn class(error: &ConnectionError) -> ErrorClass {
-    let of_code = |code: TransportErrorCode, else_: ErrorClass| {
-        let code = u64::from(code);
-        // Alerts of TLS (RFC 9001, section 4.8); then that of a server that wants no connection.
-        match code {
-            0x100..=0x1ff => ErrorClass::Tls,
-            0x2 => ErrorClass::Refused,
-            _ => else_,
-        }
+    let of_code = |code: TransportErrorCode, other: ErrorClass| match u64::from(code) {
+        // Alerts of TLS (RFC 9001, section 4.8).
+        0x100..=0x1ff => ErrorClass::Tls,
+        _ if code == TransportErrorCode::CONNECTION_REFUSED => ErrorClass::Refused,
+        _ => other,
     };
     match error {
         ConnectionError::TransportError(error) => of_code(error.code, ErrorClass::Protocol),
@@ -369,16 +366,20 @@ mod tests {
 
     #[test]
     fn ends_have_classes() {
-        let closed = |code: u64| {
+        let closed = |error_code: TransportErrorCode| {
             ConnectionError::ConnectionClosed(quinn::ConnectionClose {
-                error_code: TransportErrorCode::from(code),
+                error_code,
                 frame_type: None,
                 reason: Vec::new().into(),
             })
         };
-        assert_eq!(class(&closed(0x174)), ErrorClass::Tls, "a certificate is required");
-        assert_eq!(class(&closed(0x2)), ErrorClass::Refused);
-        assert_eq!(class(&closed(0x1)), ErrorClass::Reset);
+        assert_eq!(
+            class(&closed(TransportErrorCode::crypto(116))),
+            ErrorClass::Tls,
+            "a certificate is required"
+        );
+        assert_eq!(class(&closed(TransportErrorCode::CONNECTION_REFUSED)), ErrorClass::Refused);
+        assert_eq!(class(&closed(TransportErrorCode::INTERNAL_ERROR)), ErrorClass::Reset);
         assert_eq!(class(&ConnectionError::VersionMismatch), ErrorClass::Protocol);
         assert_eq!(class(&ConnectionError::TimedOut), ErrorClass::Reset);
     }
