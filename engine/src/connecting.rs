@@ -37,6 +37,8 @@ pub enum HttpVersion {
     One,
     /// HTTP/2: agreed upon within TLS, by prior knowledge (h2c) without.
     Two,
+    /// HTTP/3, over QUIC: within TLS only.
+    Three,
 }
 
 /// How servers are trusted, and what they are shown.

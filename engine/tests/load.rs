@@ -3,6 +3,9 @@
 
 #[path = "load/http2.rs"]
 mod http2;
+#[cfg(feature = "http3")]
+#[path = "load/http3.rs"]
+mod http3;
 #[path = "load/server.rs"]
 mod server;
 #[path = "load/wires.rs"]
@@ -27,6 +30,8 @@ use server::{Plan, Server, Then};
 use tokio_rustls::TlsAcceptor;
 
 const MS: Duration = Duration::from_millis(1);
+#[cfg(feature = "http3")]
+const SECOND: Duration = Duration::from_secs(1);
 
 fn hold(rate: f64, seconds: f64) -> Profile {
     Profile::new(vec![Segment::Hold { rate, lasting: Duration::from_secs_f64(seconds) }]).unwrap()
@@ -389,8 +394,13 @@ fn a_connection_that_the_server_closes_while_idle_is_not_used_again() {
     assert_eq!((baseline(&outcome).ok, server.requests()), (50, 50));
 }
 
-/// A CA of our own and a server certificate for this name.
 fn certificate(name: &str) -> (String, TlsAcceptor) {
+    let (root, config) = server_config(name);
+    (root, TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A CA of our own and a server that shows a certificate for this name.
+fn server_config(name: &str) -> (String, rustls::ServerConfig) {
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -409,7 +419,7 @@ fn certificate(name: &str) -> (String, TlsAcceptor) {
             PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
         )
         .unwrap();
-    (root, TlsAcceptor::from(Arc::new(config)))
+    (root, config)
 }
 
 #[test]

@@ -21,6 +21,9 @@ mod cutting;
 mod docker;
 /// What the registry says is true of the binary.
 mod faults;
+/// HTTP/3 with caddy.
+#[cfg(feature = "http3")]
+mod http3;
 /// Users and sessions that walk.
 mod journeys;
 /// Knobs of a load that is being sent.

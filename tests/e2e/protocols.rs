@@ -10,10 +10,10 @@ use crate::support::server::{Server, free_port, program};
 use crate::support::{Home, quick, turns, until};
 
 /// A program that runs in the foreground until this is dropped.
-struct Program(Child);
+pub(crate) struct Program(Child);
 
 impl Program {
-    fn new(argv: &[&str]) -> Self {
+    pub(crate) fn new(argv: &[&str]) -> Self {
         let mut command = Command::new(argv[0]);
         command.args(&argv[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
@@ -28,7 +28,7 @@ impl Drop for Program {
 }
 
 /// A certificate for 127.0.0.1 and its key, in files; it is its own authority.
-fn certificate(home: &Home) -> (String, String) {
+pub(crate) fn certificate(home: &Home) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     let path = |name: &str, text: &str| home.file(name, text).to_str().unwrap().to_owned();
@@ -36,13 +36,13 @@ fn certificate(home: &Home) -> (String, String) {
 }
 
 /// What came of a load. Where this machine has no time to spare, a good result is doubted (6): what was answered is answered.
-fn sent(home: &Home, args: &[&str], code: i32) -> Value {
+pub(crate) fn sent(home: &Home, args: &[&str], code: i32) -> Value {
     let done = home.squall(&[&["load"], args, &["--deadline", "20s", "--json"]].concat());
     let done = if code == 0 && done.code == 6 { done } else { done.code(code) };
     serde_json::from_str(&done.out).unwrap()
 }
 
-fn count(result: &Value, what: &str) -> u64 {
+pub(crate) fn count(result: &Value, what: &str) -> u64 {
     result[what].as_u64().unwrap()
 }
 

@@ -132,6 +132,15 @@ fn heavy_packages_have_one_door_each() {
         "engine/src/load/spec_tests.rs",
     ];
     absent(&all, &head, &["loona_hpack"], "loona-hpack has one door");
+    absent(
+        &all,
+        &["engine/src/load/h3/quic.rs"],
+        &["use quinn", " quinn::", "<quinn::", "(quinn::"],
+        "quinn has one door",
+    );
+    let doors = ["engine/src/load/h3/exchange.rs", "engine/src/load/h3/streams.rs"];
+    absent(&all, &doors, &["::h3::"], "h3 has two doors");
+    absent(&all, &doors[1..], &["h3_quinn"], "h3-quinn has one door");
     absent(&["engine/src/"], &["engine/src/load/dns.rs"], &["hickory_proto"], "hickory-proto has one door");
     absent(
         &all,

@@ -83,10 +83,10 @@ pub(super) struct SendingArgs {
     /// The time for a connection to be there, TLS included
     #[arg(long, value_name = "TIME", default_value = "1s", help_heading = "Connections")]
     connect_timeout: Span,
-    /// Which HTTP is spoken: 1 (HTTP/1.1) or 2; 2 without TLS is begun by prior knowledge (h2c)
+    /// Which HTTP is spoken: 1 (HTTP/1.1), 2 or 3; 2 without TLS is begun by prior knowledge (h2c), 3 wants https://
     #[arg(long, value_name = "N", default_value = "1", value_parser = version, help_heading = "Connections")]
     http: HttpVersion,
-    /// The most requests that a connection carries at a time, over HTTP/2 or gRPC
+    /// The most requests that a connection carries at a time, over HTTP/2, HTTP/3 or gRPC
     #[arg(long, value_name = "N", default_value_t = STREAMS, help_heading = "Connections",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAMS_MAX)))]
     streams: u32,
@@ -212,7 +212,7 @@ impl SendingArgs {
                 self.streams != STREAMS,
                 matches!(scheme, "grpc" | "grpcs") || http && self.http != HttpVersion::One,
                 "--streams",
-                "only HTTP/2 and gRPC have streams: write --http 2",
+                "only HTTP/2, HTTP/3 and gRPC have streams: write --http 2",
             ),
             (
                 self.reply != Reply::Echo,
@@ -307,8 +307,13 @@ impl SendingArgs {
         self.objectives.iter().for_each(|text| option("objective", text));
         option("deadline", &self.deadline.to_string());
         option("connections", &self.connections.to_string());
-        if self.http == HttpVersion::Two {
-            option("http", "2");
+        let http = match self.http {
+            HttpVersion::One => None,
+            HttpVersion::Two => Some("2"),
+            HttpVersion::Three => Some("3"),
+        };
+        if let Some(version) = http {
+            option("http", version);
             option("streams", &self.streams.to_string());
         }
         match &self.reply {
@@ -416,7 +421,8 @@ fn version(text: &str) -> Result<HttpVersion, String> {
     match text {
         "1" | "1.1" => Ok(HttpVersion::One),
         "2" => Ok(HttpVersion::Two),
-        _ => Err(format!("`{text}` is none that squall speaks: write 1 or 2")),
+        "3" => Ok(HttpVersion::Three),
+        _ => Err(format!("`{text}` is none that squall speaks: write 1, 2 or 3")),
     }
 }
 

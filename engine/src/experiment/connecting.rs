@@ -15,7 +15,12 @@ pub(super) const SCHEMES: [&str; 8] =
 /// Reads it from the fields of `open`.
 pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sources) -> Option<Connecting> {
     let http = open.optional("http").map_or(Some(HttpVersion::One), |node| {
-        let versions = [("1", HttpVersion::One), ("1.1", HttpVersion::One), ("2", HttpVersion::Two)];
+        let versions = [
+            ("1", HttpVersion::One),
+            ("1.1", HttpVersion::One),
+            ("2", HttpVersion::Two),
+            ("3", HttpVersion::Three),
+        ];
         reader.choice(node, "http", &versions)
     });
     let streams =

@@ -10,7 +10,7 @@ use injectors::sys::host::Errno;
 pub enum ErrorClass {
     /// The connection was refused, or the network said that the address cannot be reached.
     Refused,
-    /// No TCP connection within the time allowed for connecting.
+    /// No connection within the time allowed for connecting: no server was reached.
     ConnectTimeout,
     /// The connection ended before the answer was complete.
     Reset,
@@ -22,7 +22,7 @@ pub enum ErrorClass {
     Status,
     /// An answer with the right status but without the expected content.
     Expectation,
-    /// Something that is not HTTP/1.1.
+    /// Something that is not what was to be spoken.
     Protocol,
     /// The generator's own machine: descriptors, ports, buffers.
     Local,

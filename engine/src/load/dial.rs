@@ -174,11 +174,23 @@ pub(super) async fn connect<T: Transport>(
     deadline: u64,
     transport: &T,
 ) -> Result<(T::Stream, Counted), ErrorClass> {
-    let limit = deadline.min(lane.shared.clock.now() + lane.load.connect_within);
-    alarm.set(limit);
     let counted = Counted::new(&lane.shared);
     let reached = Cell::new(false);
-    let mut attempt = pin!(open(lane, transport, &reached));
+    let stream = within(lane, alarm, deadline, &reached, open(lane, transport, &reached)).await?;
+    Ok((stream, counted))
+}
+
+/// Ends an attempt to connect when the time for that or `deadline` has passed; the class tells how far it had come.
+pub(super) async fn within<O>(
+    lane: &Lane,
+    alarm: &Alarm,
+    deadline: u64,
+    reached: &Cell<bool>,
+    attempt: impl Future<Output = Result<O, ErrorClass>>,
+) -> Result<O, ErrorClass> {
+    let limit = deadline.min(lane.shared.clock.now() + lane.load.connect_within);
+    alarm.set(limit);
+    let mut attempt = pin!(attempt);
     let opened = poll_fn(|cx| match attempt.as_mut().poll(cx) {
         Poll::Pending if alarm.rang() => Poll::Ready(Err(if limit >= deadline {
             ErrorClass::Deadline
@@ -192,7 +204,7 @@ pub(super) async fn connect<T: Transport>(
     })
     .await;
     alarm.clear();
-    Ok((opened?, counted))
+    opened
 }
 
 /// Tries the addresses in turn, beginning with the next one of the rotation; tells when one is reached.

@@ -44,6 +44,10 @@ pub(super) struct Shared {
     pub(super) outstanding: Cell<u64>,
     /// Open sockets.
     pub(super) open: Cell<u64>,
+    /// Nothing is sent any more: connections that say goodbye do so now.
+    pub(super) parting: Cell<bool>,
+    /// How many of these are open.
+    pub(super) farewells: Cell<u64>,
 }
 
 /// A time at which the sweep wakes a task.
@@ -151,7 +155,7 @@ impl Lane {
         rotation: usize,
     ) -> Rc<Self> {
         let multiplexed = load.origins[origin].protocol.multiplexed();
-        let streams = if multiplexed { load.streams } else { 1 };
+        let streams = if multiplexed && load.reuse { load.streams } else { 1 };
         Rc::new(Self {
             shared,
             load,
@@ -181,6 +185,11 @@ impl Lane {
         self.shared.recorder.borrow_mut().due(self.load_index, job.phase, now.saturating_sub(job.due));
         self.shared.outstanding.set(self.shared.outstanding.get() + 1);
         self.end(job, &Ending { sent: false, ..Ending::failed(ErrorClass::Data) });
+    }
+
+    /// Wakes the tasks of all connections.
+    pub(super) fn wake(&self) {
+        self.posts.iter().for_each(Post::wake);
     }
 
     /// Finds a place for a job that has none (any more).

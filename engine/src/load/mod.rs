@@ -21,12 +21,15 @@ mod dial;
 mod dns;
 mod flow;
 mod h2;
+#[cfg(feature = "http3")]
+mod h3;
 mod http;
 mod journey;
 mod knobs;
 mod lack;
 mod lane;
 mod loss;
+mod multiplex;
 mod null;
 mod origin;
 mod part;

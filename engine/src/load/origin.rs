@@ -12,7 +12,6 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::sync::oneshot;
-use tokio_rustls::TlsConnector;
 
 use super::spec::{Identity, LoadSpec, TlsSpec};
 use super::url::OriginName;
@@ -66,7 +65,7 @@ pub(super) struct Origin {
     pub(super) place: Place,
     /// Where connections come from; the kernel's choice if empty.
     pub(super) sources: Vec<IpAddr>,
-    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
 /// What is connected to.
@@ -97,7 +96,7 @@ pub(super) async fn prepare(names: &[OriginName], spec: &LoadSpec) -> Result<Vec
             let asked = tls.server_name.as_ref().unwrap_or(&name.host);
             let server = ServerName::try_from(asked.clone());
             let server = server.map_err(|_| OriginError::ServerName(asked.clone()))?;
-            Some((TlsConnector::from(Arc::new(config(tls, name.protocol)?)), server))
+            Some((Arc::new(config(tls, name.protocol)?), server))
         } else {
             None
         };

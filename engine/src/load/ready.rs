@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::part::{Outline, Part, Share};
 use super::remote::{self, Crew, Hands, Job, Order, Team};
-use super::{JourneySpec, LOADS_MAX, LoadError, LoadSpec, PER_THREAD};
+use super::{HttpVersion, JourneySpec, LOADS_MAX, LoadError, LoadSpec, PER_THREAD};
 use crate::experiment::{Experiment, here};
 
 /// Loads that are checked, and whoever is to send them ready to do so. Nothing has been sent.
@@ -157,7 +157,9 @@ pub(super) fn cores() -> u32 {
 /// Threads for loads, by sender: as many as the rate asks for and no more than it has processors, evenly, for arrivals are
 /// dealt out one by one; and each thread with at least one connection of each load.
 fn dealt(specs: &[LoadSpec], cores: &[u32], threads: Threads) -> Result<Vec<u32>, LoadError> {
-    let peak: f64 = specs.iter().map(|spec| spec.profile.peak()).sum();
+    // A request over HTTP/3 costs about twice as much.
+    let cost = |spec: &LoadSpec| if spec.http == HttpVersion::Three { 2.0 } else { 1.0 };
+    let peak: f64 = specs.iter().map(|spec| cost(spec) * spec.profile.peak()).sum();
     let connections = specs.iter().map(|spec| spec.max_connections).min().unwrap_or(1);
     let senders = cores.len() as u32;
     if senders > connections {

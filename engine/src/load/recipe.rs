@@ -53,9 +53,9 @@ pub struct Recipe {
 /// A request as bytes; kept and filled again for the next one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Made {
-    /// The whole of an HTTP/1.1 request; the header block of one of HTTP/2.
+    /// The whole of an HTTP/1.1 request; the header block of one of HTTP/2; the head of one of HTTP/3, as HTTP/1.1 writes it.
     pub head: Vec<u8>,
-    /// The body of an HTTP/2 request.
+    /// The body of an HTTP/2 or HTTP/3 request.
     pub body: Vec<u8>,
     /// A value on its way into a header block.
     value: Vec<u8>,
@@ -226,6 +226,7 @@ impl Recipe {
         let made = match self.protocol {
             Protocol::Http1 => self.http1(values, &mut out.head),
             Protocol::Http2 => self.http2(values, out),
+            Protocol::Http3 => self.http3(values, out),
             Protocol::Tcp | Protocol::Udp => self.body.render(values, &mut out.head),
             Protocol::Dns => {
                 out.head.extend_from_slice(&self.query);
@@ -286,6 +287,15 @@ impl Recipe {
         Ok(())
     }
 
+    fn http3(&self, values: &mut impl Values, out: &mut Made) -> Result<(), Unfit> {
+        self.body.render(values, &mut out.body)?;
+        self.head.render(values, &mut out.head)?;
+        if self.sized {
+            write!(out.head, "content-length: {}\r\n", out.body.len()).expect("a vector takes all bytes");
+        }
+        Ok(())
+    }
+
     /// Whether the values of some arrival may not fit.
     pub(super) fn risky(&self) -> bool {
         !self.risks.is_empty()
@@ -328,7 +338,9 @@ impl Recipe {
             .collect();
         let query = if keys.is_empty() { String::new() } else { format!("?{}", keys.join("&")) };
         match self.protocol {
-            Protocol::Http1 | Protocol::Http2 => format!("{} {}{path}{query}", self.method, self.base),
+            Protocol::Http1 | Protocol::Http2 | Protocol::Http3 => {
+                format!("{} {}{path}{query}", self.method, self.base)
+            }
             // What is asked for is the name and the type.
             Protocol::Dns => format!("{}{target}", self.base),
             Protocol::Tcp | Protocol::Udp => self.base.clone(),

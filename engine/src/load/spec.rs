@@ -61,7 +61,7 @@ pub struct LoadSpec {
     pub pop_header: String,
     /// Which HTTP is spoken where the URL says `http` or `https`.
     pub http: HttpVersion,
-    /// The most requests that a connection carries at a time, where the protocol can do that (HTTP/2, gRPC).
+    /// The most requests that a connection carries at a time, where the protocol can do that (HTTP/2, HTTP/3, gRPC).
     pub streams: u32,
     /// A Unix socket that is connected to, whatever host the URLs name.
     pub unix: Option<PathBuf>,
@@ -304,6 +304,11 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
         sum += u64::from(request.weight);
         weights.push(sum);
         let (recipe, name) = Recipe::new(request, &known, spec)?;
+        if spec.unix.is_some() && name.protocol == Protocol::Http3 {
+            let why =
+                "HTTP/3 is spoken over UDP, not over a Unix socket: leave the socket out, or speak HTTP/2";
+            return Err(SpecError::Url(request.name.clone(), why));
+        }
         let next = origins.len();
         let origin = *origins.entry(name).or_insert(next);
         requests.push(build(request, recipe, origin, &spec.feeds)?);
@@ -419,7 +424,7 @@ fn check_reply(spec: &RequestSpec, recipe: &Recipe) -> Result<(), &'static str> 
     if !raw && spec.reply != Reply::Echo {
         return Err("where a reply ends can only be told for tcp, tls and udp");
     }
-    let http = matches!(recipe.protocol(), Protocol::Http1 | Protocol::Http2);
+    let http = recipe.protocol().http();
     if !http && (*statuses != nothing.statuses || !headers.is_empty() || !json.is_empty()) {
         return Err("only http, https, grpc and grpcs have statuses, headers and bodies in JSON");
     }

@@ -69,7 +69,44 @@ pub(super) fn parse(url: &str, http: HttpVersion) -> Result<(OriginName, String)
     let spoken = match http {
         HttpVersion::One => Protocol::Http1,
         HttpVersion::Two => Protocol::Http2,
+        HttpVersion::Three => Protocol::Http3,
     };
-    let name = OriginName { protocol: protocol.unwrap_or(spoken), grpc, tls, host: host.to_owned(), port };
+    let protocol = protocol.unwrap_or(spoken);
+    if protocol == Protocol::Http3 {
+        speakable(tls, cfg!(feature = "http3"))?;
+    }
+    let name = OriginName { protocol, grpc, tls, host: host.to_owned(), port };
     Ok((name, authority.as_str().to_owned()))
+}
+
+/// Whether HTTP/3 can be spoken: within TLS, by a squall that was `built` with it.
+fn speakable(tls: bool, built: bool) -> Result<(), &'static str> {
+    match (built, tls) {
+        (false, _) => {
+            Err("this squall was built without HTTP/3 (the feature http3): speak HTTP/2 or HTTP/1.1")
+        }
+        (true, false) => Err("HTTP/3 is spoken within TLS only: write https://, or speak HTTP/2 or HTTP/1.1"),
+        (true, true) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_3_wants_tls_and_a_build_that_has_it() {
+        assert_eq!(speakable(true, true), Ok(()));
+        assert!(speakable(false, true).unwrap_err().contains("https://"));
+        for tls in [true, false] {
+            assert!(speakable(tls, false).unwrap_err().contains("built without HTTP/3"));
+        }
+        let parsed = |url: &str| parse(url, HttpVersion::Three).map(|(name, _)| name.protocol);
+        assert!(parsed("http://a/").is_err());
+        // What a scheme says itself stays so.
+        assert_eq!(parsed("grpc://a/x.Y/Z"), Ok(Protocol::Http2));
+        if cfg!(feature = "http3") {
+            assert_eq!(parsed("https://a/"), Ok(Protocol::Http3));
+        }
+    }
 }

@@ -2,9 +2,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio_rustls::TlsConnector;
 
 use super::connection::drive;
 use super::dial::{Plain, Secure, Transport};
+#[cfg(feature = "http3")]
+use super::h3;
 use super::http::Parser;
 use super::lane::Lane;
 use super::reply::Replies;
@@ -15,6 +20,7 @@ use super::{datagram, h2};
 pub(super) enum Protocol {
     Http1,
     Http2,
+    Http3,
     /// Bytes over a connection, and a reply.
     Tcp,
     /// A datagram, and one in reply.
@@ -26,7 +32,12 @@ pub(super) enum Protocol {
 impl Protocol {
     /// Whether a connection carries several requests at a time.
     pub(super) fn multiplexed(self) -> bool {
-        matches!(self, Self::Http2)
+        matches!(self, Self::Http2 | Self::Http3)
+    }
+
+    /// Whether it is some version of HTTP.
+    pub(super) fn http(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http2 | Self::Http3)
     }
 
     /// Whether it is spoken over datagrams.
@@ -39,6 +50,7 @@ impl Protocol {
         match self {
             Self::Http1 => Some(b"http/1.1"),
             Self::Http2 => Some(b"h2"),
+            Self::Http3 => Some(b"h3"),
             Self::Tcp | Self::Udp | Self::Dns => None,
         }
     }
@@ -51,16 +63,16 @@ pub(super) fn spawn(lane: &Rc<Lane>, connection: u32) {
         (_, Protocol::Udp | Protocol::Dns) => {
             tokio::task::spawn_local(datagram::drive(Rc::clone(lane), connection));
         }
+        #[cfg(feature = "http3")]
+        (_, Protocol::Http3) => {
+            tokio::task::spawn_local(h3::drive(Rc::clone(lane), connection));
+        }
         (None, protocol) => spawn_over(lane, connection, protocol, Plain),
-        (Some((connector, name)), protocol) => {
+        (Some((config, name)), protocol) => {
             // A server that agrees to nothing may still speak HTTP/1.1.
             let agreed = (protocol == Protocol::Http2).then_some(protocol.alpn()).flatten();
-            let secure = Secure {
-                connector: connector.clone(),
-                name: name.clone(),
-                agreed,
-                failed: RefCell::default(),
-            };
+            let connector = TlsConnector::from(Arc::clone(config));
+            let secure = Secure { connector, name: name.clone(), agreed, failed: RefCell::default() };
             spawn_over(lane, connection, protocol, secure);
         }
     }

@@ -15,6 +15,8 @@ use super::flow::{Flow, Reins};
 use super::lane::{Job, Lane, Shared};
 use super::phase::PhaseCell;
 use super::tally::{Recorder, Slice};
+#[cfg(feature = "http3")]
+use super::wire::Protocol;
 
 /// How often overdue requests are looked for.
 const SWEEP: u64 = 5 * MILLISECOND;
@@ -22,6 +24,8 @@ const SWEEP: u64 = 5 * MILLISECOND;
 const NAP: u64 = 50 * MILLISECOND;
 /// No pace was looked at yet.
 const NO_PACE: u64 = u64::MAX;
+/// The time for saying goodbye to servers.
+const PARTING: u64 = 50 * MILLISECOND;
 /// Where responses are read into.
 const SCRATCH: usize = 64 * 1024;
 
@@ -152,9 +156,18 @@ pub(super) fn run(setup: &Setup) -> io::Result<()> {
         scratch: RefCell::new(vec![0; SCRATCH]),
         outstanding: Cell::new(0),
         open: Cell::new(0),
+        parting: Cell::new(false),
+        farewells: Cell::new(0),
     });
-    let runtime = Builder::new_current_thread().enable_io().build_local(LocalOptions::default())?;
-    let paced = runtime.block_on(pace(setup, &shared));
+    let mut builder = Builder::new_current_thread();
+    builder.enable_io();
+    #[cfg(feature = "http3")]
+    if setup.loads.iter().any(|(_, load)| load.origins.iter().any(|o| o.protocol == Protocol::Http3)) {
+        // QUIC sends again what is lost, at times of its own.
+        builder.enable_time();
+    }
+    let runtime = builder.build_local(LocalOptions::default())?;
+    let paced = runtime.block_on(work(setup, &shared));
     // Drops the tasks, and with them all connections and all other owners of what is shared.
     drop(runtime);
     if let Ok(Shared { recorder, outstanding, clock, .. }) = Rc::try_unwrap(shared) {
@@ -163,13 +176,37 @@ pub(super) fn run(setup: &Setup) -> io::Result<()> {
     paced
 }
 
-async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
-    let Setup { clock, stop, workers, .. } = setup;
-    let timer = Timer::new(*clock)?;
+async fn work(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
+    let timer = Timer::new(setup.clock)?;
     // Before the start the clock stands still: whatever is due at once would be sent too early, and look as if it had taken
     // no time at all.
     timer.until(0).await?;
     let mut streams = setup.streams(shared);
+    let paced = pace(setup, shared, &timer, &mut streams).await;
+    part(shared, &timer, &streams).await?;
+    paced
+}
+
+/// Lets connections that would leave their server in doubt say goodbye.
+async fn part(shared: &Shared, timer: &Timer, streams: &[(usize, Stream)]) -> io::Result<()> {
+    shared.parting.set(true);
+    if shared.farewells.get() > 0 {
+        streams.iter().flat_map(|(_, stream)| &stream.lanes).for_each(|lane| lane.wake());
+    }
+    let limit = shared.clock.now() + PARTING;
+    while shared.farewells.get() > 0 && shared.clock.now() < limit {
+        timer.until(shared.clock.now() + MILLISECOND).await?;
+    }
+    Ok(())
+}
+
+async fn pace(
+    setup: &Setup,
+    shared: &Rc<Shared>,
+    timer: &Timer,
+    streams: &mut Vec<(usize, Stream)>,
+) -> io::Result<()> {
+    let Setup { clock, stop, workers, .. } = setup;
     let (mut sweep_at, mut second, mut gather, mut paced, mut took) = (0, u64::MAX, 0, 0, 0);
     let exact = setup.loads.iter().any(|(_, load)| load.exact);
     // By then every request has met its deadline, unless a task died of a bug; no wait without an end.
@@ -190,7 +227,7 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
         }
         // It is announced ahead: whatever is due by `now` comes before any change that is not seen yet.
         if let Some(paces) = setup.reins.paces.look(&mut paced) {
-            for (place, stream) in &mut streams {
+            for (place, stream) in &mut *streams {
                 stream.flow.repace(paces[*place].clone());
             }
         }
@@ -199,11 +236,11 @@ async fn pace(setup: &Setup, shared: &Rc<Shared>) -> io::Result<()> {
             return Ok(());
         }
         if stopping == StopCell::GRACEFUL {
-            for (_, stream) in &mut streams {
+            for (_, stream) in &mut *streams {
                 stream.flow.next = None;
             }
         }
-        for (_, stream) in &mut streams {
+        for (_, stream) in &mut *streams {
             stream.dispatch(shared, now);
             stream.flow.end_pause(&stream.load, now);
         }

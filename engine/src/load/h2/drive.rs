@@ -1,7 +1,7 @@
 //! The task of one HTTP/2 connection: opens it when there is something to send, and serves all of its slots.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::dial::{Counted, Transport, connect};
 use super::super::lane::{Job, Lane};
+use super::super::multiplex::{self, AGAIN_MAX};
 use super::super::recipe::Made;
 use super::super::spec::{Checked, Request};
 use super::super::tally::Ending;
@@ -16,74 +17,18 @@ use super::super::{ErrorClass, cause};
 use super::head::Head;
 use super::session::{Event, Rules, Session};
 
-/// How often a request that no server acted on is sent again.
-const AGAIN_MAX: u8 = 3;
-
 /// Ends only with the worker's runtime.
 pub(in crate::load) async fn drive<T: Transport>(lane: Rc<Lane>, connection: u32, transport: T) {
-    let post = &lane.posts[connection as usize];
-    poll_fn(|cx| {
-        *post.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Ready(())
-    })
-    .await;
-    loop {
-        poll_fn(|_| if post.handed.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }).await;
-        loop {
-            let mut attempt = pin!(connect(&lane, &post.alarm, u64::MAX, &transport));
-            let opened = poll_fn(|cx| {
-                lapse(&lane, connection);
-                attempt.as_mut().poll(cx)
-            })
-            .await;
-            let mut again = match opened {
-                Ok((stream, counted)) => {
-                    let mut open = Open::new(&lane, connection, stream, counted);
-                    poll_fn(|cx| open.poll(cx)).await;
-                    open.close()
-                }
-                Err(class) => {
-                    give_up(&lane, connection, class);
-                    Vec::new()
-                }
-            };
-            if again.is_empty() {
-                again.extend(lane.next());
-            }
-            if again.is_empty() {
-                break;
-            }
-            lane.resume(connection, again);
-        }
-        lane.park(connection);
-    }
-}
-
-/// Ends the jobs whose deadline passed while they waited for the connection.
-fn lapse(lane: &Lane, connection: u32) {
-    let post = &lane.posts[connection as usize];
-    for index in post.overdue.borrow_mut().drain(..) {
-        let slot = &lane.slots[index as usize];
-        if slot.alarm.rang()
-            && let Some(job) = slot.job.take()
-        {
-            post.handed.borrow_mut().retain(|other| *other != index);
-            lane.end(job, &Ending::failed(ErrorClass::Deadline));
-            lane.rest(index);
-        }
-    }
-}
-
-/// Ends the jobs that waited for a connection that could not be opened.
-fn give_up(lane: &Lane, connection: u32, class: ErrorClass) {
-    lane.withdraw(lane.slots_of(connection));
-    for index in lane.posts[connection as usize].handed.take() {
-        let slot = &lane.slots[index as usize];
-        slot.alarm.clear();
-        if let Some(job) = slot.job.take() {
-            lane.end(job, &Ending::failed(class));
-        }
-    }
+    let open = async |lane: &Lane| {
+        let alarm = &lane.posts[connection as usize].alarm;
+        connect(lane, alarm, u64::MAX, &transport).await
+    };
+    let serve = async |(stream, counted)| {
+        let mut open = Open::new(&lane, connection, stream, counted);
+        poll_fn(|cx| open.poll(cx)).await;
+        open.close()
+    };
+    multiplex::drive(Rc::clone(&lane), connection, open, serve).await;
 }
 
 /// A request that was sent.
@@ -221,6 +166,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Open<'a, S> {
         self.lane.load.make(&job, &mut self.made);
         let rules = self.rules();
         self.session.send(slot, job.kind, slotted.then_some(&self.made), rules);
+        if !self.lane.load.reuse {
+            self.leaving = true;
+        }
     }
 
     /// This slot has nothing to do any more: the next job, or rest.
