@@ -268,6 +268,7 @@ pub(super) fn refused(error: &LoadError) -> u8 {
         | LoadError::Control(_)
         | LoadError::Connections { .. }
         | LoadError::Replay
+        | LoadError::Told { .. }
         | LoadError::Journey { .. } => exit::INVALID,
         LoadError::Origin { .. }
         | LoadError::Thread(_)

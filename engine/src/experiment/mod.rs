@@ -170,6 +170,8 @@ pub struct Load {
     pub pop_header: String,
     /// How it connects.
     pub connecting: Connecting,
+    /// How many processes share the people of a journey; as many as it takes if nobody says.
+    pub processes: Option<u32>,
     /// What users or sessions do, instead of requests that arrive; `requests` are its steps then, and `arrivals` what may
     /// be expected of it, or its sessions. May hold late names.
     pub journey: Option<Journey>,

@@ -63,6 +63,7 @@ pub use spec::{
 
 use clock::Clock;
 use collect::Collector;
+use journey::Seats;
 use knobs::PaceCell;
 use part::{Load, Outline, Part, Share};
 use remote::{Crew, Hands};
@@ -116,6 +117,17 @@ pub enum LoadError {
     /// The socket that changes the rate cannot be opened.
     #[error("cannot listen for changes of the rate: {0}")]
     Control(#[source] io::Error),
+    /// A load of journeys is more than its processes can be told.
+    #[error(
+        "load {load}: its bodies from files and the columns of feeds that it uses have more than {most} bytes: use smaller \
+         ones, or fewer rows"
+    )]
+    Told {
+        /// Its name.
+        load: String,
+        /// What fits.
+        most: usize,
+    },
     /// A journey cannot be walked.
     #[error("load {load}: {why}")]
     Journey {
@@ -188,8 +200,8 @@ pub enum Work {
     Journey(JourneySpec),
 }
 
-/// Loads of both models: requests are sent from here, and each load of journeys by a child. Children end with the thread
-/// that calls this.
+/// Loads of both models: requests are sent from here, and each load of journeys by children. They end with the thread that
+/// calls this.
 ///
 /// # Errors
 /// As [`ready`], or a child cannot be started.
@@ -218,14 +230,14 @@ pub async fn ready_all(works: Vec<Work>) -> Result<(Prepared, Option<String>), L
     }
     let lowered = part.within_limits()?;
     let first = part.threads();
-    let workers = first + journeys.len() as u32;
+    let workers = first + journeys.iter().map(|(_, spec)| spec.processes()).sum::<u32>();
     let (crew, told) = send_for(journeys, first, &outlines).await?;
     let lowered: Vec<String> = lowered.into_iter().chain(told).collect();
     let lowered = (!lowered.is_empty()).then(|| lowered.join("; "));
     Ok((Prepared { outlines, part, crew, workers }, lowered))
 }
 
-/// A child for each load of journeys.
+/// Children for each load of journeys.
 async fn send_for(
     journeys: Vec<(usize, JourneySpec)>,
     first: u32,
@@ -234,14 +246,19 @@ async fn send_for(
     if journeys.is_empty() {
         return Ok((Crew::nobody(), Vec::new()));
     }
-    let met = remote::hire(&Hands::Processes(journeys.len() as u32)).await?;
-    let order = |(child, (place, spec)): (usize, (usize, JourneySpec))| {
-        let kinds =
-            (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
-        let (job, kinds) = (remote::Job::Journey(place, Box::new(spec)), kinds.collect());
-        remote::Order { job, first: first + child as u32, threads: 1, of: 1, kinds }
-    };
-    met.brief(journeys.into_iter().enumerate().map(order).collect())
+    let mut orders = Vec::new();
+    for (place, spec) in journeys {
+        let kinds = |load: usize| if load == place { outlines[load].kinds.len() } else { 0 };
+        let kinds: Vec<usize> = (0..outlines.len()).map(kinds).collect();
+        let (of, spec) = (spec.processes(), spec.told()?);
+        for number in 0..of {
+            let job = remote::Job::Journey(place, Box::new(spec.clone()), Seats { number, of });
+            let first = first + orders.len() as u32;
+            orders.push(remote::Order { job, first, threads: 1, of: 1, kinds: kinds.clone() });
+        }
+    }
+    let met = remote::hire(&Hands::Processes(orders.len() as u32)).await?;
+    met.brief(orders)
 }
 
 /// The same, sent by whoever is named. Children end with the thread that calls this.

@@ -5,7 +5,10 @@
 //! - A step is intended when the think time before it is over (for the first step of a session: when the session was due to
 //!   arrive), and its response counts from there to the last byte of the answer.
 //! - Every step that came due ends in exactly one way, as every request of the open model does.
-//! - What was begun at the end may end; nothing more is begun, but for the last steps of each user.
+//! - What was begun at the end may end, but is not tried again; nothing more is begun, but for the last steps of each user,
+//!   of which the first that fails is the last.
+//! - What somebody sends follows from the seed and a number: the session's, or that of the user and of how often he has gone
+//!   through. How many processes share the people makes no difference.
 
 mod client;
 mod crowd;
@@ -28,10 +31,14 @@ use super::spec::TlsSpec;
 use super::tally::{Recorder, Slice};
 use super::worker::StopCell;
 use super::{LoadError, OriginError, Outline};
-use crate::journey::{Journey, Pace, Script, ScriptError};
+use crate::feed::Feed;
+use crate::journey::{Journey, PROCESSES_MAX, Pace, Script};
 
 /// Files that are kept from the users.
 const FILES_RESERVED: u64 = 64;
+/// The most that a process is told, in bytes as they are sent: bodies from files, and the columns of feeds that are used. A
+/// frame has room for it.
+const TOLD_MAX: usize = 60 << 20;
 
 /// One load of journeys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,17 +56,59 @@ pub struct JourneySpec {
     pub pop_header: String,
     /// How servers are trusted.
     pub tls: TlsSpec,
+    /// Rows of data for `${feed.column}` in the steps.
+    pub feeds: Vec<Arc<Feed>>,
+    /// How many processes share the people; 1 to [`PROCESSES_MAX`].
+    pub processes: u32,
+}
+
+/// Which people a process has: of so many processes, each has every so-manieth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Seats {
+    /// Which process.
+    pub(super) number: u32,
+    /// Of how many.
+    pub(super) of: u32,
+}
+
+impl Seats {
+    /// How many of these are here.
+    fn share(self, all: u32) -> u32 {
+        all / self.of + u32::from(self.number < all % self.of)
+    }
+
+    /// The number among all of one that is here.
+    fn global(self, local: u64) -> u64 {
+        local * u64::from(self.of) + u64::from(self.number)
+    }
 }
 
 impl JourneySpec {
     /// # Errors
     /// It cannot be walked.
     pub(super) fn script(&self) -> Result<Script, LoadError> {
-        Script::new(&self.journey).map_err(|why| self.wrong(why))
+        Script::new(&self.journey, &self.feeds)
+            .map_err(|why| LoadError::Journey { load: self.name.clone(), why })
     }
 
-    fn wrong(&self, why: ScriptError) -> LoadError {
-        LoadError::Journey { load: self.name.clone(), why }
+    /// What its processes are told: with the columns alone that its steps use.
+    ///
+    /// # Errors
+    /// It cannot be walked, or is more than a process can be told.
+    pub(super) fn told(mut self) -> Result<Self, LoadError> {
+        let script = self.script()?;
+        self.feeds = script
+            .fields
+            .iter()
+            .map(|(feed, columns)| Arc::new(self.feeds[*feed].keeping(columns)))
+            .collect();
+        let mut size = Size(0);
+        let written = serde_json::to_writer(&mut size, &self);
+        if written.is_err() || size.0 > TOLD_MAX {
+            return Err(LoadError::Told { load: self.name, most: TOLD_MAX });
+        }
+        Ok(self)
     }
 
     /// # Errors
@@ -76,12 +125,33 @@ impl JourneySpec {
             keeps: Some("is walked by users in another process"),
         })
     }
+
+    /// How many processes it has: no more than people.
+    pub(super) fn processes(&self) -> u32 {
+        self.processes.clamp(1, self.journey.pace.people().clamp(1, PROCESSES_MAX))
+    }
+}
+
+/// Counts bytes, and no more of them than are of interest.
+struct Size(usize);
+
+impl std::io::Write for Size {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        if self.0 > TOLD_MAX { Err(std::io::Error::other("too many")) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn words(pace: &Pace) -> String {
     match pace {
-        Pace::Users { count, ramp, lasting } if ramp.is_zero() => format!("{count} users for {lasting:?}"),
-        Pace::Users { count, ramp, lasting } => {
+        Pace::Users { count, ramp, lasting, .. } if ramp.is_zero() => {
+            format!("{count} users for {lasting:?}")
+        }
+        Pace::Users { count, ramp, lasting, .. } => {
             format!("{count} users for {lasting:?}, begun over {ramp:?}")
         }
         Pace::Sessions { arrivals, poisson, most } => {
@@ -97,6 +167,7 @@ pub(super) struct Journeys {
     script: Script,
     client: Client,
     place: usize,
+    seats: Seats,
     of_loads: usize,
     worker: usize,
 }
@@ -109,18 +180,19 @@ impl Journeys {
     pub(super) async fn new(
         spec: JourneySpec,
         place: usize,
+        seats: Seats,
         of_loads: usize,
         worker: usize,
     ) -> Result<Self, LoadError> {
         let script = spec.script()?;
-        let needed = u64::from(spec.journey.pace.people()) + FILES_RESERVED;
+        let needed = u64::from(seats.share(spec.journey.pace.people())) + FILES_RESERVED;
         let limit = injectors::sys::host::allow_files(needed);
         if limit < needed {
             return Err(LoadError::Files { limit, needed });
         }
         let fail = |why: OriginError| LoadError::Origin { load: spec.name.clone(), why };
         let client = Client::new(&script, &spec).await.map_err(fail)?;
-        Ok(Self { spec, script, client, place, of_loads, worker })
+        Ok(Self { spec, script, client, place, seats, of_loads, worker })
     }
 
     /// Starts its thread; it ends with the reasons why its numbers must not be trusted.
@@ -141,8 +213,8 @@ impl Journeys {
         let run = move || {
             // Counts the CPU time of this thread, so it is made here.
             let recorder = Recorder::new(self.worker, &kinds, out);
-            let Self { spec, script, client, place, .. } = self;
-            let crowd = Crowd::new(spec, script, client, place, clock, phase, recorder, seed);
+            let Self { spec, script, client, place, seats, .. } = self;
+            let crowd = Crowd::new(spec, script, client, place, seats, clock, phase, recorder, seed);
             crowd::run(&crowd, &stop).err().into_iter().collect()
         };
         let thread = std::thread::Builder::new().name("load-journey".to_owned());

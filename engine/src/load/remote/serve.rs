@@ -186,11 +186,11 @@ fn prepare(plan: Plan) -> Result<(Task, Option<String>), String> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let share = Share { first, threads, of };
     match job {
-        Job::Journey(place, spec) => {
-            if threads != 1 || place >= loads {
+        Job::Journey(place, spec, seats) => {
+            if threads != 1 || place >= loads || seats.number >= seats.of {
                 return Err("a plan for a thread or a load that there is not".to_owned());
             }
-            let journeys = runtime.block_on(Journeys::new(*spec, place, loads, first as usize));
+            let journeys = runtime.block_on(Journeys::new(*spec, place, seats, loads, first as usize));
             Ok((Task::Journeys(Box::new(journeys.map_err(|error| error.to_string())?)), None))
         }
         Job::Open(specs) => {
