@@ -200,23 +200,29 @@ async fn live(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
             crowd.lived.fetch_add(1, Ordering::Relaxed);
         }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
     });
-    let watching = tokio::spawn(watch_over(Arc::clone(crowd), Arc::clone(stop)));
+    let mut watching = tokio::spawn(watch_over(Arc::clone(crowd), Arc::clone(stop)));
     let pacing = tokio::spawn(pace(Arc::clone(crowd)));
     let gathered = goose::gather(people, life);
-    let ended = tokio::select! {
-        ended = gathered => ended,
+    let watched = tokio::select! {
         // It looks at its users now and then; they are through, and nobody has to wait for that.
-        overdue = watching => Err(overdue.unwrap_or_else(|error| error.to_string())).or_else(|why| {
-            if why.is_empty() { Ok(()) } else { Err(why) }
-        }),
+        watched = &mut watching => watched,
+        ended = gathered => {
+            ended?;
+            if crowd.lived.load(Ordering::Relaxed) < u64::from(people) {
+                return Err("goose ended before its time".to_owned());
+            }
+            watching.await
+        }
     };
-    ended?;
+    let why = watched.unwrap_or_else(|error| error.to_string());
+    if !why.is_empty() {
+        return Err(why);
+    }
     if *crowd.stop.borrow() != StopCell::GOES_ON {
         return Ok(());
     }
-    // Sessions are through when all have arrived and been walked, which may be a little before the end.
-    let early = if sessions { !pacing.is_finished() } else { crowd.clock.now() < crowd.until };
-    if early {
+    // They are through when all have arrived and been walked, which may be a little before the end.
+    if sessions && !pacing.is_finished() {
         return Err("goose ended before its time".to_owned());
     }
     match pacing.await {
@@ -229,6 +235,7 @@ async fn live(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
 /// Closes seconds, passes the end on, and returns when everybody has lived, or should have; the reason is empty if all is
 /// well.
 async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
+    let sessions = matches!(crowd.spec.journey.pace, Pace::Sessions { .. });
     let people = u64::from(crowd.people());
     // The step under way has a deadline and is not tried again, and so has each last step, of which one that fails is the
     // last.
@@ -247,7 +254,10 @@ async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
             crowd.stop.send_replace(how);
             over_by = over_by.min(now.saturating_add(last));
         }
-        if how == StopCell::NOW || crowd.lived.load(Ordering::Relaxed) == people {
+        // Users whose rows have run out are through early, and the load goes on without them.
+        let through = crowd.lived.load(Ordering::Relaxed) == people
+            && (sessions || how != StopCell::GOES_ON || crowd.over());
+        if how == StopCell::NOW || through {
             return String::new();
         }
         if now >= over_by {
