@@ -182,6 +182,19 @@ impl Load {
     pub fn duration(&self) -> Duration {
         self.arrivals.duration()
     }
+
+    /// Whether a request takes a row of a feed.
+    pub fn uses(&self, feed: &Feed) -> bool {
+        let slot = format!("${{{}.", feed.name());
+        self.requests.iter().any(|request| {
+            let values = request.headers.iter().map(|(_, value)| value.as_str());
+            let body = match &request.body {
+                Some(Body::Text(text)) => text.as_str(),
+                _ => "",
+            };
+            values.chain([request.url.as_str(), body]).any(|text| text.contains(&slot))
+        })
+    }
 }
 
 /// One kind of request.

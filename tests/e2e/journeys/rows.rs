@@ -22,7 +22,8 @@ fn bookkeeper() -> (u16, Book) {
         own.lock().unwrap().push(asked.clone());
         let id = value(&asked.target, "id");
         let cookie = if id.is_empty() { String::new() } else { format!("set-cookie: sid={id}; Path=/\r\n") };
-        let headers = format!("{cookie}x-kind: clerk\r\n");
+        let pause = if asked.target == "/slow" { "x-pause-ms: 300\r\n" } else { "" };
+        let headers = format!("{cookie}{pause}x-kind: clerk\r\n");
         let even = id.parse::<u32>().is_ok_and(|id| id % 2 == 0);
         let body = format!(r#"{{"ok": {even}, "page": "<i name=csrf value=t-{id}>"}}"#);
         Some(("200 OK", headers, body))
@@ -102,6 +103,7 @@ const WALKERS: &str = r#"  - spending:
           on-start: [{born: {path: "/born?id=${some.id}"}}]
           steps:
             - live: {path: "/live?of=${some.id}"}
+  - patient: {users: {count: 1, for: 13s, journey: {base: "http://${relay.a}", steps: [{slow: {path: /slow}}]}}}
   - failing:
       users:
         count: 2
@@ -121,16 +123,16 @@ const WALKERS: &str = r#"  - spending:
 fn everybody_is_himself_from_the_first_step_to_the_last() {
     let (_turn, home) = (turns(2), Home::new());
     let (port, book) = bookkeeper();
-    [("once.csv", 300), ("few.csv", 12), ("some.csv", 40)]
-        .iter()
-        .for_each(|(name, rows)| feed(&home, name, *rows));
+    for (name, rows) in [("once.csv", 300), ("few.csv", 12), ("some.csv", 40)] {
+        feed(&home, name, rows);
+    }
     home.file("body.txt", "me: ${some.id}\n");
     let feeds = "{once: {file: once.csv, order: unique}, few: {file: few.csv, order: unique}, some: {file: some.csv}}";
     let loads = visitors(2) + WALKERS;
     let path = with_feeds(&home, port, feeds, &loads, "visitors: {availability: \">= 90%\"}");
     let mut going = home.start(&["run", &path]);
     going.says("baseline begins", Duration::from_secs(30));
-    assert_eq!(children(&home).len(), 5);
+    assert_eq!(children(&home).len(), 6);
     // What fails all the time is a load without an objective: it fails no more than before.
     let done = going.end().code(0);
     let folder = home.run_folders().pop().unwrap();
@@ -144,6 +146,7 @@ fn everybody_is_himself_from_the_first_step_to_the_last() {
     assert_eq!(ids("/born", "id"), ["0", "1", "2"].map(str::to_owned).into());
     assert!(to("/live").len() > 60 && ids("/live", "of") == ids("/born", "id"), "rows for life");
     failures(&to("/odd"), &record);
+    slow(&record);
     let split = kind(&record, "failing", "split");
     assert!(split.0 == 0 && split.1 > 5 && to("/split").is_empty(), "{split:?}: nothing gets into a header");
     assert!(to("/file").iter().all(|one| one.method == "PUT" && one.body == "me: ${some.id}\n"));
@@ -208,6 +211,19 @@ fn spenders(asked: &[Asked], record: &Value) {
     let phases = load["phases"].as_array().unwrap();
     let data: u64 = phases.iter().filter_map(|phase| phase["all"]["errors"]["data"].as_u64()).sum();
     assert_eq!(data, 4, "{load}");
+}
+
+/// A step takes until the last byte of its answer is there.
+fn slow(record: &Value) {
+    let load = record["loads"].as_array().unwrap().iter().find(|load| load["name"] == "patient").unwrap();
+    let mut counted = 0;
+    for phase in load["phases"].as_array().unwrap() {
+        let text = phase["kinds"]["slow"]["latencies"].as_str().unwrap();
+        let latencies = reports::Latencies::decode(text).unwrap();
+        assert!(latencies.quantile(0.0).unwrap() >= 0.29, "{:?}", latencies.quantile(0.0));
+        counted += latencies.count();
+    }
+    assert!((30..=45).contains(&counted), "{counted} in 13 s, one after another");
 }
 
 /// What is expected is looked at, and what is not found fails.

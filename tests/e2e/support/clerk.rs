@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A request.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +21,7 @@ impl Asked {
     }
 }
 
-/// Status with reason, further header lines (each with its end), body. None: no answer ever, on an open connection.
+/// Status with reason, further header lines (each with its end), body; `x-pause-ms` parts head and body. None: no answer ever, on an open connection.
 pub(crate) type Told = Option<(&'static str, String, String)>;
 
 /// Answers on a free port of loopback.
@@ -36,6 +37,7 @@ pub(crate) fn clerk(answer: impl Fn(&Asked) -> Told + Send + Sync + 'static) -> 
     port
 }
 
+#[expect(clippy::disallowed_methods, reason = "a plain thread that answers late on purpose")]
 fn serve(socket: &TcpStream, answer: &dyn Fn(&Asked) -> Told) {
     socket.set_nodelay(true).unwrap();
     let (mut reader, mut writer) = (BufReader::new(socket), socket);
@@ -45,11 +47,27 @@ fn serve(socket: &TcpStream, answer: &dyn Fn(&Asked) -> Told) {
             let _ = reader.read(&mut [0]);
             return;
         };
-        let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len());
-        if writer.write_all(text.as_bytes()).is_err() {
+        let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
+        let pause = Duration::from_millis(value(&headers, "x-pause-ms"));
+        let written = if pause.is_zero() {
+            writer.write_all((head + &body).as_bytes())
+        } else {
+            writer.write_all(head.as_bytes()).and_then(|()| {
+                std::thread::sleep(pause);
+                writer.write_all(body.as_bytes())
+            })
+        };
+        if written.is_err() {
             return;
         }
     }
+}
+
+/// A number among header lines; 0 if it is not there.
+fn value(headers: &str, name: &str) -> u64 {
+    let mut values =
+        headers.lines().filter_map(|line| line.split_once(": ")).filter(|(known, _)| *known == name);
+    values.next_back().map_or(0, |(_, value)| value.trim().parse().unwrap())
 }
 
 /// The next request; none if the other side has gone.

@@ -39,6 +39,8 @@ const FILES_RESERVED: u64 = 64;
 /// The most that a process is told, in bytes as they are sent: bodies from files, and the columns of feeds that are used. A
 /// frame has room for it.
 const TOLD_MAX: usize = 60 << 20;
+/// And all processes of a load together: as much memory may be taken by that.
+const TOLD_ALL_MAX: usize = 240 << 20;
 
 /// One load of journeys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -103,10 +105,9 @@ impl JourneySpec {
             .iter()
             .map(|(feed, columns)| Arc::new(self.feeds[*feed].keeping(columns)))
             .collect();
-        let mut size = Size(0);
-        let written = serde_json::to_writer(&mut size, &self);
-        if written.is_err() || size.0 > TOLD_MAX {
-            return Err(LoadError::Told { load: self.name, most: TOLD_MAX });
+        let most = TOLD_MAX.min(TOLD_ALL_MAX / self.processes() as usize);
+        if serde_json::to_writer(&mut Room(most), &self).is_err() {
+            return Err(LoadError::Told { load: self.name, most });
         }
         Ok(self)
     }
@@ -132,13 +133,14 @@ impl JourneySpec {
     }
 }
 
-/// Counts bytes, and no more of them than are of interest.
-struct Size(usize);
+/// Takes so many bytes and keeps none.
+struct Room(usize);
 
-impl std::io::Write for Size {
+impl std::io::Write for Room {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        if self.0 > TOLD_MAX { Err(std::io::Error::other("too many")) } else { Ok(bytes.len()) }
+        let left = self.0.checked_sub(bytes.len());
+        self.0 = left.ok_or_else(|| std::io::Error::other("no room"))?;
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -219,5 +221,74 @@ impl Journeys {
         };
         let thread = std::thread::Builder::new().name("load-journey".to_owned());
         Ok(vec![thread.spawn(run).map_err(LoadError::Thread)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Input, Sources};
+    use crate::load::bridge::{specs, verify};
+
+    /// A body as large as it is allowed to be, and rows with a column that nobody uses.
+    struct Large;
+
+    impl Sources for Large {
+        fn read(&self, _: &str) -> Result<String, String> {
+            Err("there is none".to_owned())
+        }
+
+        fn bytes(&self, path: &str, most: usize) -> Result<Vec<u8>, String> {
+            Ok(match path {
+                "rows.csv" => {
+                    format!("id,long\n{}", format!("1,{}\n", "x".repeat(1000)).repeat(1000)).into_bytes()
+                }
+                _ => vec![0; most],
+            })
+        }
+    }
+
+    fn experiment(bodies: usize, processes: u32) -> crate::experiment::Experiment {
+        let step = |n| format!("{{a{n}: {{method: PUT, path: '/${{rows.id}}', body: {{file: b}}}}}}");
+        let steps: Vec<String> = (0..bodies).map(step).collect();
+        let text = format!(
+            "squall: v1\nexperiment: e\nquestion: q\nfeeds: {{rows: {{file: rows.csv}}}}\nload:\n  - l: {{users: {{count: 20, for: \
+             20s, processes: {processes}, journey: {{base: 'http://127.0.0.1:1', steps: [{}]}}}}}}\nobjectives: [{{l: \
+             {{availability: '>= 90%'}}}}]\ntimeline: [{{at: 5s, for: 5s, faults: [{{process-pause: {{port: 1}}}}]}}]\n",
+            steps.join(", ")
+        );
+        crate::experiment::parse(&Input { text, ..Input::default() }, &Large).unwrap()
+    }
+
+    #[test]
+    fn processes_are_told_what_they_need_and_no_more_than_fits() {
+        let fits = experiment(2, 1);
+        verify(&fits).unwrap();
+        let [crate::load::Work::Journey(spec)] = &specs(&fits, &crate::experiment::Late::default())[..]
+        else {
+            panic!("a journey")
+        };
+        let told = spec.clone().told().unwrap();
+        assert_eq!((spec.feeds[0].columns().len(), told.feeds[0].columns()), (2, &["id".to_owned()][..]));
+        assert_eq!(told.script().unwrap().asks.len(), 2, "the same script all the same");
+        // Each body has 16 MiB, which are a third more on the way.
+        for (bodies, processes) in [(3, 1), (2, 8)] {
+            let wrong = verify(&experiment(bodies, processes)).unwrap_err();
+            assert!(wrong.len() == 1 && wrong[0].1.starts_with("load l: its bodies from files"), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn people_are_shared_without_rest_or_double() {
+        for (all, of) in [(7, 3), (3, 3), (20_000, 16), (1, 1)] {
+            let seats = |number| Seats { number, of };
+            let mut found: Vec<u64> = (0..of)
+                .flat_map(|number| {
+                    (0..seats(number).share(all)).map(move |local| seats(number).global(local.into()))
+                })
+                .collect();
+            found.sort_unstable();
+            assert_eq!(found, (0..u64::from(all)).collect::<Vec<_>>());
+        }
     }
 }
