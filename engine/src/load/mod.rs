@@ -119,13 +119,13 @@ pub enum LoadError {
     Control(#[source] io::Error),
     /// A load of journeys is more than its processes can be told.
     #[error(
-        "load {load}: its bodies from files and the columns of feeds that it uses have more than {most} bytes: use smaller \
-         ones, or fewer rows"
+        "load {load}: its bodies from files and the columns of feeds that it uses are more than {} MiB for each of its \
+         processes: use smaller ones, fewer rows, or fewer processes", most >> 20
     )]
     Told {
         /// Its name.
         load: String,
-        /// What fits.
+        /// What fits, in bytes.
         most: usize,
     },
     /// A journey cannot be walked.

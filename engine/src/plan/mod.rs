@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use injectors::about::Effect;
 use injectors::{Args, Injector, Target};
+use reports::format::count;
 use reports::record::{Objective, Phase, PhaseSpan, Sli};
 use serde::Serialize;
 
@@ -325,9 +326,11 @@ fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
 /// Feeds whose rows users will have taken before the end, if answers are quick.
 fn spent(experiment: &Experiment, load: &Load) -> Vec<String> {
     let Some(journey) = &load.journey else { return Vec::new() };
-    let Pace::Users { count, ramp, lasting, keep_rows: false } = &journey.pace else { return Vec::new() };
+    let Pace::Users { count: people, ramp, lasting, keep_rows: false } = &journey.pace else {
+        return Vec::new();
+    };
     let time = lasting.as_secs_f64() - ramp.as_secs_f64() / 2.0;
-    let walks = f64::from(*count) * time / journey.estimate().0.max(1e-3);
+    let walks = f64::from(*people) * time / journey.estimate().0.max(1e-3);
     let short =
         |feed: &&Arc<Feed>| feed.order() == Order::Unique && (feed.rows() as f64) < walks && load.uses(feed);
     let say = |feed: &Arc<Feed>| {
@@ -335,9 +338,9 @@ fn spent(experiment: &Experiment, load: &Load) -> Vec<String> {
             "{}: its users may go through some {} times, and feed {} has {} rows, each taken once: whoever finds none left \
              ends with a failure called `data`",
             load.name,
-            reports::format::count(walks as u64),
+            count(walks as u64),
             feed.name(),
-            feed.rows()
+            count(feed.rows() as u64)
         )
     };
     experiment.feeds.iter().filter(short).map(say).collect()

@@ -154,7 +154,7 @@ impl Crowd {
         if *told.borrow_and_update() != StopCell::GOES_ON {
             return false;
         }
-        let left = at.saturating_sub(self.clock.now());
+        let left = self.clock.left(at);
         if left == 0 {
             return true;
         }
