@@ -350,7 +350,7 @@ fn rows_that_do_not_suffice_and_names_that_mean_two_things_are_mistakes() {
     let load = format!("  - shoppers: {{users: {{count: 2, for: 13s, journey: {}}}}}\n", journey(""));
     let feeds = "{few: {file: few.csv, order: unique}}";
     let path = with_feeds(&home, 1, feeds, &load, "shoppers: {availability: \">= 90%\"}");
-    let plan = home.squall(&["plan", &path]).code(0).out.replace("\n", " ");
+    let plan = home.squall(&["plan", &path]).code(0).out.replace('\n', " ");
     assert!(
         plan.contains("shoppers: its users may go through some 2,600 times, and feed few has 12 rows"),
         "{plan}"
