@@ -177,7 +177,13 @@ impl Checks {
             return true;
         }
         let document = body.and_then(|body| serde_json::from_slice::<Value>(body).ok());
-        document.is_some_and(|document| self.json.iter().all(|json| json.holds(&document)))
+        self.document_holds(document.as_ref())
+    }
+
+    /// The same for a body that was read as JSON; none if it is no JSON.
+    pub(crate) fn document_holds(&self, document: Option<&Value>) -> bool {
+        let holds = |document: &Value| self.json.iter().all(|json| json.holds(document));
+        self.json.is_empty() || document.is_some_and(holds)
     }
 }
 

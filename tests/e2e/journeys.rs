@@ -1,7 +1,9 @@
 //! Journeys: users and sessions walk through a shop that knows who they are; and nobody outlives the run.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+/// Rows of feeds, expectations, and what is left of people at the end.
+mod rows;
+
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::support::clerk::clerk;
 use crate::support::home::Going;
 use crate::support::{Home, process, quick, turns, until};
 
@@ -24,53 +27,11 @@ struct Seen {
     fails: AtomicU64,
 }
 
-/// A server that gives each who logs in a cookie and a token, and asks for both; its connections end with the test.
+/// A server that gives each who logs in a cookie and a token, and asks for both.
 fn shop() -> (u16, Arc<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (port, seen) = (listener.local_addr().unwrap().port(), Arc::new(Seen::default()));
+    let seen = Arc::new(Seen::default());
     let own = Arc::clone(&seen);
-    std::thread::spawn(move || {
-        for socket in listener.incoming().flatten() {
-            let seen = Arc::clone(&own);
-            std::thread::spawn(move || serve(&socket, &seen));
-        }
-    });
-    (port, seen)
-}
-
-fn serve(socket: &TcpStream, seen: &Seen) {
-    socket.set_nodelay(true).unwrap();
-    let (mut reader, mut writer) = (BufReader::new(socket), socket);
-    loop {
-        let (mut line, mut cookie, mut length) = (String::new(), String::new(), 0);
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        loop {
-            let mut header = String::new();
-            if reader.read_line(&mut header).unwrap_or(0) == 0 {
-                return;
-            }
-            let lower = header.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("cookie: ") {
-                value.trim().clone_into(&mut cookie);
-            }
-            if let Some(value) = lower.strip_prefix("content-length: ") {
-                length = value.trim().parse().unwrap();
-            }
-            if header.trim().is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        let (status, headers, answer) = answer(&target, &cookie, &String::from_utf8_lossy(&body), seen);
-        let text = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{answer}", answer.len());
-        if writer.write_all(text.as_bytes()).is_err() {
-            return;
-        }
-    }
+    (clerk(move |asked| Some(answer(&asked.target, asked.header("cookie"), &asked.body, &own))), seen)
 }
 
 fn answer(target: &str, cookie: &str, body: &str, seen: &Seen) -> (&'static str, String, String) {
@@ -116,6 +77,7 @@ const SHOPPERS: &str = r#"
         count: 5
         ramp: 1s
         for: 13s
+        processes: 2
         journey:
           base: "http://${relay.a}"
           think: {from: 20ms, to: 60ms}
@@ -215,7 +177,7 @@ fn walking(home: &Home) -> Going {
     let path = experiment(home, port, &loads, "shoppers: {availability: \">= 90%\"}");
     let mut going = home.start(&["run", &path]);
     going.says("baseline begins", Duration::from_secs(30));
-    assert_eq!(children(home).len(), 2, "one for each load of journeys");
+    assert_eq!(children(home).len(), 3, "as many as each load of journeys has");
     going
 }
 
@@ -278,6 +240,20 @@ fn mistakes_in_journeys_are_told_with_their_place() {
         &users(&format!("{{{base}, steps: [{{a: {{path: /, think: {{from: 2s, to: 1s}}}}}}]}}")),
         "longer than `to`",
     );
+    let extract =
+        |what: &str| users(&format!("{{{base}, steps: [{{a: {{path: /, extract: {{{what}}}}}}}]}}"));
+    says(&extract("x: {regex: '('}"), "regex: unclosed group");
+    says(&extract("x: {regex: '(a)(b)'}"), "more than one group");
+    says(&extract("x: {json: a}"), "a pointer starts with `/`");
+    says(&extract("uuid: {header: a}"), "`${uuid}` is squall's own already");
+    says(&extract("a.b: {header: a}"), "`a.b` has a dot");
+    says("{users: {count: 5, for: 13s, processes: 17, journey: {}}}", "processes must be from 1 to 16");
+    says("{users: {count: 5, for: 13s, rows: mine, journey: {}}}", "each-walk");
+    says(
+        &users(&format!("{{{base}, steps: [{{a: {{path: /, think: {{about: 1s, to: 2s}}}}}}]}}")),
+        "think has no field `to`",
+    );
+    says(&users(&format!("{{{base}, steps: [{{a: {{path: /, body: {{file: nowhere}}}}}}]}}")), "nowhere");
     says(
         &users(&format!("{{{base}, retry: {{attempts: 1}}, steps: [{{a: {{path: /}}}}]}}")),
         "attempts count the first one as well",

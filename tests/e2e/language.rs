@@ -64,6 +64,34 @@ load:
         when-busy: shed
         exact: true
         sources: [127.0.0.2, 127.0.0.3]
+  - people:
+      users:
+        count: 20
+        ramp: 2s
+        for: 30s
+        rows: each-user
+        processes: 2
+        deadline: 1s
+        connect-timeout: 500ms
+        pop-header: x-squall-pop
+        tls: {insecure: true}
+        journey:
+          base: "http://${lab.edge}"
+          think: {from: 1s, to: 2s}
+          cookies: false
+          retry: {attempts: 3, backoff: 50ms, jitter: 20%, budget: 10%}
+          on-start: [{login: {path: /login, think: 10ms, extract: {a: {json: /a}, b: {header: date}, c: {cookie: sid}, d: {regex: 'd=([0-9]+)'}, e: {between: ["<", ">"]}}}}]
+          steps:
+            - choose:
+                - one: {weight: 2, steps: [{take: {path: "/${a}/${b}", think: {about: 1s}}}]}
+                - two: {steps: [{give: {url: "http://${lab.edge}/${c}", method: POST, headers: {x-d: "${d}"}, body: "${e} ${random.1..6}", expect: {status: 2xx, body-contains: x, headers: {date: present}, json: {/id: present}}}}]}
+          on-stop: [{logout: {path: /logout}}]
+  - guests:
+      sessions:
+        arrivals: [{hold: {rate: 5/s, for: 30s}}]
+        poisson: true
+        at-most: 50
+        journey: {steps: [{look: {url: "http://${lab.edge}/browse"}}]}
 objectives:
   - shop: {availability: ">= ${limit}", p50: "<= 100ms", p99.9: "<= 1s", throughput: ">= 5/s", phases: [baseline, fault, recovery, after]}
 steady-state:

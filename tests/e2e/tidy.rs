@@ -126,6 +126,7 @@ fn heavy_packages_have_one_door_each() {
     absent(&all, &["engine/src/load/journey/goose.rs"], &["use goose::"], "goose has one door");
     absent(&all, &["engine/src/load/journey/client.rs"], &["reqwest::"], "reqwest has one door");
     absent(&all, &["engine/src/load/remote/seal.rs"], &["use ring::"], "ring has one door");
+    absent(&all, &["engine/src/journey/extract.rs"], &["use regex::"], "regex has one door");
     let head = [
         "engine/src/load/h2/head.rs",
         "engine/src/load/h2/session_tests.rs",

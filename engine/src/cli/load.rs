@@ -285,6 +285,7 @@ pub(super) fn refusal(error: &LoadError) -> (u8, String) {
         | LoadError::Control(_)
         | LoadError::Connections { .. }
         | LoadError::Replay
+        | LoadError::Told { .. }
         | LoadError::Journey { .. } => exit::INVALID,
         LoadError::Origin { .. }
         | LoadError::Thread(_)

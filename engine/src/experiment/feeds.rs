@@ -35,7 +35,14 @@ pub(super) fn read(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> V
         let (Some(file), Some(order)) = (file, order) else { continue };
         let Some(path) = reader.text(file, "file") else { continue };
         match open(name, order, &path, sources) {
-            Ok(feed) => feeds.push(Arc::new(feed)),
+            Ok(feed) => {
+                let both = feed.columns().iter().map(|column| format!("{name}.{column}"));
+                for both in both.filter(|both| reader.is_var(both)) {
+                    let help = "give the variable or the feed another name";
+                    reader.mistake_with(id, format!("`${{{both}}}` is a variable as well"), help);
+                }
+                feeds.push(Arc::new(feed));
+            }
             Err(why) => reader.mistake(file.id, format!("feed {name}: {path}: {why}")),
         }
     }

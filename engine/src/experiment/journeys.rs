@@ -11,12 +11,18 @@ use super::reader::{Fields, Reader};
 use super::yaml::{Content, Node, NodeId};
 use super::{Load, Request};
 use crate::connecting::Reply;
-use crate::journey::{ATTEMPTS_MAX, Branch, Item, Journey, OWN_KINDS, Pace, Retry, Source, Step, USERS_MAX};
+use crate::expect::Expect;
+use crate::journey::{
+    ATTEMPTS_MAX, Branch, Finder, Item, Journey, OWN_KINDS, PROCESSES_MAX, Pace, Retry, Source, Step, Think,
+    USERS_MAX,
+};
 use crate::schedule::{MAX_RATE, Profile, Segment};
-use crate::template::{Body, Known};
+use crate::template::{Known, OWN};
 
 /// The most choices within choices.
 const DEPTH_MAX: usize = 4;
+/// How long a user keeps the rows of his feeds: each time through, or for life.
+const ROWS: [(&str, bool); 2] = [("each-walk", false), ("each-user", true)];
 
 /// So many people, again and again.
 pub(super) fn users(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields<'_, '_>) -> Option<Load> {
@@ -27,7 +33,9 @@ pub(super) fn users(reading: &Reading<'_>, named: (NodeId, &str), fields: Fields
         .optional("ramp")
         .map_or(Some(Duration::ZERO), |node| reader.parse::<Span>(node, "ramp").map(|span| span.0));
     let lasting = fields.required("for", "users").and_then(|node| positive_span(reader, node, "for"));
-    let pace = (|| Some(Pace::Users { count: count?, ramp: ramp?, lasting: lasting? }))();
+    let keep_rows = fields.optional("rows").map_or(Some(false), |node| reader.choice(node, "rows", &ROWS));
+    let pace =
+        (|| Some(Pace::Users { count: count?, ramp: ramp?, lasting: lasting?, keep_rows: keep_rows? }))();
     if let Some(Pace::Users { ramp, lasting, .. }) = &pace
         && ramp >= lasting
     {
@@ -58,6 +66,8 @@ fn load(
     let answers = answers(reader, &fields);
     let connecting = connecting::of_journey(reader, &fields, reading.sources);
     let journey = fields.required("journey", what).and_then(|node| journey(reading, node));
+    let processes =
+        fields.optional("processes").map(|node| reader.within(node, "processes", 1..=PROCESSES_MAX));
     fields.finish(what);
     let journey = Journey { pace: pace?, ..journey? };
     let Answers { deadline, connect_timeout, pop_header } = answers?;
@@ -74,6 +84,7 @@ fn load(
         pop_header,
         connecting: connecting?,
         replay: None,
+        processes: processes.flatten(),
         journey: Some(journey),
     })
 }
@@ -82,7 +93,7 @@ fn load(
 fn expected(journey: &Journey) -> Profile {
     let (count, ramp, lasting) = match &journey.pace {
         Pace::Sessions { arrivals, .. } => return arrivals.clone(),
-        Pace::Users { count, ramp, lasting } => (count, ramp, lasting),
+        Pace::Users { count, ramp, lasting, .. } => (count, ramp, lasting),
     };
     let (seconds, requests) = journey.estimate();
     let rate = (f64::from(*count) * requests / seconds.max(1e-3)).min(MAX_RATE);
@@ -103,12 +114,12 @@ fn request(step: &Step) -> Request {
         method: step.method.clone(),
         url: step.url.clone(),
         headers: step.headers.clone(),
-        body: step.body.clone().map(Body::Text),
+        body: step.body.clone(),
         weight: 1,
-        statuses: step.statuses.clone(),
-        body_contains: step.body_contains.clone(),
-        expect_headers: Vec::new(),
-        expect_json: Vec::new(),
+        statuses: step.expect.statuses.iter().map(|range| (*range.start(), *range.end())).collect(),
+        body_contains: step.expect.body_contains.clone(),
+        expect_headers: step.expect.headers.clone(),
+        expect_json: step.expect.json.clone(),
     }
 }
 
@@ -116,7 +127,7 @@ fn request(step: &Step) -> Request {
 struct Steps<'r, 's> {
     reading: &'s Reading<'r>,
     base: Option<String>,
-    think: (Duration, Duration),
+    think: Think,
     extracted: Vec<String>,
     names: Vec<String>,
 }
@@ -132,8 +143,7 @@ fn journey(reading: &Reading<'_>, node: &Node) -> Option<Journey> {
         reader.mistake(node.id, format!("base: `{base}` starts with neither http:// nor https://"));
         None
     });
-    let none = (Duration::ZERO, Duration::ZERO);
-    let think = fields.optional("think").map_or(Some(none), |node| think(reader, node)).unwrap_or(none);
+    let think = fields.optional("think").and_then(|node| think(reader, node)).unwrap_or(Think::NONE);
     let mut steps = Steps { reading, base, think, extracted: Vec::new(), names: Vec::new() };
     let mut part = |node: Option<&Node>| node.map(|node| steps.list(node, 0)).unwrap_or_default();
     let start = part(fields.optional("on-start"));
@@ -143,27 +153,32 @@ fn journey(reading: &Reading<'_>, node: &Node) -> Option<Journey> {
     let retry = fields.optional("retry").map(|node| retry(reader, node));
     fields.finish("journey");
     // The pace is the caller's to say.
-    let pace = Pace::Users { count: 1, ramp: Duration::ZERO, lasting: Duration::from_secs(1) };
+    let lasting = Duration::from_secs(1);
+    let pace = Pace::Users { count: 1, ramp: Duration::ZERO, lasting, keep_rows: false };
     Some(Journey { pace, start, steps: body, stop, cookies: cookies?, retry: retry.flatten() })
 }
 
-fn think(reader: &Reader<'_>, node: &Node) -> Option<(Duration, Duration)> {
+fn think(reader: &Reader<'_>, node: &Node) -> Option<Think> {
     if !matches!(node.content, Content::Map(_)) {
         let span = reader.parse::<Span>(node, "think")?.0;
-        return Some((span, span));
+        return Some(Think::Between(span, span));
     }
     let fields = reader.map(node, "think")?;
-    let span = |name: &'static str| {
-        fields.required(name, "think").and_then(|node| reader.parse::<Span>(node, name)).map(|span| span.0)
-    };
-    let (from, to) = (span("from"), span("to"));
+    let span = |node: &Node, name: &'static str| reader.parse::<Span>(node, name).map(|span| span.0);
+    let about = fields.optional("about").map(|node| span(node, "about"));
+    if let Some(mean) = about {
+        fields.finish("think");
+        return mean.map(Think::About);
+    }
+    let bound = |name: &'static str| fields.required(name, "think").and_then(|node| span(node, name));
+    let (from, to) = (bound("from"), bound("to"));
     fields.finish("think");
     let (from, to) = (from?, to?);
     if from > to {
         reader.mistake(node.id, "think: `from` is longer than `to`");
         return None;
     }
-    Some((from, to))
+    Some(Think::Between(from, to))
 }
 
 fn retry(reader: &Reader<'_>, node: &Node) -> Option<Retry> {
@@ -207,7 +222,7 @@ impl Steps<'_, '_> {
                 reader.mistake_with(id, format!("there is another step named `{name}`"), help);
             }
             self.names.push(name.to_owned());
-            found.extend(self.step(name, value).map(Item::Step));
+            found.extend(self.step(name, value).map(|step| Item::Step(Box::new(step))));
         }
         if found.is_empty() && matches!(&node.content, Content::List(items) if items.is_empty()) {
             reader.mistake(node.id, "there are no steps in it");
@@ -240,46 +255,27 @@ impl Steps<'_, '_> {
     fn step(&mut self, name: &str, node: &Node) -> Option<Step> {
         let reader = self.reading.reader;
         let fields = reader.map(node, "a step")?;
-        let known = Known { feeds: &[], extracted: &self.extracted };
+        let known = Known { feeds: self.reading.known.feeds, extracted: &self.extracted };
         let own = Reading { reader, sources: self.reading.sources, known: &known };
         let shared = request_fields(&own, &fields);
         let url = self.url(&fields, &known);
         let think = fields.optional("think").map_or(Some(self.think), |node| think(reader, node));
-        let body = match shared.body {
-            None => Some(None),
-            Some(Body::Text(text)) => Some(Some(text)),
-            Some(Body::Bytes(_)) => {
-                reader.mistake(fields.node.id, "the body of a step is a text, or `{template: FILE}`");
-                None
-            }
-        };
-        if !shared.expect.headers.is_empty() || !shared.expect.json.is_empty() {
-            let help =
-                "write `extract: {name: {json: /pointer}}`: a step fails if what it extracts is not there";
-            reader.mistake_with(fields.node.id, "a step expects a status and a text in the body", help);
-        }
-        let extract = fields.optional("extract").map(|node| extract(reader, node)).unwrap_or_default();
+        let extract = fields.optional("extract").map(|node| self.extract(node)).unwrap_or_default();
         fields.finish("a step");
         for (name, _) in &extract {
             if !self.extracted.contains(name) {
                 self.extracted.push(name.clone());
             }
         }
-        let mut statuses = shared.expect.statuses;
-        if statuses.is_empty() {
-            statuses.push((200, 399));
-        }
-        Some(Step {
-            name: name.to_owned(),
-            method: shared.method,
-            url: url?,
-            headers: shared.headers,
-            body: body?,
-            statuses,
+        let statuses = shared.expect.statuses.into_iter().map(|(from, to)| from..=to).collect::<Vec<_>>();
+        let expect = Expect {
+            statuses: if statuses.is_empty() { Expect::default().statuses } else { statuses },
             body_contains: shared.expect.body_contains,
-            extract,
-            think: think?,
-        })
+            headers: shared.expect.headers,
+            json: shared.expect.json,
+        };
+        let (name, method, body) = (name.to_owned(), shared.method, shared.body);
+        Some(Step { name, method, url: url?, headers: shared.headers, body, expect, extract, think: think? })
     }
 
     /// `url`, or `path` below the base.
@@ -305,40 +301,66 @@ impl Steps<'_, '_> {
             }
         }
     }
-}
 
-fn extract(reader: &Reader<'_>, node: &Node) -> Vec<(String, Source)> {
-    let Some(fields) = reader.map(node, "extract") else { return Vec::new() };
-    let mut found = Vec::new();
-    for (id, name, value) in fields.others() {
-        super::parse::check_name(reader, id, name, "what is extracted");
-        let help = "write `{json: /pointer}`, `{header: name}` or `{between: [before, after]}`";
-        let Some((_, kind, value)) = reader.named(value, "a place in an answer") else { continue };
-        let source = match kind {
-            "json" => reader.text(value, "json").and_then(|pointer| {
-                if pointer.is_empty() || pointer.starts_with('/') {
-                    return Some(Source::Json(pointer));
-                }
-                reader.mistake(value.id, "json: a pointer starts with `/`, such as `/items/0/id`");
-                None
-            }),
-            "header" => reader.text(value, "header").map(|name| Source::Header(name.to_ascii_lowercase())),
-            "between" => match reader.list(value, "between") {
-                [before, after] => {
-                    let texts = (reader.text(before, "between"), reader.text(after, "between"));
-                    texts.0.zip(texts.1).map(|(before, after)| Source::Between(before, after))
-                }
-                _ => {
-                    reader.mistake_with(value.id, "between has two texts", help);
+    /// Names for what later steps use, and where in the answer each is.
+    fn extract(&self, node: &Node) -> Vec<(String, Source)> {
+        let reader = self.reading.reader;
+        let Some(fields) = reader.map(node, "extract") else { return Vec::new() };
+        let mut found = Vec::new();
+        for (id, name, value) in fields.others() {
+            super::parse::check_name(reader, id, name, "what is extracted");
+            self.check_meaning(id, name);
+            let Some((_, kind, value)) = reader.named(value, "a place in an answer") else { continue };
+            let source = match kind {
+                "json" => reader.text(value, kind).map(Source::Json),
+                "header" => reader.text(value, kind).map(|name| Source::Header(name.to_ascii_lowercase())),
+                "cookie" => reader.text(value, kind).map(Source::Cookie),
+                "regex" => reader.text(value, kind).map(Source::Regex),
+                "between" => match reader.list(value, kind) {
+                    [before, after] => {
+                        let texts = (reader.text(before, kind), reader.text(after, kind));
+                        texts.0.zip(texts.1).map(|(before, after)| Source::Between(before, after))
+                    }
+                    _ => {
+                        reader.mistake_with(value.id, "between has two texts", PLACES);
+                        None
+                    }
+                },
+                other => {
+                    reader.mistake_with(id, format!("an answer has no `{other}`"), PLACES);
                     None
                 }
-            },
-            other => {
-                reader.mistake_with(id, format!("an answer has no `{other}`"), help);
-                None
+            };
+            let Some(source) = source else { continue };
+            if let Err(why) = Finder::new(&source) {
+                reader.mistake(value.id, format!("{kind}: {why}"));
+                continue;
             }
-        };
-        found.extend(source.map(|source| (name.to_owned(), source)));
+            found.push((name.to_owned(), source));
+        }
+        found
     }
-    found
+
+    /// A name must not mean one thing before a step and another after it.
+    fn check_meaning(&self, id: NodeId, name: &str) {
+        let reader = self.reading.reader;
+        let help = "give what is extracted a name of its own";
+        let other = if OWN.contains(&name) {
+            "squall's own"
+        } else if self.reading.known.feeds.iter().any(|(feed, _)| feed == name) {
+            "that of a feed"
+        } else if reader.is_var(name) {
+            "that of a variable"
+        } else if name.contains('.') {
+            reader.mistake_with(id, format!("extract: `{name}` has a dot, as columns of feeds have"), help);
+            return;
+        } else {
+            return;
+        };
+        reader.mistake_with(id, format!("extract: `${{{name}}}` is {other} already"), help);
+    }
 }
+
+/// Where in an answer a value can be.
+const PLACES: &str = "write `{json: /pointer}`, `{header: name}`, `{cookie: name}`, `{regex: 'id=(\\d+)'}` or `{between: [before, \
+                      after]}`";

@@ -145,6 +145,7 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         connections: connections?,
         pop_header,
         connecting: connecting?,
+        processes: None,
         journey: None,
     })
 }

@@ -170,6 +170,8 @@ pub struct Load {
     pub pop_header: String,
     /// How it connects.
     pub connecting: Connecting,
+    /// How many processes share the people of a journey; as many as it takes if nobody says.
+    pub processes: Option<u32>,
     /// What users or sessions do, instead of requests that arrive; `requests` are its steps then, and `arrivals` what may
     /// be expected of it, or its sessions. May hold late names.
     pub journey: Option<Journey>,
@@ -179,6 +181,19 @@ impl Load {
     /// Time from the first to the last arrival.
     pub fn duration(&self) -> Duration {
         self.arrivals.duration()
+    }
+
+    /// Whether a request takes a row of a feed.
+    pub fn uses(&self, feed: &Feed) -> bool {
+        let slot = format!("${{{}.", feed.name());
+        self.requests.iter().any(|request| {
+            let values = request.headers.iter().map(|(_, value)| value.as_str());
+            let body = match &request.body {
+                Some(Body::Text(text)) => text.as_str(),
+                _ => "",
+            };
+            values.chain([request.url.as_str(), body]).any(|text| text.contains(&slot))
+        })
     }
 }
 

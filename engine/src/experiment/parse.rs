@@ -13,7 +13,7 @@ use injectors::units::{Share, Span};
 use crate::feed::{Feed, Order};
 use crate::lab::{self, LabOptions};
 use crate::schedule::Segment;
-use crate::template::{Body, OWN};
+use crate::template::OWN;
 
 use super::mistake::{Mistake, Mistakes, suggest};
 use super::reader::{Fields, Reader};
@@ -192,18 +192,7 @@ fn read(reader: &Reader<'_>, root: &Node, sources: &dyn Sources) -> Option<Exper
 /// A row that may be taken once is taken by one load.
 fn check_unique(reader: &Reader<'_>, feeds: &[Arc<Feed>], loads: &[Load]) {
     for feed in feeds.iter().filter(|feed| feed.order() == Order::Unique) {
-        let slot = format!("${{{}.", feed.name());
-        let uses = |load: &&Load| {
-            load.requests.iter().any(|request| {
-                let values = request.headers.iter().map(|(_, value)| value.as_str());
-                let body = match &request.body {
-                    Some(Body::Text(text)) => text.as_str(),
-                    _ => "",
-                };
-                values.chain([request.url.as_str(), body]).any(|text| text.contains(&slot))
-            })
-        };
-        let mut users = loads.iter().filter(uses);
+        let mut users = loads.iter().filter(|load| load.uses(feed));
         if let (Some(one), Some(other)) = (users.next(), users.next()) {
             let (feed, one) = (feed.name(), &one.name);
             let message =

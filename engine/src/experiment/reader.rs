@@ -125,6 +125,11 @@ impl<'a> Reader<'a> {
         self.substituted(node, what, self.vars.substitute(&text))
     }
 
+    /// Whether `${name}` is a variable of the file or of the command line.
+    pub(super) fn is_var(&self, name: &str) -> bool {
+        self.vars.own.contains_key(name)
+    }
+
     /// A text with slots: what is filled in for each request stays in it, and so do names that only a run knows.
     pub(super) fn slots(&self, node: &Node, what: &str, known: &Known<'_>) -> Option<String> {
         let text = match &node.content {

@@ -191,7 +191,11 @@ fn walking(put: &mut impl FnMut(&str, Value) -> Option<Value>) {
     );
     put(
         "think",
-        json!({"anyOf": [reference("duration"), map(json!({"from": reference("duration"), "to": reference("duration")}), &["from", "to"])]}),
+        json!({"anyOf": [
+            reference("duration"),
+            map(json!({"from": reference("duration"), "to": reference("duration")}), &["from", "to"]),
+            map(json!({"about": {"description": "a mean: pauses are exponential, none longer than ten times that", "$ref": "#/$defs/duration"}}), &["about"]),
+        ], "description": "the pause after a step"}),
     );
 }
 
@@ -202,6 +206,7 @@ fn people(what: &str) -> Value {
         "deadline": reference("duration"),
         "connect-timeout": reference("duration"),
         "pop-header": text("response header that names the PoP; x-squall-pop if left out"),
+        "processes": number("how many processes share the people, 1 to 16; as many as it takes if left out"),
         "tls": map(json!({"ca": text("PEM file of a further authority"), "insecure": flag("any certificate will do")}), &[]),
     });
     let (own, required) = if what == "users" {
@@ -209,6 +214,7 @@ fn people(what: &str) -> Value {
             "count": number("how many people"),
             "ramp": reference("duration"),
             "for": reference("duration"),
+            "rows": {"enum": ["each-walk", "each-user"], "description": "how long a user keeps the rows of his feeds; each-walk if left out"},
         });
         (own, ["count", "for", "journey"].as_slice())
     } else {
@@ -250,12 +256,14 @@ fn step() -> Value {
     let place = one_key(json!({
         "json": text("a JSON pointer into the body, such as /items/0/id"),
         "header": text("its name"),
+        "cookie": text("the name of a cookie that the answer sets"),
+        "regex": text("a regular expression over the body: its one group, or all of it"),
         "between": {"type": "array", "items": reference("text"), "minItems": 2, "maxItems": 2},
     }));
     let own = json!({
         "path": text("below the journey's base"),
         "think": reference("think"),
-        "extract": {"type": "object", "additionalProperties": place, "description": "values for ${name} in later steps"},
+        "extract": {"type": "object", "additionalProperties": place, "description": "values for ${name} in later steps; one that is not there fails the step"},
     });
     if let (Value::Object(properties), Value::Object(own)) = (&mut properties, own) {
         properties.remove("weight");

@@ -15,14 +15,16 @@ const FREE: f64 = 10.0;
 #[derive(Debug)]
 pub struct Budget {
     share: f64,
+    free: f64,
     /// By second: the balance of that second.
     seconds: VecDeque<(u64, f64)>,
 }
 
 impl Budget {
-    /// Retries up to this share of requests.
-    pub fn new(share: f64) -> Self {
-        Self { share, seconds: VecDeque::new() }
+    /// Retries up to this share of requests; of so many processes, each has its part of those that are free.
+    pub fn new(share: f64, processes: u32) -> Self {
+        let free = if share > 0.0 { FREE / f64::from(processes.max(1)) } else { 0.0 };
+        Self { share, free, seconds: VecDeque::new() }
     }
 
     fn book(&mut self, second: u64, tokens: f64) {
@@ -44,8 +46,7 @@ impl Budget {
     pub fn take(&mut self, second: u64) -> bool {
         self.book(second, 0.0);
         let balance: f64 = self.seconds.iter().map(|(_, tokens)| tokens).sum();
-        let free = if self.share > 0.0 { FREE } else { 0.0 };
-        let allowed = balance + free >= 1.0 - 1e-9;
+        let allowed = balance + self.free >= 1.0 - 1e-9;
         if allowed {
             self.book(second, -1.0);
         }
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn retries_stay_below_their_share_of_requests() {
-        let mut budget = Budget::new(0.1);
+        let mut budget = Budget::new(0.1, 1);
         let mut retries = 0;
         for request in 0..10_000u64 {
             budget.request(request / 100);
@@ -72,10 +73,12 @@ mod tests {
 
     #[test]
     fn what_was_saved_up_is_good_for_ten_seconds() {
-        let mut budget = Budget::new(0.1);
+        let mut budget = Budget::new(0.1, 1);
         (0..10_000).for_each(|_| budget.request(0));
         assert!((0..500).all(|_| budget.take(9)));
         assert_eq!((0..500).filter(|_| budget.take(30)).count(), 10);
-        assert!(!Budget::new(0.0).take(0), "none is none");
+        assert!(!Budget::new(0.0, 1).take(0), "none is none");
+        let mut part = Budget::new(0.1, 4);
+        assert_eq!((0..500).filter(|_| part.take(30)).count(), 2, "of ten, two and a half");
     }
 }

@@ -6,6 +6,7 @@
 
 mod budget;
 mod extract;
+mod fill;
 mod jar;
 mod script;
 
@@ -13,21 +14,29 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::expect::Expect;
+use crate::random::Random;
 use crate::schedule::Profile;
+use crate::template::Body;
 
 pub use budget::Budget;
-pub use extract::{Extracted, extract};
+pub use extract::{Document, Finder, extract};
+pub use fill::{Filling, exhausted};
 pub use jar::Jar;
-pub use script::{Ask, Node, Script, ScriptError};
+pub use script::{Ask, Miss, Node, Part, Script, ScriptError, Seen};
 
 /// The most users of one load.
 pub const USERS_MAX: u32 = 20_000;
+/// The most processes of one load.
+pub const PROCESSES_MAX: u32 = 16;
 /// The most steps of one journey.
 pub const STEPS_MAX: usize = 64;
 /// The most names that a journey extracts.
 pub const NAMES_MAX: usize = 32;
 /// The longest value that is extracted, in bytes.
 pub const VALUE_MAX: usize = 8 * 1024;
+/// The longest regular expression, in bytes.
+pub const REGEX_MAX: usize = 1024;
 /// How much of a body is looked at, in bytes.
 pub const BODY_MAX: usize = 1 << 20;
 /// The most tries of one request.
@@ -65,6 +74,8 @@ pub enum Pace {
         ramp: Duration,
         /// From the first one's begin to the end of all.
         lasting: Duration,
+        /// Each keeps the rows of its feeds for life, instead of taking others each time through.
+        keep_rows: bool,
     },
     /// Sessions that arrive by themselves.
     Sessions {
@@ -100,7 +111,7 @@ impl Pace {
 #[serde(deny_unknown_fields)]
 pub enum Item {
     /// A request.
-    Step(Step),
+    Step(Box<Step>),
     /// One of several ways to go on, by weight.
     Choose(Vec<Branch>),
 }
@@ -129,16 +140,49 @@ pub struct Step {
     pub url: String,
     /// In order; values with slots.
     pub headers: Vec<(String, String)>,
-    /// With slots.
-    pub body: Option<String>,
-    /// Good statuses: ranges, ends included.
-    pub statuses: Vec<(u16, u16)>,
-    /// A text that a good body holds.
-    pub body_contains: Option<String>,
-    /// What is taken from the answer, by name.
+    /// A text may have slots.
+    pub body: Option<Body>,
+    /// What a good answer is.
+    pub expect: Expect,
+    /// What is taken from the answer: names, and where it is.
     pub extract: Vec<(String, Source)>,
-    /// The pause after it, drawn evenly from this range.
-    pub think: (Duration, Duration),
+    /// The pause after it.
+    pub think: Think,
+}
+
+/// How long people pause.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum Think {
+    /// Drawn evenly from this range.
+    Between(Duration, Duration),
+    /// As if what ends it could come at any time (exponential), with this mean; no pause is longer than [`THINK_TAIL`]
+    /// times that.
+    About(Duration),
+}
+
+/// See [`Think::About`]: of 22,000 pauses one would be longer.
+const THINK_TAIL: f64 = 10.0;
+
+impl Think {
+    /// No pause.
+    pub const NONE: Self = Self::Between(Duration::ZERO, Duration::ZERO);
+
+    /// A pause, by chance.
+    pub(crate) fn pause(self, chance: &mut Random) -> Duration {
+        match self {
+            Self::Between(from, to) => from + to.saturating_sub(from).mul_f64(chance.unit()),
+            Self::About(mean) => mean.mul_f64(chance.exponential().min(THINK_TAIL)),
+        }
+    }
+
+    /// Its mean, in seconds.
+    fn mean(self) -> f64 {
+        match self {
+            Self::Between(from, to) => (from + to).as_secs_f64() / 2.0,
+            Self::About(mean) => mean.as_secs_f64(),
+        }
+    }
 }
 
 /// Where in an answer a value is.
@@ -151,6 +195,10 @@ pub enum Source {
     Header(String),
     /// What lies between two texts in the body.
     Between(String, String),
+    /// A regular expression over the body: its first group, or all of it if it has none.
+    Regex(String),
+    /// A cookie that the answer sets, by name.
+    Cookie(String),
 }
 
 /// Clients that try again.
@@ -221,10 +269,7 @@ fn walk(items: &[Item], answer_s: f64) -> (f64, f64) {
     let mut sum = (0.0, 0.0);
     for item in items {
         let (seconds, requests) = match item {
-            Item::Step(step) => {
-                let (from, to) = step.think;
-                (answer_s + (from + to).as_secs_f64() / 2.0, 1.0)
-            }
+            Item::Step(step) => (answer_s + step.think.mean(), 1.0),
             Item::Choose(branches) => {
                 let all: f64 = branches.iter().map(|branch| f64::from(branch.weight)).sum();
                 branches.iter().fold((0.0, 0.0), |mean, branch| {
@@ -249,5 +294,25 @@ mod tests {
         assert_eq!((ms(2, 1.0), ms(3, 1.0), ms(4, 1.0)), (100, 200, 400));
         assert_eq!((ms(2, 0.0), ms(4, 0.0)), (50, 200));
         assert!(retry.pause(u32::MAX, 1.0) < Duration::from_hours(3), "and stay finite");
+    }
+
+    #[test]
+    fn people_think_for_as_long_as_was_said_on_average() {
+        let ms = Duration::from_millis;
+        for (think, mean, longest) in [
+            (Think::Between(ms(100), ms(300)), 0.2, ms(300)),
+            (Think::About(ms(200)), 0.2, ms(2000)),
+            (Think::NONE, 0.0, ms(0)),
+        ] {
+            let mut chance = Random::new(7, 0);
+            let pauses: Vec<Duration> = (0..20_000).map(|_| think.pause(&mut chance)).collect();
+            let of = pauses.iter().sum::<Duration>().as_secs_f64() / 20_000.0;
+            assert!((of - mean).abs() < 0.005 && (think.mean() - mean).abs() < 1e-9, "{think:?}: {of}");
+            assert!(pauses.iter().all(|pause| *pause <= longest));
+            if let Think::About(mean) = think {
+                let short = pauses.iter().filter(|pause| **pause < mean).count() as f64 / 20_000.0;
+                assert!((short - 0.632).abs() < 0.01, "{short}: it is exponential");
+            }
+        }
     }
 }

@@ -4,13 +4,17 @@ use super::{Body, Expect, JourneySpec, LoadSpec, RequestSpec, Work};
 use crate::experiment::vars::substitute_late;
 use crate::experiment::yaml::NodeId;
 use crate::experiment::{Experiment, Late, Load, Request};
-use crate::journey::{Journey, Script};
+use crate::journey::{Journey, PROCESSES_MAX, Pace};
+
+/// The rate that one process of users is given, in requests per second: a third of what it makes on a free processor, so
+/// that it is not late.
+const PER_PROCESS: f64 = 5_000.0;
 
 /// The loads of an experiment, with late names replaced.
 pub fn specs(experiment: &Experiment, late: &Late) -> Vec<Work> {
     let work = |load: &Load| match &load.journey {
         None => Work::Open(spec(experiment, load, late)),
-        Some(journey) => Work::Journey(journey_spec(load, journey, late)),
+        Some(journey) => Work::Journey(journey_spec(experiment, load, journey, late)),
     };
     experiment.load.iter().map(work).collect()
 }
@@ -30,9 +34,12 @@ pub fn verify(experiment: &Experiment) -> Result<(), Vec<(NodeId, String)>> {
         .filter_map(|load| {
             let why = match &load.journey {
                 None => super::spec::check(&spec(experiment, load, &late)).err()?.to_string(),
-                Some(journey) => Script::new(&journey_spec(load, journey, &late).journey).err()?.to_string(),
+                Some(journey) => journey_spec(experiment, load, journey, &late).told().err()?.to_string(),
             };
-            Some((load.node, format!("load {}: {why}", load.name)))
+            // Some say that themselves.
+            let own = format!("load {}: ", load.name);
+            let why = why.strip_prefix(&own).unwrap_or(&why);
+            Some((load.node, format!("{own}{why}")))
         })
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
@@ -62,14 +69,16 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
     }
 }
 
-fn journey_spec(load: &Load, journey: &Journey, late: &Late) -> JourneySpec {
+fn journey_spec(experiment: &Experiment, load: &Load, journey: &Journey, late: &Late) -> JourneySpec {
     let mut journey = journey.clone();
     journey.each(&mut |step| {
         step.url = substitute_late(&step.url, late);
         for (_, value) in &mut step.headers {
             *value = substitute_late(value, late);
         }
-        step.body = step.body.take().map(|body| substitute_late(&body, late));
+        if let Some(Body::Text(text)) = &mut step.body {
+            *text = substitute_late(text, late);
+        }
     });
     JourneySpec {
         name: load.name.clone(),
@@ -78,7 +87,19 @@ fn journey_spec(load: &Load, journey: &Journey, late: &Late) -> JourneySpec {
         connect_timeout: load.connect_timeout,
         pop_header: load.pop_header.clone(),
         tls: load.connecting.tls.clone(),
+        feeds: experiment.feeds.clone(),
+        processes: load.processes.unwrap_or_else(|| processes(load)),
     }
+}
+
+/// As many as the requests need that may be expected, and no more than there are processors.
+fn processes(load: &Load) -> u32 {
+    let each = match &load.journey {
+        Some(journey) if matches!(journey.pace, Pace::Sessions { .. }) => journey.estimate().1,
+        _ => 1.0,
+    };
+    let wanted = (load.arrivals.peak() * each / PER_PROCESS).ceil() as u32;
+    wanted.clamp(1, super::ready::cores()).min(PROCESSES_MAX)
 }
 
 fn one(request: &Request, late: &Late) -> RequestSpec {

@@ -35,6 +35,11 @@ impl Clock {
     pub(super) fn now(self) -> u64 {
         monotonic().saturating_sub(self.origin)
     }
+
+    /// Nanoseconds until a time of this clock, also from before the start; 0 from then on.
+    pub(super) fn left(self, until: u64) -> u64 {
+        self.origin.saturating_add(until).saturating_sub(monotonic())
+    }
 }
 
 pub(super) use injectors::sys::timer::thread_cpu;
@@ -91,5 +96,20 @@ impl Timer {
         // Readiness is an edge for each expiry, and setting the timer resets its count: nothing needs to be read.
         self.fd.readable().await?.clear_ready();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_lies_ahead_is_waited_for_as_well() {
+        let clock = Clock::new(Instant::now() + Duration::from_secs(100));
+        assert_eq!(clock.now(), 0);
+        let left = clock.left(SECOND);
+        assert!((95 * SECOND..=101 * SECOND).contains(&left), "{left}");
+        let begun = Clock::new(Instant::now());
+        assert_eq!(begun.left(0), 0);
     }
 }

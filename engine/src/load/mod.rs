@@ -133,6 +133,17 @@ pub enum LoadError {
     /// The socket that changes the rate cannot be opened.
     #[error("cannot listen for changes of the rate: {0}")]
     Control(#[source] io::Error),
+    /// A load of journeys is more than its processes can be told.
+    #[error(
+        "load {load}: its bodies from files and the columns of feeds that it uses are more than {} MiB for each of its \
+         processes: use smaller ones, fewer rows, or fewer processes", most >> 20
+    )]
+    Told {
+        /// Its name.
+        load: String,
+        /// What fits, in bytes.
+        most: usize,
+    },
     /// A journey cannot be walked.
     #[error("load {load}: {why}")]
     Journey {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::journey::Seats;
 use super::part::{Outline, Part, Share};
 use super::remote::{self, Crew, Hands, Job, Order, Team};
 use super::{HttpVersion, JourneySpec, LOADS_MAX, LoadError, LoadSpec, PER_THREAD};
@@ -62,7 +63,7 @@ pub async fn prepare(specs: Vec<LoadSpec>) -> Result<Prepared, LoadError> {
 }
 
 /// Loads of both models, ready to be sent: open ones by the team (threads of this process, if it is nobody), each load of
-/// journeys by a child. What had to be lowered, to keep within what a process may open, comes in words. Children end with
+/// journeys by children. What had to be lowered, to keep within what a process may open, comes in words. Children end with
 /// the thread that calls this.
 ///
 /// # Errors
@@ -106,7 +107,7 @@ pub async fn ready(
             lowered.extend(told);
         }
     }
-    let workers = first + journeys.len() as u32;
+    let workers = first + journeys.iter().map(|(_, spec)| spec.processes()).sum::<u32>();
     let (walkers, told) = send_for(journeys, first, &outlines).await?;
     crew.join(walkers);
     lowered.extend(told);
@@ -130,7 +131,7 @@ fn shares(open: &[(usize, LoadSpec)], each: &[u32], outlines: &[Arc<Outline>]) -
     each.iter().map(order).collect()
 }
 
-/// A child for each load of journeys.
+/// Children for each load of journeys.
 async fn send_for(
     journeys: Vec<(usize, JourneySpec)>,
     first: u32,
@@ -139,14 +140,19 @@ async fn send_for(
     if journeys.is_empty() {
         return Ok((Crew::nobody(), Vec::new()));
     }
-    let children = remote::hire(&Hands::Processes(journeys.len() as u32)).await?;
-    let order = |(child, (place, spec)): (usize, (usize, JourneySpec))| {
-        let kinds =
-            (0..outlines.len()).map(|load| if load == place { outlines[load].kinds.len() } else { 0 });
-        let (job, kinds) = (Job::Journey(place, Box::new(spec)), kinds.collect());
-        Order { job, first: first + child as u32, threads: 1, of: 1, kinds }
-    };
-    children.brief(journeys.into_iter().enumerate().map(order).collect())
+    let mut orders = Vec::new();
+    for (place, spec) in journeys {
+        let kinds = |load: usize| if load == place { outlines[load].kinds.len() } else { 0 };
+        let kinds: Vec<usize> = (0..outlines.len()).map(kinds).collect();
+        let (of, spec) = (spec.processes(), spec.told()?);
+        for number in 0..of {
+            let job = Job::Journey(place, Box::new(spec.clone()), Seats { number, of });
+            let first = first + orders.len() as u32;
+            orders.push(Order { job, first, threads: 1, of: 1, kinds: kinds.clone() });
+        }
+    }
+    let children = remote::hire(&Hands::Processes(orders.len() as u32)).await?;
+    children.brief(orders)
 }
 
 /// The processors that threads of this process may run on.

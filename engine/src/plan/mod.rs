@@ -10,15 +10,19 @@ mod select;
 mod tests;
 mod text;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use injectors::about::Effect;
 use injectors::{Args, Injector, Target};
+use reports::format::count;
 use reports::record::{Objective, Phase, PhaseSpan, Sli};
 use serde::Serialize;
 
 use crate::experiment::mistake::Mistake;
 use crate::experiment::{Experiment, FaultUse, Load, Step};
+use crate::feed::{Feed, Order};
+use crate::journey::Pace;
 use crate::random::Random;
 use crate::slo::STEADY_SECONDS;
 
@@ -298,6 +302,7 @@ fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
     let mut notes: Vec<String> = silent
         .map(|load| format!("load {} has no objective: nothing will be judged about its users", load.name))
         .collect();
+    notes.extend(experiment.load.iter().flat_map(|load| spent(experiment, load)));
     for objective in &experiment.objectives {
         let Some(load) = experiment.load.iter().find(|load| load.name == objective.journey) else { continue };
         let need = needed(objective);
@@ -325,6 +330,29 @@ fn notes(experiment: &Experiment, phases: &[PhaseSpan]) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Feeds whose rows users will have taken before the end, if answers are quick.
+fn spent(experiment: &Experiment, load: &Load) -> Vec<String> {
+    let Some(journey) = &load.journey else { return Vec::new() };
+    let Pace::Users { count: people, ramp, lasting, keep_rows: false } = &journey.pace else {
+        return Vec::new();
+    };
+    let time = lasting.as_secs_f64() - ramp.as_secs_f64() / 2.0;
+    let walks = f64::from(*people) * time / journey.estimate().0.max(1e-3);
+    let short =
+        |feed: &&Arc<Feed>| feed.order() == Order::Unique && (feed.rows() as f64) < walks && load.uses(feed);
+    let say = |feed: &Arc<Feed>| {
+        format!(
+            "{}: its users may go through some {} times, and feed {} has {} rows, each taken once: whoever finds none left \
+             ends with a failure called `data`",
+            load.name,
+            count(walks as u64),
+            feed.name(),
+            count(feed.rows() as u64)
+        )
+    };
+    experiment.feeds.iter().filter(short).map(say).collect()
 }
 
 /// Requests from which on a clause can be held at all.

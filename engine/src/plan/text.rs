@@ -23,7 +23,8 @@ pub fn clause(objective: &Objective) -> String {
 
 /// The arrivals of a load in words.
 pub(super) fn arrivals(load: &Load) -> String {
-    if let Some(Pace::Users { count, ramp, lasting }) = load.journey.as_ref().map(|journey| &journey.pace) {
+    if let Some(Pace::Users { count, ramp, lasting, .. }) = load.journey.as_ref().map(|journey| &journey.pace)
+    {
         return format!("{count} users for {}, begun over {}", Span(*lasting), Span(*ramp));
     }
     let stretch = |segment: &Segment| match segment {

@@ -8,7 +8,7 @@ use reports::record::{
     SCHEMA, Sli, Verdict,
 };
 
-use super::dispatcher::Course;
+use super::course::Course;
 use super::world::World;
 use super::{Options, late_names};
 use crate::clock;

@@ -7,15 +7,16 @@ use std::time::Duration;
 use injectors::Env;
 use injectors::journal::{self, Entry, Journal};
 use reports::RunRecord;
-use reports::record::{End, EventRecord, InjectionRecord, Phase, PhaseSpan, ProbeRecord};
+use reports::record::{End, InjectionRecord, Phase, PhaseSpan};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::course::{Course, waiting};
 use super::desk::{self, Desk, Wish};
 use super::event::{self, Event, Observer};
 use super::guardian::Guardian;
 use super::injection::{self, Haste, Log, Report, Shared};
-use super::watch::{Watch, snapshot};
+use super::watch::snapshot;
 use super::world::World;
 use super::{Options, Refusal, Signals, build, late_names};
 use crate::clock::Clock;
@@ -33,23 +34,6 @@ const BEAT: Duration = Duration::from_millis(500);
 /// How long injections may take to end once they were told to.
 const UNDO_DEADLINE: Duration = Duration::from_secs(180);
 
-/// What has come of a run so far.
-pub(super) struct Course {
-    pub(super) clock: Clock,
-    pub(super) phases: Vec<PhaseSpan>,
-    pub(super) events: Vec<EventRecord>,
-    pub(super) injections: Vec<InjectionRecord>,
-    pub(super) probes: Vec<ProbeRecord>,
-    pub(super) end: End,
-    pub(super) watch: Watch,
-    pub(super) tripped: Vec<(String, f64)>,
-    /// When the decision to restore was made, if it was made early.
-    pub(super) restore_from: Option<f64>,
-    pub(super) restored_at: Option<f64>,
-    /// The slowest single undo, in seconds.
-    pub(super) slowest_undo: f64,
-}
-
 struct Dispatcher<'a> {
     experiment: &'a Experiment,
     plan: &'a Plan,
@@ -62,6 +46,8 @@ struct Dispatcher<'a> {
     baseline_judged: bool,
     undone_at: Option<f64>,
     words: u32,
+    /// It was told what is waited for when the load is over.
+    waits: bool,
     desk: Desk,
 }
 
@@ -126,6 +112,7 @@ pub(super) async fn dispatch(
         baseline_judged: false,
         undone_at: None,
         words: 0,
+        waits: false,
         desk,
     };
     dispatcher.begin(run, folder, lowered.into_iter().chain(deaf));
@@ -145,49 +132,6 @@ pub(super) async fn dispatch(
     let record = build::record(experiment, &plan, options, run, world, course, outcome);
     settled.end(record.judgement.exit).await;
     Ok(record)
-}
-
-impl Course {
-    fn new(clock: Clock, experiment: &Experiment) -> Self {
-        Self {
-            clock,
-            phases: vec![PhaseSpan { phase: Phase::WarmUp, start_s: 0.0, end_s: 0.0 }],
-            events: Vec::new(),
-            injections: Vec::new(),
-            probes: experiment.probes.iter().map(probe::blank).collect(),
-            end: End::Completed,
-            watch: Watch::default(),
-            tripped: Vec::new(),
-            restore_from: None,
-            restored_at: None,
-            slowest_undo: 0.0,
-        }
-    }
-
-    /// Passes an event on and keeps it for the record.
-    fn told(&mut self, event: &Event, observer: &mut dyn Observer) {
-        let at_s = self.clock.now().max(0.0);
-        observer.event(at_s, event);
-        let Some(text) = event.text() else { return };
-        // A proof is looked at every second; the record keeps the last one with the injection.
-        if matches!(event, Event::Proof { .. }) {
-            return;
-        }
-        let kept = self.events.len();
-        if kept < reports::record::EVENTS_MAX {
-            let last = kept + 1 == reports::record::EVENTS_MAX;
-            let text = if last { "further events are left out".to_owned() } else { text };
-            self.events.push(EventRecord { at_s, kind: event.kind().to_owned(), text });
-        }
-    }
-
-    fn close_phase(&mut self) {
-        let now = self.clock.now();
-        if let Some(last) = self.phases.last_mut() {
-            last.end_s = now.max(last.start_s);
-        }
-        self.phases.retain(|span| span.end_s > span.start_s);
-    }
 }
 
 impl Dispatcher<'_> {
@@ -310,6 +254,11 @@ impl Dispatcher<'_> {
             && now >= undone + self.experiment.recover_within.as_secs_f64()
         {
             self.enter(Phase::After);
+        }
+        if !self.waits && !self.stopping() && now > self.plan.duration_s + 1.0 {
+            self.waits = true;
+            let text = waiting(self.experiment);
+            self.tell(&Event::Note { text });
         }
         if self.restoring_for() > UNDO_DEADLINE.as_secs_f64() {
             self.haste.send_replace(Haste::Now);

@@ -6,6 +6,7 @@
 
 mod build;
 mod claims;
+mod course;
 pub mod crash;
 pub mod desk;
 mod dispatcher;

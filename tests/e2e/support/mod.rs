@@ -1,5 +1,6 @@
 //! What the tests stand on: nothing here judges.
 
+pub(crate) mod clerk;
 pub(crate) mod client;
 pub(crate) mod docker;
 pub(crate) mod home;

@@ -10,6 +10,7 @@ use reqwest::redirect::Policy;
 
 use super::JourneySpec;
 use crate::journey::{BODY_MAX, Script};
+use crate::load::http::{Needle, Search};
 use crate::load::origin;
 use crate::load::wire::Protocol;
 use crate::load::{ErrorClass, OriginError};
@@ -25,6 +26,10 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// Its first [`BODY_MAX`] bytes, if they were asked for.
     pub(super) body: Vec<u8>,
+    /// Whether these are all.
+    pub(super) whole: bool,
+    /// Whether the text that was looked for is somewhere in it.
+    pub(super) contains: bool,
 }
 
 impl Client {
@@ -62,6 +67,7 @@ impl Client {
         headers: HeaderMap,
         body: Option<Vec<u8>>,
         keep: bool,
+        needle: Option<&Needle>,
     ) -> Result<Answer, ErrorClass> {
         let mut request = self.0.request(method, url).headers(headers);
         if let Some(body) = body {
@@ -69,14 +75,19 @@ impl Client {
         }
         let mut response = request.send().await.map_err(|error| class(&error))?;
         let (status, headers) = (response.status().as_u16(), std::mem::take(response.headers_mut()));
-        let mut body = Vec::new();
+        let (mut body, mut whole, mut search) = (Vec::new(), keep, Search::default());
         while let Some(chunk) = response.chunk().await.map_err(|error| class(&error))? {
+            if let Some(needle) = needle {
+                search.feed(needle, &chunk);
+            }
             if keep {
                 let room = BODY_MAX - body.len();
                 body.extend_from_slice(&chunk[..room.min(chunk.len())]);
+                whole &= chunk.len() <= room;
             }
         }
-        Ok(Answer { status, headers, body })
+        let contains = needle.is_none_or(|needle| search.found(needle));
+        Ok(Answer { status, headers, body, whole, contains })
     }
 }
 

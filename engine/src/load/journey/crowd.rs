@@ -9,16 +9,16 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::client::Client;
-use super::queue::Queue;
-use super::{JourneySpec, goose, walk};
-use crate::journey::{Budget, Pace, Script};
+use super::queue::{Arrived, Queue};
+use super::{JourneySpec, Seats, goose, walk};
+use crate::journey::{Budget, Pace, Part, Script};
 use crate::load::ErrorClass;
-use crate::load::clock::{Clock, MILLISECOND, SECOND, Timer, nanos};
+use crate::load::clock::{Clock, MILLISECOND, Timer, nanos};
+use crate::load::http::Needle;
 use crate::load::lane::Job;
 use crate::load::phase::{PhaseCell, attribute};
 use crate::load::tally::{Ending, Recorder};
 use crate::load::worker::StopCell;
-use crate::random::Random;
 use crate::schedule::Arrivals;
 
 /// How often seconds are closed, and the end is looked for.
@@ -30,7 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Crowd {
     pub(super) spec: JourneySpec,
     pub(super) script: Script,
+    /// By request: a text that its answers must hold.
+    pub(super) needles: Vec<Option<Needle>>,
     pub(super) client: Client,
+    /// Which of all people are here.
+    pub(super) seats: Seats,
     pub(super) clock: Clock,
     pub(super) seed: u64,
     pub(super) deadline: u64,
@@ -38,8 +42,6 @@ pub(super) struct Crowd {
     pub(super) until: u64,
     pub(super) budget: Option<Mutex<Budget>>,
     pub(super) queue: Queue,
-    /// Requests so far.
-    pub(super) counter: AtomicU64,
     phase: Arc<PhaseCell>,
     /// None once it is closed.
     recorder: Mutex<Option<Recorder>>,
@@ -58,6 +60,7 @@ impl Crowd {
         script: Script,
         client: Client,
         place: usize,
+        seats: Seats,
         clock: Clock,
         phase: Arc<PhaseCell>,
         recorder: Recorder,
@@ -67,9 +70,12 @@ impl Crowd {
         Arc::new(Self {
             deadline: nanos(spec.deadline),
             until: nanos(spec.journey.pace.lasting()),
-            budget: budget.map(|share| Mutex::new(Budget::new(share))),
+            budget: budget.map(|share| Mutex::new(Budget::new(share, seats.of))),
             queue: Queue::new(),
-            counter: AtomicU64::new(0),
+            needles: (script.asks.iter())
+                .map(|ask| ask.step.expect.body_contains.as_ref().map(|text| Needle::new(text.as_bytes())))
+                .collect(),
+            seats,
             recorder: Mutex::new(Some(recorder)),
             outstanding: AtomicU64::new(0),
             lived: AtomicU64::new(0),
@@ -82,6 +88,11 @@ impl Crowd {
             phase,
             place,
         })
+    }
+
+    /// How many people there are at a time here.
+    fn people(&self) -> u32 {
+        self.seats.share(self.spec.journey.pace.people())
     }
 
     fn recorder(&self) -> MutexGuard<'_, Option<Recorder>> {
@@ -123,6 +134,11 @@ impl Crowd {
         }
     }
 
+    /// Whether nothing more is begun, but for last steps.
+    pub(super) fn over(&self) -> bool {
+        self.clock.now() >= self.until
+    }
+
     /// The phase now.
     pub(super) fn phase(&self) -> Phase {
         self.phase.get()
@@ -138,7 +154,7 @@ impl Crowd {
         if *told.borrow_and_update() != StopCell::GOES_ON {
             return false;
         }
-        let left = at.saturating_sub(self.clock.now());
+        let left = self.clock.left(at);
         if left == 0 {
             return true;
         }
@@ -171,36 +187,42 @@ pub(super) fn run(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String
 }
 
 async fn live(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
-    let people = crowd.spec.journey.pace.people();
+    let people = crowd.people();
     let (own, sessions) = (Arc::clone(crowd), matches!(crowd.spec.journey.pace, Pace::Sessions { .. }));
     let life = Arc::new(move |number: usize| {
         let crowd = Arc::clone(&own);
         Box::pin(async move {
             if sessions {
-                walk::sessions(&crowd, number).await;
+                walk::sessions(&crowd).await;
             } else {
                 walk::user(&crowd, number).await;
             }
             crowd.lived.fetch_add(1, Ordering::Relaxed);
         }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>
     });
-    let watching = tokio::spawn(watch_over(Arc::clone(crowd), Arc::clone(stop)));
+    let mut watching = tokio::spawn(watch_over(Arc::clone(crowd), Arc::clone(stop)));
     let pacing = tokio::spawn(pace(Arc::clone(crowd)));
     let gathered = goose::gather(people, life);
-    let ended = tokio::select! {
-        ended = gathered => ended,
+    let watched = tokio::select! {
         // It looks at its users now and then; they are through, and nobody has to wait for that.
-        overdue = watching => Err(overdue.unwrap_or_else(|error| error.to_string())).or_else(|why| {
-            if why.is_empty() { Ok(()) } else { Err(why) }
-        }),
+        watched = &mut watching => watched,
+        ended = gathered => {
+            ended?;
+            if crowd.lived.load(Ordering::Relaxed) < u64::from(people) {
+                return Err("goose ended before its time".to_owned());
+            }
+            watching.await
+        }
     };
-    ended?;
+    let why = watched.unwrap_or_else(|error| error.to_string());
+    if !why.is_empty() {
+        return Err(why);
+    }
     if *crowd.stop.borrow() != StopCell::GOES_ON {
         return Ok(());
     }
-    // Sessions are through when all have arrived and been walked, which may be a little before the end.
-    let early = if sessions { !pacing.is_finished() } else { crowd.clock.now() < crowd.until };
-    if early {
+    // They are through when all have arrived and been walked, which may be a little before the end.
+    if sessions && !pacing.is_finished() {
         return Err("goose ended before its time".to_owned());
     }
     match pacing.await {
@@ -213,12 +235,12 @@ async fn live(crowd: &Arc<Crowd>, stop: &Arc<StopCell>) -> Result<(), String> {
 /// Closes seconds, passes the end on, and returns when everybody has lived, or should have; the reason is empty if all is
 /// well.
 async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
-    let people = u64::from(crowd.spec.journey.pace.people());
-    let steps = crowd.script.asks.len() as u64;
-    let tries = u64::from(crowd.spec.journey.retry.map_or(1, |retry| retry.attempts));
-    // Last steps are few, and each has a deadline for each try.
-    let last =
-        crowd.deadline.saturating_mul(tries).saturating_mul(steps.max(1)).saturating_add(nanos(PATIENCE));
+    let sessions = matches!(crowd.spec.journey.pace, Pace::Sessions { .. });
+    let people = u64::from(crowd.people());
+    // The step under way has a deadline and is not tried again, and so has each last step, of which one that fails is the
+    // last.
+    let deadlines = 1 + crowd.script.longest(Part::Stop);
+    let last = crowd.deadline.saturating_mul(deadlines).saturating_add(nanos(PATIENCE));
     let mut over_by = crowd.until.saturating_add(last);
     let mut beat = tokio::time::interval(BEAT);
     loop {
@@ -232,7 +254,10 @@ async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
             crowd.stop.send_replace(how);
             over_by = over_by.min(now.saturating_add(last));
         }
-        if how == StopCell::NOW || crowd.lived.load(Ordering::Relaxed) == people {
+        // Users whose rows have run out are through early, and the load goes on without them.
+        let through = crowd.lived.load(Ordering::Relaxed) == people
+            && (sessions || how != StopCell::GOES_ON || crowd.over());
+        if how == StopCell::NOW || through {
             return String::new();
         }
         if now >= over_by {
@@ -244,8 +269,13 @@ async fn watch_over(crowd: Arc<Crowd>, stop: Arc<StopCell>) -> String {
 /// Lets sessions arrive.
 async fn pace(crowd: Arc<Crowd>) -> std::io::Result<()> {
     let Pace::Sessions { arrivals, poisson, .. } = &crowd.spec.journey.pace else { return Ok(()) };
-    let mut due =
-        if *poisson { Arrivals::poisson(arrivals, 0, 1, crowd.seed) } else { Arrivals::even(arrivals, 0, 1) };
+    let Seats { number, of } = crowd.seats;
+    let mut due = if *poisson {
+        Arrivals::poisson(arrivals, number, of, crowd.seed)
+    } else {
+        Arrivals::even(arrivals, number, of)
+    };
+    let mut numbers = (u64::from(number)..).step_by(of as usize);
     let timer = Timer::new(crowd.clock)?;
     timer.until(0).await?;
     let told = crowd.told();
@@ -253,7 +283,8 @@ async fn pace(crowd: Arc<Crowd>) -> std::io::Result<()> {
     loop {
         let now = crowd.clock.now();
         while let Some(at) = next.filter(|at| *at <= now) {
-            crowd.queue.push(at);
+            let number = numbers.next().unwrap_or_default();
+            crowd.queue.push(Arrived { due: at, number });
             next = due.next();
         }
         for at in crowd.queue.overdue(now, crowd.deadline) {
@@ -267,9 +298,4 @@ async fn pace(crowd: Arc<Crowd>) -> std::io::Result<()> {
         }
         timer.until(next.unwrap_or(u64::MAX).min(now + 20 * MILLISECOND)).await?;
     }
-}
-
-/// Chance for one person.
-pub(super) fn chance(crowd: &Crowd, number: usize) -> Random {
-    Random::new(crowd.seed ^ SECOND, number as u64)
 }

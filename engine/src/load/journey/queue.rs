@@ -7,10 +7,19 @@ use std::sync::Mutex;
 
 use tokio::sync::Semaphore;
 
+/// A session that has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Arrived {
+    /// When it was due.
+    pub(super) due: u64,
+    /// Its number among all of the load.
+    pub(super) number: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
-    due: Mutex<VecDeque<u64>>,
+    due: Mutex<VecDeque<Arrived>>,
     /// As many permits as have arrived; closed when no more will.
     arrived: Semaphore,
 }
@@ -20,21 +29,21 @@ impl Queue {
         Self { due: Mutex::default(), arrived: Semaphore::new(0) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<u64>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Arrived>> {
         self.due.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// A session that was due at this time.
-    pub(super) fn push(&self, due: u64) {
-        self.lock().push_back(due);
+    /// A session has arrived.
+    pub(super) fn push(&self, arrived: Arrived) {
+        self.lock().push_back(arrived);
         self.arrived.add_permits(1);
     }
 
-    /// Those that have waited too long by now.
+    /// When those were due that have waited too long by now.
     pub(super) fn overdue(&self, now: u64, deadline: u64) -> Vec<u64> {
         let mut due = self.lock();
-        let count = due.partition_point(|at| at.saturating_add(deadline) <= now);
-        due.drain(..count).collect()
+        let count = due.partition_point(|one| one.due.saturating_add(deadline) <= now);
+        due.drain(..count).map(|one| one.due).collect()
     }
 
     /// No more will come.
@@ -48,7 +57,7 @@ impl Queue {
     }
 
     /// The next session; none if no more will come.
-    pub(super) async fn next(&self) -> Option<u64> {
+    pub(super) async fn next(&self) -> Option<Arrived> {
         loop {
             let more = match self.arrived.acquire().await {
                 Ok(permit) => {

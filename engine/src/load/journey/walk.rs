@@ -1,28 +1,35 @@
 //! What one person does: a user who begins again and again, or one session after another, each as somebody new.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use reports::record::Phase;
 use tokio::sync::watch;
 
-use super::client::{Answer, Url};
-use super::crowd::{Crowd, chance};
-use crate::journey::{Ask, Jar, Node, Pace, extract};
+use super::client::Url;
+use super::crowd::Crowd;
+use crate::journey::{Ask, Filling, Jar, Miss, Node, Pace, Part, Seen, exhausted};
 use crate::load::ErrorClass;
-use crate::load::clock::{SECOND, nanos};
+use crate::load::clock::{MILLISECOND, SECOND, nanos};
 use crate::load::http::{PATH_HEADER, PATH_MAX, POP_MAX};
 use crate::load::tally::Ending;
 use crate::load::worker::StopCell;
 use crate::random::Random;
-use crate::template::{Unfit, Values};
+use crate::template::{Template, Unfit};
+
+/// Who has nothing that could be sent does not try again at once: nothing else would hold him up.
+const NOTHING_SENT: u64 = 100 * MILLISECOND;
 
 /// What one person knows.
 struct Person<'c> {
     crowd: &'c Crowd,
+    /// Decides about pauses.
     random: Random,
+    /// The number of this time through, unlike that of any other in the load.
+    walk: u64,
+    /// Which rows of its feeds it takes.
+    row: u64,
     /// By the place of its name.
     known: Vec<Option<Box<str>>>,
     jar: Jar,
@@ -40,68 +47,82 @@ enum Walked {
 }
 
 /// A user, from the first to the last request.
-pub(super) async fn user(crowd: &Crowd, number: usize) {
-    let Pace::Users { count, ramp, .. } = crowd.spec.journey.pace else { return };
-    let mut person = Person::new(crowd, number);
+pub(super) async fn user(crowd: &Crowd, local: usize) {
+    let Pace::Users { count, ramp, keep_rows, .. } = crowd.spec.journey.pace else { return };
+    let number = crowd.seats.global(local as u64);
+    let mut person = Person::new(crowd);
+    person.begins(number, number);
     let begin = (nanos(ramp) as f64 * number as f64 / f64::from(count)) as u64;
     let mut next = begin;
-    match person.walk(&crowd.script.start, begin, false).await {
-        Walked::Through(at) | Walked::Failed(_, at) => {
-            next = at;
-            while let Some(at) = person.once(next).await {
-                next = at;
+    if let Walked::Through(at) | Walked::Failed(_, at) = person.walk(Part::Start, begin, false).await {
+        next = at;
+        for time in 0.. {
+            let (before, walk) = ((person.walk, person.row), number + time * u64::from(count));
+            person.begins(walk, if keep_rows { number } else { walk });
+            match person.once(next).await {
+                Walked::Through(at) => next = at,
+                Walked::Failed(class, at) => {
+                    next = at;
+                    // He was the last one for whom there would have been a row; his last steps are those of who had one.
+                    if class == ErrorClass::Data && exhausted(&crowd.script, &crowd.spec.feeds, person.row) {
+                        (person.walk, person.row) = before;
+                        break;
+                    }
+                }
+                Walked::Cut => break,
             }
         }
-        Walked::Cut => {}
     }
     person.last(next.min(crowd.until)).await;
 }
 
 /// Sessions, one after another, each as somebody new.
-pub(super) async fn sessions(crowd: &Crowd, number: usize) {
-    let mut person = Person::new(crowd, number);
-    while let Some(due) = crowd.queue.next().await {
+pub(super) async fn sessions(crowd: &Crowd) {
+    while let Some(arrived) = crowd.queue.next().await {
+        let mut person = Person::new(crowd);
         if *person.told.borrow() == StopCell::NOW {
             return;
         }
-        person.known.iter_mut().for_each(|known| *known = None);
-        person.jar = Jar::default();
-        let (phase, script) = (crowd.phase(), &crowd.script);
-        let walked = match person.walk(&script.start, due, true).await {
+        person.begins(arrived.number, arrived.number);
+        let (phase, due) = (crowd.phase(), arrived.due);
+        let walked = match person.walk(Part::Start, due, true).await {
             // The first step of all has been made by then, if there was one.
-            Walked::Through(at) => person.walk(&script.steps, at, script.start.is_empty()).await,
+            Walked::Through(at) => person.walk(Part::Steps, at, crowd.script.start.is_empty()).await,
             other => other,
         };
         person.whole(due, phase, &walked);
-        if let Walked::Through(at) | Walked::Failed(_, at) = walked {
-            person.last(at.min(crowd.clock.now())).await;
-        }
+        person.last(crowd.clock.now()).await;
     }
 }
 
 impl<'c> Person<'c> {
-    fn new(crowd: &'c Crowd, number: usize) -> Self {
+    fn new(crowd: &'c Crowd) -> Self {
         Self {
             crowd,
-            random: chance(crowd, number),
+            random: Random::new(crowd.seed, 0),
+            walk: 0,
+            row: 0,
             known: vec![None; crowd.script.names],
             jar: Jar::default(),
             told: crowd.told(),
         }
     }
 
-    /// Once through the journey; when the next one may begin.
-    async fn once(&mut self, due: u64) -> Option<u64> {
+    /// Begins to go through with these numbers.
+    fn begins(&mut self, walk: u64, row: u64) {
+        (self.walk, self.row) = (walk, row);
+        self.random = Random::new(self.crowd.seed ^ SECOND, walk);
+    }
+
+    /// Once through the journey.
+    async fn once(&mut self, due: u64) -> Walked {
         if !self.crowd.wait(due, &mut self.told).await {
-            return None;
+            return Walked::Cut;
         }
         let phase = self.crowd.phase();
-        let walked = self.walk(&self.crowd.script.steps, due, false).await;
+        let walked = self.walk(Part::Steps, due, false).await;
         self.whole(due, phase, &walked);
-        match walked {
-            Walked::Through(at) | Walked::Failed(_, at) => Some(at),
-            Walked::Cut => None,
-        }
+        walked
     }
 
     /// Counts a whole journey, unless the end came first.
@@ -114,60 +135,55 @@ impl<'c> Person<'c> {
         self.crowd.beside(since, self.crowd.script.whole(), phase, failure);
     }
 
-    /// The last steps, which are made even at the end.
+    /// The last steps, which are made even at the end; the first that fails is the last one, so that nobody waits for each of
+    /// them where nobody answers.
     async fn last(&mut self, mut due: u64) {
-        let mut path = Vec::new();
-        self.choose(&self.crowd.script.stop, &mut path);
-        for index in path {
+        for (at, index) in self.choose(Part::Stop).into_iter().enumerate() {
             if *self.told.borrow() == StopCell::NOW {
                 return;
             }
             due = due.max(self.crowd.clock.now());
-            if self.step(index, due).await.is_none() {
+            let number = self.crowd.script.number(self.walk, Part::Stop, at);
+            if !matches!(self.step(index, number, due).await, Some(Ok(()))) {
                 return;
             }
         }
     }
 
-    /// Steps one after another, the first of them intended at this time. If `arrived`, that one is made whatever the time
-    /// is: somebody is there.
-    async fn walk(&mut self, nodes: &[Node], mut due: u64, mut arrived: bool) -> Walked {
-        let mut path = Vec::new();
-        self.choose(nodes, &mut path);
-        for index in path {
+    /// The steps of a part one after another, the first of them intended at this time. If `arrived`, that one is made whatever
+    /// the time is: somebody is there.
+    async fn walk(&mut self, part: Part, mut due: u64, mut arrived: bool) -> Walked {
+        for (at, index) in self.choose(part).into_iter().enumerate() {
             if !arrived && !self.crowd.wait(due, &mut self.told).await {
                 return Walked::Cut;
             }
             arrived = false;
-            let Some(ended) = self.step(index, due).await else { return Walked::Cut };
-            let (from, to) = self.crowd.script.asks[index].step.think;
-            let think = nanos(from) + (nanos(to.saturating_sub(from)) as f64 * self.random.unit()) as u64;
-            due = self.crowd.clock.now().saturating_add(think);
+            let number = self.crowd.script.number(self.walk, part, at);
+            let Some(ended) = self.step(index, number, due).await else { return Walked::Cut };
+            let think = self.crowd.script.asks[index].step.think.pause(&mut self.random);
+            due = self.crowd.clock.now().saturating_add(nanos(think));
             if let Err(class) = ended {
+                if class == ErrorClass::Data {
+                    due = due.max(self.crowd.clock.now().saturating_add(NOTHING_SENT));
+                }
                 return Walked::Failed(class, due);
             }
         }
         Walked::Through(due)
     }
 
-    /// The requests that chance has chosen, in order.
-    fn choose(&mut self, nodes: &[Node], path: &mut Vec<usize>) {
-        for node in nodes {
-            match node {
-                Node::Ask(index) => path.push(*index),
-                Node::Choose(ways) => {
-                    let sum = ways.last().map_or(0, |(sum, _)| *sum);
-                    let drawn = (self.random.unit() * sum as f64) as u64;
-                    let way = ways.partition_point(|(below, _)| *below <= drawn).min(ways.len() - 1);
-                    self.choose(&ways[way].1, path);
-                }
-            }
-        }
+    /// The requests of a part that chance chooses, in order.
+    fn choose(&self, part: Part) -> Vec<usize> {
+        // Apart from that of pauses, so that no retry changes what is chosen.
+        let mut chance = Random::new(self.crowd.seed ^ SECOND.rotate_left(8 + part as u32), self.walk);
+        let mut path = Vec::new();
+        chosen(self.crowd.script.part(part), &mut chance, &mut path);
+        path
     }
 
     /// One step with all its tries; none if it was cut short.
-    async fn step(&mut self, index: usize, due: u64) -> Option<Result<(), ErrorClass>> {
-        let (crowd, ask) = (self.crowd, &self.crowd.script.asks[index]);
+    async fn step(&mut self, index: usize, number: u64, due: u64) -> Option<Result<(), ErrorClass>> {
+        let crowd = self.crowd;
         let (phase, kind) = (crowd.due(due), index as u16);
         if let Some(budget) = &crowd.budget {
             let second = crowd.clock.now() / SECOND;
@@ -180,7 +196,7 @@ impl<'c> Person<'c> {
         }
         let mut within = due.saturating_add(crowd.deadline);
         loop {
-            let tried = self.attempt(ask, within).await?;
+            let tried = self.attempt(index, number, within).await?;
             if attempt > 1 {
                 crowd.beside(began, crowd.script.again(), phase, tried.failure);
             }
@@ -206,7 +222,7 @@ impl<'c> Person<'c> {
     /// Whether it is tried once more; the pause before that is over then.
     async fn again(&mut self, tried: &Tried, attempt: u32) -> bool {
         let Some(retry) = self.crowd.spec.journey.retry else { return false };
-        if attempt >= retry.attempts || !tried.worth_another() {
+        if attempt >= retry.attempts || !tried.worth_another() || self.crowd.over() {
             return false;
         }
         let now = self.crowd.clock.now();
@@ -218,15 +234,19 @@ impl<'c> Person<'c> {
             return false;
         }
         let pause = retry.pause(attempt + 1, self.random.unit());
-        self.crowd.pause(now.saturating_add(nanos(pause)), &mut self.told).await
+        self.crowd.wait(now.saturating_add(nanos(pause)), &mut self.told).await
     }
 
     /// One request; none if it was cut short.
-    async fn attempt(&mut self, ask: &Ask, within: u64) -> Option<Tried> {
-        let Some((url, headers, body)) = self.fill(ask) else { return Some(Tried::failed(ErrorClass::Data)) };
+    async fn attempt(&mut self, index: usize, number: u64, within: u64) -> Option<Tried> {
+        let ask = &self.crowd.script.asks[index];
+        let Some((url, headers, body)) = self.fill(ask, number) else {
+            return Some(Tried::failed(ErrorClass::Data));
+        };
         let left = Duration::from_nanos(within.saturating_sub(self.crowd.clock.now()));
         let (host, path) = (url.host_str().unwrap_or_default().to_owned(), url.path().to_owned());
-        let asked = self.crowd.client.ask(ask.method.clone(), url, headers, body, ask.reads());
+        let needle = self.crowd.needles[index].as_ref();
+        let asked = self.crowd.client.ask(ask.method.clone(), url, headers, body, ask.reads(), needle);
         let answered = tokio::select! {
             answered = tokio::time::timeout(left, asked) => answered.unwrap_or(Err(ErrorClass::Deadline)),
             () = cut(&mut self.told) => return None,
@@ -239,13 +259,19 @@ impl<'c> Person<'c> {
             let set = answer.headers.get_all(SET_COOKIE).iter().filter_map(|value| value.to_str().ok());
             set.for_each(|header| self.jar.set(header, &host, &path));
         }
-        let failure = if !ask.good(answer.status) {
-            Some(ErrorClass::Status)
-        } else if !ask.holds(&answer.body) || !self.learn(ask, &answer) {
-            Some(ErrorClass::Expectation)
-        } else {
-            None
+        let seen = Seen {
+            status: answer.status,
+            headers: &answer.headers,
+            body: &answer.body,
+            whole: answer.whole,
+            contains: answer.contains,
         };
+        let known = &mut self.known;
+        let looked = ask.look(seen, |place, found| known[place] = found.map(String::into_boxed_str));
+        let failure = looked.err().map(|miss| match miss {
+            Miss::Status => ErrorClass::Status,
+            Miss::Content => ErrorClass::Expectation,
+        });
         let header = |name: &str, most: usize| {
             let value = answer.headers.get(name)?.as_bytes();
             // Empty if it cannot be kept, as in the open model.
@@ -255,12 +281,11 @@ impl<'c> Person<'c> {
         Some(Tried { failure, status: Some(answer.status), pop, path })
     }
 
-    /// The request as it is sent now; none if its values do not fit.
-    fn fill(&mut self, ask: &Ask) -> Option<(Url, HeaderMap, Option<Vec<u8>>)> {
-        let counter = self.crowd.counter.fetch_add(1, Ordering::Relaxed);
-        let uuid = (u128::from(self.random.next()) << 64) | u128::from(self.random.next());
-        let mut values = Filling { known: &self.known, random: &mut self.random, counter, uuid };
-        let mut render = |template: &crate::template::Template| -> Result<Vec<u8>, Unfit> {
+    /// The request as it is sent, the same each time it is tried but for its cookies; none if its values do not fit.
+    fn fill(&self, ask: &Ask, number: u64) -> Option<(Url, HeaderMap, Option<Vec<u8>>)> {
+        let spec = &self.crowd.spec;
+        let mut values = Filling::new(&spec.feeds, &self.known, self.crowd.seed, self.row, number);
+        let mut render = |template: &Template| -> Result<Vec<u8>, Unfit> {
             let mut out = Vec::new();
             template.render(&mut values, &mut out)?;
             Ok(out)
@@ -272,7 +297,7 @@ impl<'c> Person<'c> {
             headers.append(name.clone(), HeaderValue::from_bytes(&render(value).ok()?).ok()?);
         }
         let body = ask.body.as_ref().map(render).transpose().ok()?;
-        if self.crowd.spec.journey.cookies {
+        if spec.journey.cookies {
             let own =
                 self.jar.header(url.host_str().unwrap_or_default(), url.path(), url.scheme() == "https");
             if let Some(value) = own.and_then(|own| HeaderValue::from_str(&own).ok()) {
@@ -281,18 +306,20 @@ impl<'c> Person<'c> {
         }
         Some((url, headers, body))
     }
+}
 
-    /// Takes from an answer what later steps need; whether all of it was there.
-    fn learn(&mut self, ask: &Ask, answer: &Answer) -> bool {
-        let mut json = None;
-        let header = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut whole = true;
-        for (place, source) in &ask.extract {
-            let found = extract(source, header, &answer.body, &mut json);
-            whole &= found.is_some();
-            self.known[*place] = found.map(String::into_boxed_str);
+/// The requests that chance chooses, in order.
+fn chosen(nodes: &[Node], chance: &mut Random, path: &mut Vec<usize>) {
+    for node in nodes {
+        match node {
+            Node::Ask(index) => path.push(*index),
+            Node::Choose(ways) => {
+                let sum = ways.last().map_or(0, |(sum, _)| *sum);
+                let drawn = (chance.unit() * sum as f64) as u64;
+                let way = ways.partition_point(|(below, _)| *below <= drawn).min(ways.len() - 1);
+                chosen(&ways[way].1, chance, path);
+            }
         }
-        whole
     }
 }
 
@@ -329,35 +356,5 @@ impl Tried {
             Some(ErrorClass::Status) => self.status.is_some_and(|status| status == 429 || status >= 500),
             Some(_) => true,
         }
-    }
-}
-
-/// Values for one request.
-struct Filling<'p> {
-    known: &'p [Option<Box<str>>],
-    random: &'p mut Random,
-    counter: u64,
-    uuid: u128,
-}
-
-impl Values for Filling<'_> {
-    fn field(&self, _feed: usize, _column: usize) -> Option<&str> {
-        None
-    }
-
-    fn counter(&self) -> u64 {
-        self.counter
-    }
-
-    fn uuid(&self) -> u128 {
-        self.uuid
-    }
-
-    fn random(&mut self) -> u64 {
-        self.random.next()
-    }
-
-    fn extracted(&self, index: usize) -> Option<&str> {
-        self.known.get(index)?.as_deref()
     }
 }

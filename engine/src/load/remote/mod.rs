@@ -27,6 +27,7 @@ use std::time::Duration;
 use ::base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::{Deserialize, Serialize};
 
+use super::journey::Seats;
 use super::{JourneySpec, LoadSpec};
 
 pub(super) use crew::{Crew, Member, Task};
@@ -55,8 +56,8 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 pub(super) enum Job {
     /// Its share of the arrivals of these.
     Open(Vec<(usize, LoadSpec)>),
-    /// All of this one.
-    Journey(usize, Box<JourneySpec>),
+    /// Its share of the people of this one.
+    Journey(usize, Box<JourneySpec>, Seats),
 }
 
 /// Bytes as text within words.

@@ -180,11 +180,11 @@ fn prepare(plan: Plan, rights: &Rights) -> Result<(Task, Option<String>), String
         Job::Journey(..) if rights.hosts.is_some() => {
             Err("users of a journey are walked by a child of their coordinator only".to_owned())
         }
-        Job::Journey(place, spec) => {
-            if threads != 1 || place >= loads {
+        Job::Journey(place, spec, seats) => {
+            if threads != 1 || place >= loads || seats.number >= seats.of {
                 return Err("a plan for a thread or a load that there is not".to_owned());
             }
-            let journeys = runtime.block_on(Journeys::new(*spec, place, loads, first as usize));
+            let journeys = runtime.block_on(Journeys::new(*spec, place, seats, loads, first as usize));
             Ok((Task::Journeys(Some(Box::new(journeys.map_err(|error| error.to_string())?))), None))
         }
         Job::Open(specs) => {
