@@ -66,12 +66,18 @@ impl Ask {
         let mut lines = std::str::from_utf8(&made.head).ok()?.split("\r\n");
         let (method, rest) = lines.next()?.split_once(' ')?;
         let (target, _) = rest.rsplit_once(' ')?;
-        let mut fields = HeaderMap::new();
+        let (mut host, mut fields) = (None, HeaderMap::new());
         for line in lines.filter(|line| !line.is_empty()) {
             let (name, value) = line.split_once(": ")?;
-            fields.append(HeaderName::try_from(name).ok()?, HeaderValue::try_from(value.trim()).ok()?);
+            let (name, value) = (HeaderName::try_from(name).ok()?, HeaderValue::try_from(value.trim()).ok()?);
+            // It has a place of its own; the others stay in their order.
+            if name == HOST {
+                host = Some(value);
+            } else {
+                fields.append(name, value);
+            }
         }
-        let host = fields.remove(HOST)?;
+        let host = host?;
         let uri = Uri::builder().scheme("https").authority(host.as_bytes()).path_and_query(target);
         let mut head = hyper::Request::new(());
         *head.method_mut() = Method::from_bytes(method.as_bytes()).ok()?;
