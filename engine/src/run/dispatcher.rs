@@ -65,8 +65,7 @@ pub(super) async fn dispatch(
 ) -> Result<RunRecord, Refusal> {
     let late = late_names(world);
     let team = load::remote::hire(&options.hands).await?;
-    let works = load::specs(experiment, &late);
-    let (prepared, lowered) = load::ready(works, &team, Threads::default()).await?;
+    let (prepared, lowered) = load::ready(load::specs(experiment, &late), &team, Threads::default()).await?;
     let duration = experiment.duration();
     let env = Env::host(world.inventory.clone());
     injection::preflight(&env, run, &plan.injections).await.map_err(Refusal::Preflight)?;
