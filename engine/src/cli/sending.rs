@@ -8,6 +8,7 @@ use clap::Args;
 use injectors::units::{Rate, Span};
 use reports::record::Objective;
 
+use super::idle::draws;
 use crate::experiment::{here, objective};
 use crate::feed::{BYTES_MAX, Feed, Format, Order};
 use crate::load::{
@@ -183,6 +184,7 @@ impl SendingArgs {
             identity: identity.map(|(certificate, key)| Identity { certificate, key }),
             resume: !self.no_resume,
         };
+        Self::unused_feeds(&spec)?;
         Ok(spec)
     }
 
@@ -237,21 +239,31 @@ impl SendingArgs {
                 "--ca has no effect: --insecure trusts any certificate; leave one of them out".to_owned()
             );
         }
-        for text in &self.feeds {
-            let name = text.split('=').next().unwrap_or_default();
-            let slot = format!("${{{name}.");
-            let template = self.body_template.as_ref().map(|path| file(path).and_then(reading::text));
-            // A template that cannot be read is told where it is read.
-            let template = template.transpose().unwrap_or_default();
-            let body = self.body.as_ref().filter(|body| !body.starts_with('@')).or(template.as_ref());
-            let mut places = [&self.url].into_iter().chain(&self.headers).chain(body);
-            if !places.any(|text| text.contains(&slot)) {
-                return Err(format!(
-                    "--feed {name} has no effect: no {slot}COLUMN}} is in the URL, a header or the body; write one, or leave it out"
-                ));
-            }
-        }
         Ok(())
+    }
+
+    /// Refuses feeds of which no row is ever used. A slot that nobody knows is told where slots are read: it may be what
+    /// was meant.
+    fn unused_feeds(spec: &LoadSpec) -> Result<(), String> {
+        let known = |slot: &str| {
+            let word = slot.split(['.', '}']).next().unwrap_or_default();
+            OWN.contains(&word) || spec.feeds.iter().any(|feed| feed.name() == word)
+        };
+        let request = &spec.requests[0];
+        let body = if let Body::Text(text) = &request.body { text } else { "" };
+        let headers = request.headers.iter().map(|(_, value)| value.as_str());
+        let mut slots = headers.chain([request.url.as_str(), body]).flat_map(|text| text.split("${").skip(1));
+        if !slots.all(known) {
+            return Ok(());
+        }
+        match spec.feeds.iter().find(|feed| !draws(spec, feed.name())) {
+            None => Ok(()),
+            Some(feed) => Err(format!(
+                "--feed {name} has no effect: no ${{{name}.COLUMN}} is in the URL, a header or the body; write one, or leave it \
+                 out",
+                name = feed.name()
+            )),
+        }
     }
 
     /// Refuses hosts beyond this machine that nobody has named.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::grouped;
 use crate::sys::control::ControlError;
@@ -31,12 +31,17 @@ pub(crate) async fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<Proc
             let known = env.inventory.instances.iter().find(|known| known.name == *instance);
             let known =
                 known.ok_or_else(|| InjectError::Target(format!("no instance {instance} is running")))?;
-            let id =
-                known.process.ok_or_else(|| InjectError::Target(format!("{instance} is down already")))?;
             let anchor =
                 Anchor::Instance { instance: instance.clone(), supervisor: known.supervisor.clone() };
-            let found = env.procs.look(id.pid).map_err(system("look at", target))?;
-            (anchor, found.into_iter().filter(|info| info.id == id).collect())
+            let mut found = living(env, target, known.process)?;
+            if found.is_empty() {
+                // Since the inventory was made, it may have been started again.
+                found = living(env, target, process(env, &known.supervisor, instance).await?)?;
+            }
+            if found.is_empty() {
+                return Err(InjectError::Target(format!("{instance} is down already")));
+            }
+            (anchor, found)
         }
         other => (Anchor::Found(Box::new(other.clone())), search(&*env.procs, other)?),
     };
@@ -51,6 +56,13 @@ pub(crate) async fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<Proc
     let pids = found.iter().map(|info| info.id.pid);
     grouped::refuse_containers_of(env, pids, &format!("what is behind {target}")).await?;
     Ok((anchor, found))
+}
+
+/// This process, if it has not ended.
+fn living(env: &Env, target: &Target, id: Option<ProcessId>) -> Result<Vec<ProcessInfo>, InjectError> {
+    let Some(id) = id else { return Ok(Vec::new()) };
+    let found = env.procs.look(id.pid).map_err(system("look at", target))?;
+    Ok(found.into_iter().filter(|info| info.id == id && !info.ended()).collect())
 }
 
 /// The processes that a target names now, for all but lab instances.
@@ -104,11 +116,22 @@ pub(crate) async fn running(
     supervisor: &Path,
     instance: &str,
 ) -> Result<Option<bool>, InjectError> {
+    let known = supervised(env, supervisor, instance).await?;
+    Ok(known.map(|known| !known["process"].is_null()))
+}
+
+/// The process of an instance, as its supervisor knows it now; none if it is down, or the lab is gone.
+async fn process(env: &Env, supervisor: &Path, instance: &str) -> Result<Option<ProcessId>, InjectError> {
+    let known = supervised(env, supervisor, instance).await?;
+    Ok(known.and_then(|mut known| serde_json::from_value(known["process"].take()).ok()))
+}
+
+/// What the supervisor says of an instance; none if it knows no such, or is gone and all of the lab with it.
+async fn supervised(env: &Env, supervisor: &Path, instance: &str) -> Result<Option<Value>, InjectError> {
     match env.control.call(supervisor, &json!({"op": "status"})).await {
-        Ok(status) => {
-            let all = status["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let own = all.iter().find(|known| known["name"] == instance);
-            Ok(own.map(|known| !known["process"].is_null()))
+        Ok(mut status) => {
+            let all = status["instances"].as_array_mut().map(std::mem::take).unwrap_or_default();
+            Ok(all.into_iter().find(|known| known["name"] == instance))
         }
         Err(ControlError::Gone(_)) => Ok(None),
         Err(source) => Err(InjectError::Control { what: "the lab".to_owned(), source }),

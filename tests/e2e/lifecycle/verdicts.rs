@@ -119,3 +119,22 @@ fn a_plan_and_a_run_with_one_seed_choose_the_same_targets() {
     assert_ne!(plan("7"), json!(null));
     assert!(home.run_folders().is_empty());
 }
+
+#[test]
+fn an_instance_that_was_killed_and_came_back_can_be_killed_again() {
+    if quick("an instance killed twice") {
+        return;
+    }
+    let (_turn, home) = (turns(2), Home::new());
+    let again = "  - {at: 8s, for: 1s, faults: [{process-kill: {instance: edge-fra}}]}\nrecover-within";
+    let text = unjudged("- process-kill: {instance: edge-fra}", "");
+    let text = text.replace("recover-within", again).replace("for: 12s", "for: 14s");
+    let done = home.run_clearly(&text).code(0);
+    let record = home.record();
+    for injection in record["injections"].as_array().unwrap() {
+        assert_eq!(injection["proof"]["status"], "confirmed", "{}\n{injection:#}", done.out);
+    }
+    assert_eq!(record["injections"].as_array().unwrap().len(), 2);
+    home.assert_no_leftovers();
+    home.assert_nothing_left();
+}
