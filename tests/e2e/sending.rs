@@ -202,12 +202,13 @@ fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
 #[test]
 fn an_option_without_an_effect_is_refused_and_so_are_two_outputs_in_one_file() {
     let home = Home::new();
+    let feed = format!("u={},random", home.file("users.csv", "id\n1\n").display());
     for (url, more, says) in [
         ("http", &["--rate", "1e9/s"][..], "with all its digits (1000000000/s)"),
         ("http", &["--insecure"], "there is no TLS"),
         ("http", &["--ca", "x.pem"], "there is no TLS"),
         ("dns", &["--body", "x"], "a DNS query has none"),
-        ("http", &["--feed", "u=Cargo.toml,random"], "no ${u.COLUMN} is in the URL"),
+        ("http", &["--feed", &feed], "no ${u.COLUMN} is in the URL"),
         ("http", &["--log", "/tmp/x", "--html", "/tmp/../tmp/x"], "--log and --html name one file"),
         ("http", &["--html", "/tmp/x", "-o", "/tmp/x"], "--html and --output name one file"),
         ("http", &["--method", "A B"], "squall: request http"),
