@@ -156,7 +156,7 @@ pub struct Step {
 pub enum Think {
     /// Drawn evenly from this range.
     Between(Duration, Duration),
-    /// As if what ends it could come at any time (exponential), with this mean; no pause is longer than some times the mean
+    /// As if what ends it could come at any time (exponential), with this mean; no pause is longer than ten
     /// times that.
     About(Duration),
 }
