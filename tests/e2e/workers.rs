@@ -33,13 +33,18 @@ fn listening(home: &Home, token: &str) -> (Going, String) {
     (worker, at)
 }
 
+/// A machine with no time to spare is patient, and nginx has connections enough: what is asked is whether all was sent.
+const PATIENT: [&str; 6] = ["--deadline", "20s", "--connect-timeout", "20s", "--connections", "64"];
+
 #[test]
 fn four_processes_send_exactly_what_one_would() {
     let (_turn, home) = (turns(1), Home::new());
     let Some(server) = Server::nginx(&home) else { return };
     let url = format!("http://{}/", server.address());
     let args = ["load", &url, "--rate", "2000/s", "--for", "3s", "--workers", "4", "--json"];
-    let done = home.squall(&args).code(0);
+    // Late is doubted (6), and all the same sent.
+    let done = home.squall(&[&args[..], &PATIENT].concat());
+    assert!(matches!(done.code, 0 | 6), "{done:?}");
     let result: Value = serde_json::from_str(&done.out).unwrap();
     for field in ["intended", "sent", "ok"] {
         assert_eq!(result[field], 6000, "{field}: {result}");
@@ -258,7 +263,7 @@ fn a_rate_is_changed_for_all_workers_at_once() {
     let socket = control.to_str().unwrap();
     let args =
         ["load", &url, "--rate", "300/s", "--for", "4s", "--control", socket, "--workers", "3", "--json"];
-    let going = home.start(&args);
+    let going = home.start(&[&args[..], &PATIENT].concat());
     until("a control socket", Duration::from_secs(10), || control.exists().then_some(()));
     let turn = |to: &str| {
         pass(Duration::from_millis(700));
@@ -266,7 +271,8 @@ fn a_rate_is_changed_for_all_workers_at_once() {
         (change["at_s"].as_f64().unwrap(), change["rate"].as_f64().unwrap())
     };
     let changes = [turn("x2"), turn("pause"), turn("resume")];
-    let done = going.end_within(Duration::from_secs(20)).code(0);
+    let done = going.end_within(Duration::from_secs(45));
+    assert!(matches!(done.code, 0 | 6), "{done:?}");
     let result: Value = serde_json::from_str(&done.out).unwrap();
     let (mut at, mut rate, mut wanted) = (0.0, 300.0, 0.0);
     for (when, then) in changes.into_iter().chain([(4.0, 0.0)]) {
