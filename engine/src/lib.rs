@@ -11,6 +11,7 @@ pub mod connecting;
 pub mod expect;
 pub mod experiment;
 pub mod feed;
+pub mod filling;
 pub mod journey;
 pub mod lab;
 pub mod load;

@@ -318,9 +318,7 @@ impl State {
 
     fn lab(&mut self, request: &Value) -> Result<Value, String> {
         match request["op"].as_str() {
-            Some("status") => {
-                Ok(json!({"instances": [{"name": INSTANCE, "process": self.instance.map(|id| id.pid)}]}))
-            }
+            Some("status") => Ok(json!({"instances": [{"name": INSTANCE, "process": self.instance}]})),
             Some("start") => {
                 let started = self.instance.is_none();
                 if started {

@@ -134,9 +134,15 @@ fn what_keeps_http_3_from_being_spoken_has_a_name() {
     };
     let only = |result: Value, class: &str| assert_eq!(result["errors"], json!({class: 50}), "{result}");
     let trusting = ["--ca", &certificate];
-    only(load(caddy.all, &[], 6), "tls");
-    only(load(caddy.all, &[&trusting[..], &["--server-name", "other.example"]].concat(), 6), "tls");
-    only(load(caddy.asking, &trusting, 6), "tls");
+    let refused = |more: &[&str], port: u16, says: &str| {
+        let result = load(port, more, 6);
+        let why = result["causes"]["tls"].as_str().unwrap_or_default().to_owned();
+        assert!(why.contains(says), "{says}: {result}");
+        only(result, "tls");
+    };
+    refused(&[], caddy.all, "UnknownIssuer");
+    refused(&[&trusting[..], &["--server-name", "other.example"]].concat(), caddy.all, "the server refused");
+    refused(&trusting, caddy.asking, "the server refused");
     let identity = [&trusting[..], &["--cert", &certificate, "--key", &key]].concat();
     let result = load(caddy.asking, &identity, 0);
     assert_eq!(count(&result, "ok"), 50, "{result}");

@@ -6,7 +6,6 @@
 
 mod budget;
 mod extract;
-mod fill;
 mod jar;
 mod script;
 
@@ -21,7 +20,6 @@ use crate::template::Body;
 
 pub use budget::Budget;
 pub use extract::{Document, Finder, extract};
-pub use fill::{Filling, exhausted};
 pub use jar::Jar;
 pub use script::{Ask, Miss, Node, Part, Script, ScriptError, Seen};
 

@@ -211,6 +211,12 @@ impl Script {
         Ok(Self { start, steps, stop, asks, names: names.len(), fields, longest })
     }
 
+    /// Whether a feed that it uses has no row any more for this number, nor for any that is higher.
+    pub fn exhausted(&self, feeds: &[Arc<Feed>], row: u64) -> bool {
+        let used = self.fields.keys().filter_map(|feed| feeds.get(*feed));
+        used.filter(|feed| feed.order() == Order::Unique).any(|feed| feed.rows() as u64 <= row)
+    }
+
     /// What is done in a part.
     pub fn part(&self, part: Part) -> &[Node] {
         match part {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::{Branch, Source, Think, exhausted};
+use super::super::{Branch, Source, Think};
 use super::*;
 use crate::expect::{Expect, HeaderExpect, HeaderTest, JsonExpect};
 use crate::feed::Format;
-use crate::journey::Filling;
+use crate::filling::Filling;
 use crate::schedule::{Profile, Segment};
 use crate::template::Unfit;
 
@@ -112,8 +112,8 @@ fn rows_that_cannot_suffice_are_told_beforehand() {
     };
     assert!(crowd(4).unwrap_err().to_string().contains("4 users take one each"));
     let script = crowd(3).unwrap();
-    assert_eq!([2, 3, 4].map(|row| exhausted(&script, &once, row)), [false, true, true]);
-    assert!(!exhausted(&script, &[users(Order::Sequential)], 99));
+    assert_eq!([2, 3, 4].map(|row| script.exhausted(&once, row)), [false, true, true]);
+    assert!(!script.exhausted(&[users(Order::Sequential)], 99));
     let twice = Script::new(&sessions(1, vec![asks()]), &[users(Order::Random), users(Order::Random)]);
     assert_eq!(twice.unwrap_err(), ScriptError::Feeds);
     let extract = vec![("users".to_owned(), Source::Header("x".to_owned()))];
@@ -146,7 +146,7 @@ fn requests_of_one_walk_share_a_row_and_no_two_share_a_number() {
             .unwrap();
     let made = |row, number| {
         let mut out = Vec::new();
-        text.render(&mut Filling::new(&feeds, &[], 7, row, number), &mut out).unwrap();
+        text.render(&mut Filling::new(&feeds, 7, number).of(row, &[]), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     };
     let rows: BTreeSet<String> =
@@ -158,7 +158,7 @@ fn requests_of_one_walk_share_a_row_and_no_two_share_a_number() {
     assert_eq!(one, made(1, 5), "the same again");
     let header = Template::parse("${users.pin}", Place::Header, &known).unwrap();
     let once = [users(Order::Unique)];
-    let put = |row| header.render(&mut Filling::new(&once, &[], 7, row, 0), &mut Vec::new());
+    let put = |row| header.render(&mut Filling::new(&once, 7, 0).of(row, &[]), &mut Vec::new());
     assert_eq!((put(1), put(2), put(3)), (Ok(()), Err(Unfit::Header), Err(Unfit::Exhausted)));
 }
 

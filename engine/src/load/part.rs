@@ -11,12 +11,13 @@ use super::lane::Job;
 use super::null::Null;
 use super::origin::{self, Origin};
 use super::phase::PhaseCell;
-use super::recipe::{Arrival, Made};
+use super::recipe::Made;
 use super::spec::{self, Checked};
 use super::tally::Slice;
 use super::worker::{self, Setup, StopCell};
 use super::{LoadError, LoadSpec};
 use crate::feed::Feed;
+use crate::filling::Filling;
 use crate::replay::Trace;
 use crate::schedule::{Pace, Profile};
 
@@ -90,8 +91,8 @@ pub(super) struct Load {
 
 impl Load {
     /// The values of an arrival.
-    pub(super) fn arrival(&self, job: &Job) -> Arrival<'_> {
-        Arrival::new(&self.feeds, self.seed, job.number).replaying(self.replay.as_deref())
+    pub(super) fn arrival(&self, job: &Job) -> Filling<'_> {
+        Filling::new(&self.feeds, self.seed, job.number).replaying(self.replay.as_deref())
     }
 
     /// Makes the request of an arrival if it is not the same each time.

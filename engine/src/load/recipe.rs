@@ -3,8 +3,6 @@
 //! A request follows from the seed and its number alone, so one that is sent again is the same again, and the same seed gives
 //! the same requests whatever the number of workers.
 
-mod arrival;
-
 use std::io::Write as _;
 use std::sync::Arc;
 
@@ -17,9 +15,9 @@ use super::wire::Protocol;
 use super::{dns, h2};
 use crate::experiment::vars::VarError;
 use crate::feed::{Feed, Order};
+use crate::filling::Filling;
 use crate::replay::Trace;
 use crate::template::{Known, Place, Replayed, Slot, Template, Unfit, Values, fits_header};
-pub use arrival::Arrival;
 
 /// Headers that the generator writes itself, since its reading and its connections depend on them.
 const RESERVED: [&str; 6] = ["content-length", "transfer-encoding", "connection", "upgrade", "te", "expect"];
@@ -211,7 +209,7 @@ impl Recipe {
     pub(super) fn fixed(&self) -> Made {
         let mut made = Made::default();
         if !self.slotted {
-            self.make(&mut Arrival::new(&[], 0, 0), &mut made).expect("without slots nothing can be unfit");
+            self.make(&mut Filling::new(&[], 0, 0), &mut made).expect("without slots nothing can be unfit");
         }
         made
     }
@@ -302,7 +300,7 @@ impl Recipe {
     }
 
     /// What is wrong with the values of an arrival, if anything is.
-    pub(super) fn unfit(&self, arrival: &Arrival<'_>) -> Option<Unfit> {
+    pub(super) fn unfit(&self, arrival: &Filling<'_>) -> Option<Unfit> {
         let in_header = |slot: &Slot| self.headers.iter().any(|(_, value)| value.slots().any(|s| s == *slot));
         for slot in &self.risks {
             let Slot::Field { feed, column } = *slot else { continue };

@@ -134,7 +134,7 @@ fn with_data(spec: &mut LoadSpec) {
 
 #[test]
 fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
-    use super::super::recipe::Arrival;
+    use crate::filling::Filling;
     let agent = concat!("squall/", env!("CARGO_PKG_VERSION"));
     let checked = spec(with_data).unwrap();
     let (recipe, feeds) = (&checked.requests[0].recipe, [feed(Order::Sequential)]);
@@ -142,21 +142,21 @@ fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
     assert_eq!(checked.requests[0].words, "POST http://h:81/?u=…&n=…");
     let mut made = Made::default();
     made.head.extend_from_slice(b"of the last one");
-    recipe.make(&mut Arrival::new(&feeds, 1, 2), &mut made).unwrap();
+    recipe.make(&mut Filling::new(&feeds, 1, 2), &mut made).unwrap();
     let expected = format!(
         "POST /?u=a%2F1&n=2 HTTP/1.1\r\nhost: h:81\r\nuser-agent: {agent}\r\nx-token: v t1\r\ncontent-length: 11\r\n\r\n{{\"t\": \"t1\"}}"
     );
     assert_eq!(String::from_utf8(made.head.clone()).unwrap(), expected);
     let room = made.head.capacity();
     for number in 0..100 {
-        recipe.make(&mut Arrival::new(&feeds, 1, 2 * number), &mut made).unwrap();
+        recipe.make(&mut Filling::new(&feeds, 1, 2 * number), &mut made).unwrap();
     }
     assert_eq!(made.head.capacity(), room, "nothing is allocated once there is room");
     let two = spec(|s| {
         with_data(s);
         s.http = HttpVersion::Two;
     });
-    two.unwrap().requests[0].recipe.make(&mut Arrival::new(&feeds, 1, 2), &mut made).unwrap();
+    two.unwrap().requests[0].recipe.make(&mut Filling::new(&feeds, 1, 2), &mut made).unwrap();
     let fields = loona_fields(&made.head);
     let agent_field = format!("user-agent={agent}");
     let expected = [
@@ -170,8 +170,8 @@ fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
     ];
     assert_eq!((fields, &*made.body), (expected.map(str::to_owned).to_vec(), &b"{\"t\": \"t1\"}"[..]));
     // The second row has a line break in what stands in a header.
-    assert_eq!(recipe.unfit(&Arrival::new(&feeds, 1, 2)), None);
-    let second = &mut Arrival::new(&feeds, 1, 3);
+    assert_eq!(recipe.unfit(&Filling::new(&feeds, 1, 2)), None);
+    let second = &mut Filling::new(&feeds, 1, 3);
     assert_eq!(recipe.unfit(second), Some(crate::template::Unfit::Header));
     assert!(recipe.make(second, &mut made).is_err() && made.head.is_empty());
 }

@@ -143,7 +143,15 @@ pub(super) async fn live(
     let (go, entered) = oneshot::channel();
     let _ = shared.reports.send(Report::Begins(go));
     // An error means that nobody sends any more.
-    let _ = entered.await;
+    tokio::select! {
+        _ = entered => {}
+        _ = haste.wait_for(|haste| *haste > Haste::Planned) => {}
+    }
+    if *haste.borrow() > Haste::Planned {
+        "not-needed".clone_into(&mut record.undo);
+        record.error = Some("the run ended before it was made".to_owned());
+        return record;
+    }
     record.intended_s = shared.clock.now();
     let applied = apply(&shared, &change, &mut haste).await;
     match applied {

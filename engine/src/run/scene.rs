@@ -62,7 +62,7 @@ impl Scene {
     /// # Errors
     /// Nothing was touched, with the exit code: leftovers, no target, no guardian.
     pub async fn hold(
-        &mut self,
+        &self,
         injections: &[PlannedInjection],
         length: Duration,
         signals: Signals,
@@ -70,13 +70,12 @@ impl Scene {
     ) -> Result<(u8, Vec<InjectionRecord>), (u8, String)> {
         let refused = |error: &dyn std::fmt::Display| (exit::REFUSED, format!("refused: {error}"));
         refuse_leftovers(&self.store).map_err(|error| refused(&error))?;
-        let inventory = self.world.refresh().await.map_err(|error| refused(&error))?.clone();
         let for_s = length.as_secs_f64();
         let planned = injections.iter().map(|one| PlannedInjection { at_s: 0.0, for_s, ..one.clone() });
         let faults = Faults {
             title: self.title.clone(),
             planned: planned.collect(),
-            inventory,
+            inventory: self.world.inventory.clone(),
             length,
             crash: None,
             store: self.store.clone(),

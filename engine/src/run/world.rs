@@ -42,25 +42,6 @@ impl World {
         Ok(Self { lab, relays, inventory })
     }
 
-    /// What there is to act on now: an instance that was started again is another process.
-    ///
-    /// # Errors
-    /// The lab has ended or does not answer.
-    pub(super) async fn refresh(&mut self) -> Result<&Inventory, Refusal> {
-        let fresh = match &mut self.lab {
-            LabUse::None => Inventory::default(),
-            LabUse::Own(lab) => lab.refresh().await?.inventory.clone(),
-            LabUse::Standing(_) => match lab::status().await? {
-                Some(status) => status.inventory,
-                None => return Err(Refusal::Preflight("the lab that stood is gone".to_owned())),
-            },
-        };
-        let own = self.relays.iter().flat_map(|relays| relays.carried.iter().cloned());
-        self.inventory = fresh;
-        self.inventory.relays.extend(own);
-        Ok(&self.inventory)
-    }
-
     /// Where the lab's clients connect.
     pub(super) fn lab_address(&self) -> Option<&str> {
         match &self.lab {

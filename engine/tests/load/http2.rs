@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use super::server::Seen;
 use super::{baseline, latencies, run, spec};
 
 /// What to do about a request.
@@ -28,18 +29,6 @@ enum Act {
     Drop,
     /// Answer, and then no further requests on this connection.
     Leave,
-}
-
-#[derive(Default)]
-struct Seen {
-    requests: AtomicU64,
-    connections: AtomicU64,
-    /// Bytes of bodies.
-    uploaded: AtomicU64,
-    /// Requests under way at a time, the most, over all connections.
-    at_once: AtomicU64,
-    now: AtomicU64,
-    cancelled: AtomicU64,
 }
 
 struct Server {

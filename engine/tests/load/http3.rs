@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use ::h3::error::Code;
@@ -16,6 +16,7 @@ use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, ServerConfig, TransportConfig, VarInt};
 use tokio::sync::{mpsc, oneshot};
 
+use super::server::Seen;
 use super::{MS, SECOND, baseline, latencies, only_class, run, server_config, spec};
 
 /// What to do about a request.
@@ -39,20 +40,6 @@ enum Act {
     Leave,
     /// Answer without reading the body.
     Unread,
-}
-
-#[derive(Default)]
-struct Seen {
-    requests: AtomicU64,
-    connections: AtomicU64,
-    /// Connections whose client said goodbye.
-    farewells: AtomicU64,
-    /// Bytes of bodies.
-    uploaded: AtomicU64,
-    /// Requests under way at a time, the most, over all connections.
-    at_once: AtomicU64,
-    now: AtomicU64,
-    cancelled: AtomicU64,
 }
 
 struct Server {

@@ -17,6 +17,15 @@ pub(crate) struct Seen {
     pub(crate) connections: AtomicU64,
     pub(crate) open: AtomicU64,
     pub(crate) open_max: AtomicU64,
+    /// Connections whose client said goodbye.
+    pub(crate) farewells: AtomicU64,
+    /// Bytes of bodies.
+    pub(crate) uploaded: AtomicU64,
+    /// Requests under way.
+    pub(crate) now: AtomicU64,
+    /// The most of them at a time, over all connections.
+    pub(crate) at_once: AtomicU64,
+    pub(crate) cancelled: AtomicU64,
 }
 
 /// A request that came.

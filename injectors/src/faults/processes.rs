@@ -33,15 +33,11 @@ pub(crate) async fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<Proc
                 known.ok_or_else(|| InjectError::Target(format!("no instance {instance} is running")))?;
             let anchor =
                 Anchor::Instance { instance: instance.clone(), supervisor: known.supervisor.clone() };
-            let mut found = living(env, target, known.process)?;
-            if found.is_empty() {
-                // Since the inventory was made, it may have been started again.
-                found = living(env, target, process(env, &known.supervisor, instance).await?)?;
-            }
-            if found.is_empty() {
-                return Err(InjectError::Target(format!("{instance} is down already")));
-            }
-            (anchor, found)
+            // The inventory is as old as the run: since then it may have been started again.
+            let id = process(env, &known.supervisor, instance).await?;
+            let id = id.ok_or_else(|| InjectError::Target(format!("{instance} is down already")))?;
+            let found = env.procs.look(id.pid).map_err(system("look at", target))?;
+            (anchor, found.into_iter().filter(|info| info.id == id).collect())
         }
         other => (Anchor::Found(Box::new(other.clone())), search(&*env.procs, other)?),
     };
@@ -56,13 +52,6 @@ pub(crate) async fn find(env: &Env, target: &Target) -> Result<(Anchor, Vec<Proc
     let pids = found.iter().map(|info| info.id.pid);
     grouped::refuse_containers_of(env, pids, &format!("what is behind {target}")).await?;
     Ok((anchor, found))
-}
-
-/// This process, if it has not ended.
-fn living(env: &Env, target: &Target, id: Option<ProcessId>) -> Result<Vec<ProcessInfo>, InjectError> {
-    let Some(id) = id else { return Ok(Vec::new()) };
-    let found = env.procs.look(id.pid).map_err(system("look at", target))?;
-    Ok(found.into_iter().filter(|info| info.id == id && !info.ended()).collect())
 }
 
 /// The processes that a target names now, for all but lab instances.

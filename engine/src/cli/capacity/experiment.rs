@@ -43,11 +43,11 @@ pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u
     let found = runtime.block_on(async {
         let mut signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
         let team = remote::hire(&hands).await.map_err(|error| refusal(&error))?;
-        let mut scene = Scene::start(experiment, global.store(), exe).await.map_err(refused)?;
+        let scene = Scene::start(experiment, global.store(), exe).await.map_err(refused)?;
         let found = match scene.preflight(asked.cases.iter().flat_map(|case| &case.injections)).await {
             Err(error) => Err(refused(error)),
             Ok(()) => match asked.job(args, experiment, &scene, (team, seed)) {
-                Ok(job) => find(&args.searching, job, Some(&mut scene), &mut signals, out).await,
+                Ok(job) => find(&args.searching, job, Some(&scene), &mut signals, out).await,
                 Err(why) => Err((exit::INVALID, why)),
             },
         };

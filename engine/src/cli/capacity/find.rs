@@ -150,7 +150,7 @@ fn graver(a: u8, b: u8) -> u8 {
 pub(super) async fn find(
     args: &SearchingArgs,
     mut job: Job,
-    scene: Option<&mut Scene>,
+    scene: Option<&Scene>,
     signals: &mut Signals,
     out: &mut Out,
 ) -> Result<Document, Doubt> {
@@ -229,7 +229,7 @@ async fn broken(
     cases: Vec<Under>,
     job: &Job,
     alone: &Search,
-    (wanted, mut scene): (Option<f64>, Option<&mut Scene>),
+    (wanted, scene): (Option<f64>, Option<&Scene>),
     story: &mut Story,
     signals: &mut Signals,
     out: &mut Out,
@@ -243,7 +243,7 @@ async fn broken(
         out.tell(&format!("{} of {count}: {}", at + 1, one.what));
         let what = one.what.clone();
         let mut doubts: Vec<Doubt> = Vec::new();
-        match under(one, job, alone, scene.as_deref_mut(), signals, out).await {
+        match under(one, job, alone, scene, signals, out).await {
             Ok((row, how)) => {
                 story.ended = how;
                 doubts.extend(row.doubt(&job.plan.guards, how).or_else(|| row.judged(wanted)));
@@ -280,7 +280,7 @@ async fn under(
     one: Under,
     job: &Job,
     alone: &Search,
-    scene: Option<&mut Scene>,
+    scene: Option<&Scene>,
     signals: &mut Signals,
     out: &mut Out,
 ) -> Result<(Row, Ended), Doubt> {

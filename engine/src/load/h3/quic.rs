@@ -23,10 +23,10 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, yield_now};
 
-use super::super::ErrorClass;
 use super::super::dial::{Counted, source};
 use super::super::lane::{Lane, Shared};
 use super::super::origin::Place;
+use super::super::{ErrorClass, cause};
 
 /// H3_NO_ERROR (RFC 9114, section 8.1).
 const NO_ERROR: u32 = 0x100;
@@ -92,8 +92,11 @@ impl Link {
                         _counted: counted,
                     });
                 }
-                Err(class @ (ErrorClass::Refused | ErrorClass::Local)) => failure = class,
-                Err(class) => return Err(class),
+                Err((class @ (ErrorClass::Refused | ErrorClass::Local), _)) => failure = class,
+                Err((class, why)) => {
+                    lane.explain(class, why);
+                    return Err(class);
+                }
             }
         }
         Err(failure)
@@ -153,15 +156,16 @@ async fn shake_hands(
     socket: &Arc<Socket>,
     tasks: &Arc<Tasks>,
     reached: &Cell<bool>,
-) -> Result<(Endpoint, quinn::Connection), ErrorClass> {
+) -> Result<(Endpoint, quinn::Connection), (ErrorClass, Option<String>)> {
     let guard = Ending(tasks);
     tasks.spawn(Box::pin(Arc::clone(socket).watch()));
     let (runtime, abstracted) =
         (Arc::clone(tasks) as Arc<dyn Runtime>, Arc::clone(socket) as Arc<dyn AsyncUdpSocket>);
     let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, abstracted, runtime)
-        .map_err(|_| ErrorClass::Local)?;
+        .map_err(|_| (ErrorClass::Local, None))?;
     // What is wrong with a name was told when it was read; an address that cannot be is nobody's fault but ours.
-    let connecting = endpoint.connect_with(config.clone(), address, name).map_err(|_| ErrorClass::Local)?;
+    let connecting =
+        endpoint.connect_with(config.clone(), address, name).map_err(|_| (ErrorClass::Local, None))?;
     let mut connecting = pin!(connecting);
     let shaken = poll_fn(|cx| {
         let poll = connecting.as_mut().poll(cx);
@@ -173,10 +177,21 @@ async fn shake_hands(
             std::mem::forget(guard);
             Ok((endpoint, connection))
         }
-        Err(_) if socket.refused.load(Relaxed) => Err(ErrorClass::Refused),
-        Err(ConnectionError::TimedOut) => Err(ErrorClass::ConnectTimeout),
-        Err(error) => Err(class(&error)),
+        Err(_) if socket.refused.load(Relaxed) => Err((ErrorClass::Refused, None)),
+        Err(ConnectionError::TimedOut) => Err((ErrorClass::ConnectTimeout, None)),
+        Err(error) => Err((class(&error), why(&error))),
     }
+}
+
+/// Why a handshake failed, in words; none if it is not TLS that did.
+fn why(error: &ConnectionError) -> Option<String> {
+    let said = match error {
+        _ if class(error) != ErrorClass::Tls => return None,
+        ConnectionError::TransportError(error) => error.reason.clone(),
+        ConnectionError::ConnectionClosed(close) => format!("the server refused: {}", close.error_code),
+        _ => return None,
+    };
+    Some(cause::bounded(&said))
 }
 
 /// The class of whatever ended a connection.
@@ -378,7 +393,9 @@ mod tests {
             ErrorClass::Tls,
             "a certificate is required"
         );
+        assert!(why(&closed(TransportErrorCode::crypto(116))).is_some_and(|why| why.contains("refused")));
         assert_eq!(class(&closed(TransportErrorCode::CONNECTION_REFUSED)), ErrorClass::Refused);
+        assert_eq!(why(&closed(TransportErrorCode::CONNECTION_REFUSED)), None);
         assert_eq!(class(&closed(TransportErrorCode::INTERNAL_ERROR)), ErrorClass::Reset);
         assert_eq!(class(&ConnectionError::VersionMismatch), ErrorClass::Protocol);
         assert_eq!(class(&ConnectionError::TimedOut), ErrorClass::Reset);

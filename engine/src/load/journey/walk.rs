@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use super::client::Url;
 use super::crowd::Crowd;
-use crate::journey::{Ask, Filling, Jar, Miss, Node, Pace, Part, Seen, exhausted};
+use crate::filling::Filling;
+use crate::journey::{Ask, Jar, Miss, Node, Pace, Part, Seen};
 use crate::load::ErrorClass;
 use crate::load::clock::{MILLISECOND, SECOND, nanos};
 use crate::load::http::{PATH_HEADER, PATH_MAX, POP_MAX};
@@ -64,7 +65,7 @@ pub(super) async fn user(crowd: &Crowd, local: usize) {
                 Walked::Failed(class, at) => {
                     next = at;
                     // He was the last one for whom there would have been a row; his last steps are those of who had one.
-                    if class == ErrorClass::Data && exhausted(&crowd.script, &crowd.spec.feeds, person.row) {
+                    if class == ErrorClass::Data && crowd.script.exhausted(&crowd.spec.feeds, person.row) {
                         (person.walk, person.row) = before;
                         break;
                     }
@@ -284,7 +285,7 @@ impl<'c> Person<'c> {
     /// The request as it is sent, the same each time it is tried but for its cookies; none if its values do not fit.
     fn fill(&self, ask: &Ask, number: u64) -> Option<(Url, HeaderMap, Option<Vec<u8>>)> {
         let spec = &self.crowd.spec;
-        let mut values = Filling::new(&spec.feeds, &self.known, self.crowd.seed, self.row, number);
+        let mut values = Filling::new(&spec.feeds, self.crowd.seed, number).of(self.row, &self.known);
         let mut render = |template: &Template| -> Result<Vec<u8>, Unfit> {
             let mut out = Vec::new();
             template.render(&mut values, &mut out)?;

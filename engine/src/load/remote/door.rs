@@ -71,7 +71,7 @@ pub fn listen(
     loop {
         let (socket, from) = match listener.accept() {
             Ok(accepted) => accepted,
-            // The one who knocked has gone again, or there is no descriptor left for him: neither is ours to mend.
+            // The one who knocked has gone again.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) =>
             {
