@@ -73,6 +73,11 @@ fn lost(alone: &Finding, under: &Finding, trials: &[Trial]) -> Option<Lost> {
     })
 }
 
+/// Whether there is a proof for all that was to be broken.
+fn proven(proof: &[Proof]) -> bool {
+    !proof.is_empty() && proof.iter().all(|proof| proof.status == "confirmed")
+}
+
 /// Whether not even the lowest rate is carried.
 pub(super) fn nothing(finding: &Finding) -> bool {
     finding.limited_by == LimitedBy::Target && finding.low.is_none()
@@ -84,10 +89,10 @@ pub(super) fn sort(rows: &mut [Row]) {
     rows.sort_by(|a, b| share(b).total_cmp(&share(a)));
 }
 
-/// The worst row: of N-1 if there are such, else of all.
+/// The worst row: of N-1 if there are such, else of all. What is not proven to have been broken says nothing.
 pub(super) fn worst(rows: &[Row], demand: Option<f64>) -> Option<Worst> {
     let of_losses = rows.iter().any(|row| row.kind != CaseKind::Fault);
-    let known = rows.iter().filter(|row| !of_losses || row.kind != CaseKind::Fault);
+    let known = rows.iter().filter(|row| row.is_proven() && (!of_losses || row.kind != CaseKind::Fault));
     let carried = |row: &Row| match row.finding.capacity {
         Some(capacity) => Some(capacity),
         None if nothing(&row.finding) => Some(0.0),
@@ -139,15 +144,13 @@ impl Row {
             measured: one.proof.measured,
             undo: one.undo,
         });
-        Self {
-            what,
-            kind,
-            proof: proof.collect(),
-            lost: lost(alone, &finding, search.trials()),
-            finding,
-            fault_exit: came.code,
-            trials: search.trials().to_vec(),
-        }
+        let proof: Vec<Proof> = proof.collect();
+        let lost = lost(alone, &finding, search.trials()).filter(|_| proven(&proof));
+        Self { what, kind, proof, lost, finding, fault_exit: came.code, trials: search.trials().to_vec() }
+    }
+
+    fn is_proven(&self) -> bool {
+        proven(&self.proof)
     }
 
     /// Why this row decides nothing, with the exit code that follows.
@@ -224,7 +227,13 @@ mod tests {
         let alone = found(480.0, 500.0, 520.0);
         let trials = vec![Trial::new(1.0, 3.0, crate::capacity::Answer::failed("availability"))];
         let lost = lost(&alone, &finding, &trials);
-        Row { what: what.to_owned(), kind, proof: Vec::new(), finding, lost, fault_exit: exit::HELD, trials }
+        let proof = vec![proof("confirmed")];
+        Row { what: what.to_owned(), kind, proof, finding, lost, fault_exit: exit::HELD, trials }
+    }
+
+    fn proof(status: &str) -> Proof {
+        let [target, measured] = ["x", "y"].map(str::to_owned);
+        Proof { target, status: status.to_owned(), measured, undo: "restored".to_owned() }
     }
 
     #[test]
@@ -259,6 +268,9 @@ mod tests {
         assert!(said(&rows, None).ends_with("38 % less"));
         rows.push(row("zone a down", CaseKind::Zone, none()));
         assert_eq!(said(&rows, None), "worst: with zone a down, not a single one is carried");
+        rows[2].proof = vec![proof("unproven")];
+        rows[3].proof.push(proof("mismatch"));
+        assert!(said(&rows, None).contains("with fra down"), "what is not proven says nothing");
         rows.retain(|row| row.kind == CaseKind::Fault);
         assert!(said(&rows, None).starts_with("worst: with a slow disk, 100/s"));
         assert_eq!(worst(&[], None), None);

@@ -27,7 +27,7 @@ pub(in crate::load) async fn drive(lane: Rc<Lane>, connection: u32) {
         let reached = Cell::new(false);
         let attempt = async {
             let link = Link::open(lane, &reached).await?;
-            let session = Session::begin(&link).await?;
+            let session = Session::begin(&link, lane).await?;
             Ok((link, session))
         };
         within(lane, &lane.posts[connection as usize].alarm, u64::MAX, &reached, attempt).await
@@ -284,7 +284,7 @@ impl<'a> Open<'a> {
                 self.resend(flight);
             }
             Came::Lost { unsent, started, broken } => {
-                let class = if broken { ErrorClass::Protocol } else { self.link.lost() };
+                let class = if broken { ErrorClass::Protocol } else { self.link.lost(self.lane) };
                 // The race with a server that closes a connection it thinks idle; see `Connection::broken`.
                 let harmless = unsent || (request.idempotent && self.served > 0 && !started);
                 if harmless && class == ErrorClass::Reset {
@@ -324,7 +324,7 @@ impl<'a> Open<'a> {
             return Vec::new();
         }
         self.leave();
-        let class = self.link.lost();
+        let class = self.link.lost(self.lane);
         for slot in 0..self.flights.len() {
             lane.slots[self.index(slot) as usize].alarm.clear();
             if let Some(flight) = self.flights[slot].take() {

@@ -13,6 +13,7 @@ use hyper::{Method, Uri};
 
 use super::super::ErrorClass;
 use super::super::http::{HEAD_MAX, PATH_HEADER, PATH_MAX, POP_MAX, Search};
+use super::super::lane::Lane;
 use super::super::recipe::Made;
 use super::super::spec::{Checked, Request};
 use super::super::tally::Ending;
@@ -31,11 +32,11 @@ impl Session {
     ///
     /// # Errors
     /// The class of the failure.
-    pub(super) async fn begin(link: &Link) -> Result<Self, ErrorClass> {
+    pub(super) async fn begin(link: &Link, lane: &Lane) -> Result<Self, ErrorClass> {
         let mut builder = client::builder();
         builder.max_field_section_size(HEAD_MAX as u64).send_grease(false);
         let built = builder.build(Streams::new(link)).await;
-        let (driver, sender) = built.map_err(|_| link.lost())?;
+        let (driver, sender) = built.map_err(|_| link.lost(lane))?;
         Ok(Self { driver, sender })
     }
 

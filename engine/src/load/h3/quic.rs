@@ -112,11 +112,15 @@ impl Link {
         self.socket.heard.load(Relaxed)
     }
 
-    /// What the end of it means for requests that were under way.
-    pub(super) fn lost(&self) -> ErrorClass {
+    /// What the end of it means for requests that were under way. A server that wants a certificate says so after its own
+    /// handshake: that is told here.
+    pub(super) fn lost(&self, lane: &Lane) -> ErrorClass {
         match self.connection.close_reason() {
             _ if self.socket.refused.load(Relaxed) => ErrorClass::Reset,
-            Some(error) => class(&error),
+            Some(error) => {
+                lane.explain(class(&error), why(&error));
+                class(&error)
+            }
             None => ErrorClass::Reset,
         }
     }
