@@ -409,7 +409,7 @@ fn slot(spec: &RequestSpec, place: &str) -> impl FnOnce(VarError) -> SpecError {
 fn split_url(spec: &RequestSpec) -> Result<(&str, &str), SpecError> {
     let wrong = |why| SpecError::Url(spec.name.clone(), why);
     let authority =
-        spec.url.find("://").ok_or_else(|| wrong("a URL must start with http:// or https://"))? + 3;
+        spec.url.find("://").ok_or_else(|| wrong("a URL starts with a scheme: http://, https://, grpc://, grpcs://, tcp://, tls://, udp:// or dns://"))? + 3;
     let end = spec.url[authority..].find(['/', '?', '#']).map_or(spec.url.len(), |at| authority + at);
     let (base, rest) = spec.url.split_at(end);
     if base.contains("${") {

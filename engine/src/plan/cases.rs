@@ -203,7 +203,8 @@ pub fn one_of<'n>(names: &[&'n str], wanted: Option<&str>) -> Result<&'n str, St
             None => Err(format!("there is no load `{wanted}`; {}", suggest(wanted, names))),
         },
         ([one], None) => Ok(one),
-        ([], None) => Err("it has no load of requests that arrive at a rate (`open`)".to_owned()),
+        ([], None) => Err("it has no load of requests that arrive at a rate of their own (`open`): what is late in a journey holds back its next steps, \
+             and so the load".to_owned()),
         (several, None) => Err(format!("it has several loads: say which by --load ({})", several.join(", "))),
     }
 }
