@@ -179,6 +179,7 @@ fn pure_modules_touch_nothing() {
         "engine/src/journey/",
         "engine/src/template",
         "engine/src/feed",
+        "engine/src/filling",
         "engine/src/expect",
         "engine/src/connecting.rs",
         "engine/src/load/h2/frame.rs",
