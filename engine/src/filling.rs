@@ -38,7 +38,7 @@ impl<'a> Filling<'a> {
     /// The same of somebody who has taken the rows with this number, and what has been extracted for him so far.
     #[must_use]
     pub fn of(self, row: u64, known: &'a [Option<Box<str>>]) -> Self {
-        Self { row, known, ..self }
+        Self { known, row, ..self }
     }
 }
 
