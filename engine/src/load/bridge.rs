@@ -33,13 +33,14 @@ pub fn verify(experiment: &Experiment) -> Result<(), Vec<(NodeId, String)>> {
         .iter()
         .filter_map(|load| {
             let why = match &load.journey {
-                None => super::spec::check(&spec(experiment, load, &late)).err()?.to_string(),
+                None => {
+                    let why = super::spec::check(&spec(experiment, load, &late)).err()?;
+                    format!("load {}: {why}", load.name)
+                }
+                // It names its load.
                 Some(journey) => journey_spec(experiment, load, journey, &late).told().err()?.to_string(),
             };
-            // Some say that themselves.
-            let own = format!("load {}: ", load.name);
-            let why = why.strip_prefix(&own).unwrap_or(&why);
-            Some((load.node, format!("{own}{why}")))
+            Some((load.node, why))
         })
         .collect();
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }

@@ -59,63 +59,51 @@ enum State {
     Complete,
 }
 
-/// The head before, and what it said: a server says the same again until its clock moves on. PoP and path are where they
-/// were left.
-#[derive(Debug)]
-struct Last {
-    /// Empty if there is nothing to remember.
-    head: Vec<u8>,
+/// What is known of a response when its head is complete.
+#[derive(Debug, Clone, Copy)]
+struct Said {
     state: State,
     status: u16,
     keep_alive: bool,
     pop_len: Option<u8>,
     path_len: Option<u16>,
+    /// The expectations of headers that are met, as bits.
+    met: u16,
+}
+
+impl Said {
+    const NOTHING: Self =
+        Self { state: State::Head, status: 0, keep_alive: false, pop_len: None, path_len: None, met: 0 };
 }
 
 /// One response at a time; `reset` before each.
 #[derive(Debug)]
 pub(super) struct Parser {
-    state: State,
+    said: Said,
     started: bool,
     /// The beginning of a head that has not ended yet.
     partial: Vec<u8>,
-    status: u16,
-    keep_alive: bool,
     pop: [u8; POP_MAX],
-    pop_len: Option<u8>,
     path: [u8; PATH_MAX],
-    path_len: Option<u16>,
     search: Search,
-    /// The expectations of headers that are met, as bits.
-    met: u16,
     /// The body, if it must be looked at as a whole; none once it is too large.
     body: Option<Vec<u8>>,
-    last: Last,
+    /// The head before (empty if there is nothing to remember), and what it said: a server says the same again until its
+    /// clock moves on. PoP and path are where they were left.
+    last: (Vec<u8>, Said),
 }
 
 impl Default for Parser {
     fn default() -> Self {
         Self {
-            state: State::Head,
+            said: Said::NOTHING,
             started: false,
             partial: Vec::new(),
-            status: 0,
-            keep_alive: false,
             pop: [0; POP_MAX],
-            pop_len: None,
             path: [0; PATH_MAX],
-            path_len: None,
             search: Search::default(),
-            met: 0,
             body: Some(Vec::new()),
-            last: Last {
-                head: Vec::new(),
-                state: State::Head,
-                status: 0,
-                keep_alive: false,
-                pop_len: None,
-                path_len: None,
-            },
+            last: (Vec::new(), Said::NOTHING),
         }
     }
 }
@@ -123,16 +111,11 @@ impl Default for Parser {
 impl Parser {
     /// Forgets the last response.
     pub(super) fn reset(&mut self) {
-        self.state = State::Head;
+        self.said = Said::NOTHING;
         self.started = false;
         self.partial.clear();
         self.partial.shrink_to(HEAD_KEEP);
-        self.status = 0;
-        self.keep_alive = false;
-        self.pop_len = None;
-        self.path_len = None;
         self.search = Search::default();
-        self.met = 0;
         let body = self.body.get_or_insert_default();
         body.clear();
         body.shrink_to(HEAD_MAX);
@@ -145,22 +128,22 @@ impl Parser {
 
     /// The status code, once the head is complete.
     pub(super) fn status(&self) -> Option<u16> {
-        (self.status != 0).then_some(self.status)
+        (self.said.status != 0).then_some(self.said.status)
     }
 
     /// Whether the connection may serve another request.
     pub(super) fn keep_alive(&self) -> bool {
-        self.keep_alive
+        self.said.keep_alive
     }
 
     /// The PoP that answered, as named by the response. Empty if the name is too long or not visible ASCII.
     pub(super) fn pop(&self) -> Option<&[u8]> {
-        self.pop_len.map(|len| &self.pop[..usize::from(len)])
+        self.said.pop_len.map(|len| &self.pop[..usize::from(len)])
     }
 
     /// The instances that served the answer, as named by the response. Empty if there are too many to keep.
     pub(super) fn path(&self) -> Option<&[u8]> {
-        self.path_len.map(|len| &self.path[..usize::from(len)])
+        self.said.path_len.map(|len| &self.path[..usize::from(len)])
     }
 
     /// Whether the body contained the needle; true without one.
@@ -170,7 +153,7 @@ impl Parser {
 
     /// Whether headers and body are as expected.
     pub(super) fn meets(&self, checks: Option<&Checks>) -> bool {
-        checks.is_none_or(|checks| checks.all_met(self.met) && checks.body_holds(self.body.as_deref()))
+        checks.is_none_or(|checks| checks.all_met(self.said.met) && checks.body_holds(self.body.as_deref()))
     }
 
     /// Reads what arrived.
@@ -179,7 +162,7 @@ impl Parser {
         let mut at = 0;
         loop {
             let rest = &input[at..];
-            match self.state {
+            match self.said.state {
                 State::Complete => return Ok(Progress::Complete(at)),
                 _ if rest.is_empty() => return Ok(Progress::More),
                 State::Head => at += self.read_head(rules, rest)?,
@@ -192,11 +175,11 @@ impl Parser {
                     self.look(rules, &rest[..now]);
                     at += now;
                     let left = left - now as u64;
-                    self.state = if left == 0 { State::Complete } else { State::Length(left) };
+                    self.said.state = if left == 0 { State::Complete } else { State::Length(left) };
                 }
                 State::Chunked(mut chunked) => {
                     let step = chunked.step(rest)?;
-                    self.state = State::Chunked(chunked);
+                    self.said.state = State::Chunked(chunked);
                     match step {
                         Step::Skip(n) => at += n,
                         Step::Data(n) => {
@@ -205,7 +188,7 @@ impl Parser {
                         }
                         Step::End(n) => {
                             at += n;
-                            self.state = State::Complete;
+                            self.said.state = State::Complete;
                         }
                     }
                 }
@@ -215,10 +198,10 @@ impl Parser {
 
     /// The connection ended. Whether the response is complete by that.
     pub(super) fn end(&mut self) -> bool {
-        let complete = matches!(self.state, State::UntilClose | State::Complete);
+        let complete = matches!(self.said.state, State::UntilClose | State::Complete);
         if complete {
-            self.state = State::Complete;
-            self.keep_alive = false;
+            self.said.state = State::Complete;
+            self.said.keep_alive = false;
         }
         complete
     }
@@ -239,7 +222,7 @@ impl Parser {
     fn read_head(&mut self, rules: &Rules<'_>, input: &[u8]) -> Result<usize, NotHttp> {
         if self.partial.is_empty() {
             if self.said_before(rules, input) {
-                return Ok(self.last.head.len());
+                return Ok(self.last.0.len());
             }
             return match head::parse(input, rules)? {
                 Some(head) => {
@@ -281,26 +264,18 @@ impl Parser {
 
     /// Whether this begins with the head before; then it says the same.
     fn said_before(&mut self, rules: &Rules<'_>, input: &[u8]) -> bool {
-        let Last { head, state, status, keep_alive, pop_len, path_len } = &self.last;
+        let (head, said) = &self.last;
         let same = !head.is_empty() && input.starts_with(head) && Self::depends_on_head_alone(rules);
         if same {
-            self.state = *state;
-            self.status = *status;
-            self.keep_alive = *keep_alive;
-            self.pop_len = *pop_len;
-            self.path_len = *path_len;
+            self.said = *said;
         }
         same
     }
 
     fn remember(&mut self, rules: &Rules<'_>, head: &[u8]) {
-        if self.status >= 200 && head.len() <= LAST_MAX && Self::depends_on_head_alone(rules) {
-            self.last.head.extend_from_slice(head);
-            self.last.state = self.state;
-            self.last.status = self.status;
-            self.last.keep_alive = self.keep_alive;
-            self.last.pop_len = self.pop_len;
-            self.last.path_len = self.path_len;
+        if self.said.status >= 200 && head.len() <= LAST_MAX && Self::depends_on_head_alone(rules) {
+            self.last.0.extend_from_slice(head);
+            self.last.1 = self.said;
         }
     }
 
@@ -311,16 +286,16 @@ impl Parser {
 
     /// Takes over what a complete head says; returns its length.
     fn accept(&mut self, head: &head::Head<'_>, rules: &Rules<'_>) -> usize {
-        self.last.head.clear();
+        self.last.0.clear();
         // Interim responses say nothing; the final one follows.
         if head.status >= 200 {
-            self.status = head.status;
-            self.met = head.met;
-            self.keep_alive = head.keep_alive && head.body != head::Body::UntilClose;
-            self.pop_len = head.pop.map(|name| self.keep_pop(name));
-            self.path_len = head.path.map(|names| self.keep_path(names));
+            self.said.status = head.status;
+            self.said.met = head.met;
+            self.said.keep_alive = head.keep_alive && head.body != head::Body::UntilClose;
+            self.said.pop_len = head.pop.map(|name| self.keep_pop(name));
+            self.said.path_len = head.path.map(|names| self.keep_path(names));
             let bodiless = rules.head_request || head.status == 204 || head.status == 304;
-            self.state = match head.body {
+            self.said.state = match head.body {
                 _ if bodiless => State::Complete,
                 head::Body::Length(0) => State::Complete,
                 head::Body::Length(n) => State::Length(n),
@@ -328,7 +303,7 @@ impl Parser {
                 head::Body::UntilClose => State::UntilClose,
             };
             if bodiless {
-                self.keep_alive = head.keep_alive;
+                self.said.keep_alive = head.keep_alive;
             }
         }
         head.length

@@ -218,6 +218,12 @@ impl Part {
         lengths.max().unwrap_or_default()
     }
 
+    /// Whether there is such a class, and such a thread here.
+    pub(super) fn may_take(&self, class: u32, thread: u32) -> bool {
+        let Share { first, threads, of } = self.share;
+        class < of && (first..first + threads).contains(&thread)
+    }
+
     /// A class of the arrivals of each load, from this time on, with the places of the loads.
     pub(super) fn flows(&self, class: u32, from: u64, seed: u64, paces: &[Pace]) -> Vec<(usize, Flow)> {
         let flow = |(place, load): &(usize, Arc<Load>)| {

@@ -253,7 +253,9 @@ fn send(
             }
             Ok(Order::Stop { now }) => stop.request(if now { StopCell::NOW } else { StopCell::GRACEFUL }),
             Ok(Order::Pace { paces }) if paces.len() == task.loads() => reins.paces.set(paces),
-            Ok(Order::Take { class, thread, from }) => task.take_over(class, thread, from, seed, &reins),
+            Ok(Order::Take { class, thread, from }) if task.may_take(class, thread) => {
+                task.take_over(class, thread, from, seed, &reins);
+            }
             Ok(Order::Plan(plan)) if teller.is_finished() => {
                 return if teller.join().unwrap_or(false) { Ok(Some(plan)) } else { Err(WireError::Closed) };
             }
@@ -309,6 +311,11 @@ impl Task {
                 .take()
                 .map_or(Ok(Vec::new()), |journeys| journeys.start(clock, seed, phase, stop, out)),
         }
+    }
+
+    /// Whether there is such a class, and a thread here to send it.
+    fn may_take(&self, class: u32, thread: u32) -> bool {
+        matches!(self, Self::Part(part, _) if part.may_take(class, thread))
     }
 
     /// A class of the arrivals is sent from here as well.
