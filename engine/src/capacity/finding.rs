@@ -41,7 +41,7 @@ pub struct Collapse {
     pub recovered_at: Option<f64>,
 }
 
-/// What came of a rate that had failed when twice the threads sent it.
+/// What came of a rate that plainly fails when twice the threads sent it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Proof {
     /// Requests per second.

@@ -4,9 +4,10 @@
 //! First rates are doubled until one fails, or lowered, by more each time, until one passes; where not one answer was good,
 //! the lowest rate comes next, since then the rate is hardly to blame. Then each trial is made where it tells most about
 //! the capacity (`posterior`), until the interval is narrow; a long trial at its lower end confirms it, or is one more
-//! piece of evidence. A rate that failed is then repeated with twice the threads: if it is carried so, and still fails with
-//! as many as before, the generator was the limit. At last the target is offered too much, and less and less again: how far must load fall until it
-//! recovers? Everything follows from the trials made so far, so a search can be resumed.
+//! piece of evidence. A rate that plainly fails is then offered by twice the threads: if it is carried so, and
+//! fails with as many as before, the generator was the limit. At last the target is offered too much, and less and less
+//! again: how far must load fall until it recovers? Everything follows from the trials made so far, so a search can be
+//! resumed.
 //!
 //! A trial that the generator could not send as asked says nothing about the target; two in a row end the search.
 
@@ -166,12 +167,7 @@ impl Search {
     fn proving(&self) -> Option<Step> {
         let trial = |purpose, rate| Some(self.trial(purpose, rate, self.goal.trial_s));
         match self.proof() {
-            None if self.goal.prove => {
-                // Nearer to the interval, a rate may be carried by chance.
-                let plainly = self.interval().1 * (1.0 + self.goal.width);
-                let failed = self.answered(false).map(|trial| trial.rate).filter(|rate| *rate >= plainly);
-                trial(Purpose::Proof, failed.min_by(f64::total_cmp)?)
-            }
+            None if self.goal.prove => trial(Purpose::Proof, self.too_much()?),
             Some(Proof { rate, carried: Some(true), .. }) if !self.tried(Purpose::Repeat) => {
                 trial(Purpose::Repeat, rate)
             }
@@ -179,6 +175,15 @@ impl Search {
             Some(Proof { carried: Some(true), .. }) => Some(Step::Done),
             _ => None,
         }
+    }
+
+    /// A rate that plainly fails: nearer to the interval one may be carried by chance. One that has failed is taken
+    /// if there is such, else what lies far enough, else the highest that has failed.
+    fn too_much(&self) -> Option<f64> {
+        let plainly = self.interval().1 * (1.0 + self.goal.width);
+        let failed = || self.answered(false).map(|trial| trial.rate);
+        let untried = (plainly <= self.goal.max).then_some(plainly);
+        failed().filter(|rate| *rate >= plainly).min_by(f64::total_cmp).or(untried).or(failed().max_by(f64::total_cmp))
     }
 
     fn tried(&self, purpose: Purpose) -> bool {
@@ -314,11 +319,11 @@ impl Search {
         let Proof { rate, carried, carried_before } = self.proof()?;
         match (carried, carried_before) {
             (Some(true), Some(true)) => {
-                Some((LimitedBy::Undecided, format!("{rate:.1}/s, which failed before, is carried now")))
+                Some((LimitedBy::Undecided, format!("{rate:.1}/s, beyond what was found, is carried now")))
             }
             (Some(true), _) => Some((
                 LimitedBy::Generator,
-                format!("{rate:.1}/s, which failed before, is carried when twice the threads send it"),
+                format!("{rate:.1}/s, beyond what was found, is carried when twice the threads send it"),
             )),
             _ => None,
         }

@@ -241,6 +241,24 @@ fn twice_the_threads_prove_whose_limit_it_was() {
 }
 
 #[test]
+fn a_proof_is_made_where_nothing_far_enough_has_failed() {
+    // Climbing from 300 by doubling, 600 fails; a wide interval ends above 500, so 600 is not far beyond it.
+    let (width, start) = (0.2, 300.0);
+    for max in [10_000.0, 610.0] {
+        let goal = Goal { prove: true, width, start, max, ..goal() };
+        let mut search = Search::new(goal, Vec::new());
+        while let Step::Try { purpose, rate, seconds } = search.next() {
+            let answer = if rate <= 500.0 { Answer::Passed } else { Answer::failed("p99") };
+            search.learn(Trial { purpose, ..Trial::new(rate, seconds, answer) });
+        }
+        let found = search.finding();
+        let proof = found.proof.unwrap_or_else(|| panic!("no proof up to {max}"));
+        assert!(proof.carried == Some(false) && proof.rate <= max, "{proof:?}");
+        assert!(proof.rate >= found.high.unwrap() * 1.19 || max == 610.0, "{proof:?}");
+    }
+}
+
+#[test]
 fn the_most_that_the_generator_can_send_is_no_maximum_of_the_user() {
     let mut search = Search::new(Goal { max: 5000.0, at_generator: true, ..goal() }, Vec::new());
     while let Step::Try { purpose, rate, seconds } = search.next() {

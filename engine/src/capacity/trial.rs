@@ -30,7 +30,7 @@ pub struct Goal {
     /// `max` is what the generator can send, less than what was allowed.
     #[serde(default)]
     pub at_generator: bool,
-    /// Whether a rate that failed is repeated with twice the threads, to prove that the generator was not the limit.
+    /// Whether a rate that plainly fails is offered by twice the threads, to prove that the generator was not the limit.
     #[serde(default)]
     pub prove: bool,
 }
@@ -85,7 +85,7 @@ pub enum Purpose {
     Search,
     /// To stand the test of time.
     Confirm,
-    /// To see whether a rate that failed is carried with twice the threads at half the rate each.
+    /// To see whether a rate that plainly fails is carried with twice the threads at half the rate each.
     Proof,
     /// If it is: to see whether it still fails with as many threads as before.
     Repeat,
