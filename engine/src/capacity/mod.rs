@@ -183,7 +183,11 @@ impl Search {
         let plainly = self.interval().1 * (1.0 + self.goal.width);
         let failed = || self.answered(false).map(|trial| trial.rate);
         let untried = (plainly <= self.goal.max).then_some(plainly);
-        failed().filter(|rate| *rate >= plainly).min_by(f64::total_cmp).or(untried).or(failed().max_by(f64::total_cmp))
+        failed()
+            .filter(|rate| *rate >= plainly)
+            .min_by(f64::total_cmp)
+            .or(untried)
+            .or(failed().max_by(f64::total_cmp))
     }
 
     fn tried(&self, purpose: Purpose) -> bool {

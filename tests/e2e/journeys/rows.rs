@@ -134,7 +134,7 @@ fn everybody_is_himself_from_the_first_step_to_the_last() {
     going.says("baseline begins", Duration::from_secs(30));
     assert_eq!(children(&home).len(), 6);
     // What fails all the time is a load without an objective: it fails no more than before.
-    let done = going.end().code(0);
+    let done = going.end().code_or_hindered(0);
     let folder = home.run_folders().pop().unwrap();
     let record: Value = serde_json::from_slice(&std::fs::read(folder.join("record.json")).unwrap()).unwrap();
     let asked = book.lock().unwrap().clone();
@@ -255,7 +255,7 @@ fn a_seed_makes_the_same_people_whoever_walks_for_them() {
         let feeds = "{once: {file: once.csv, order: unique}}";
         let path =
             with_feeds(&home, port, feeds, &visitors(processes), "visitors: {availability: \">= 90%\"}");
-        home.squall(&["run", &path, "--seed", "7"]).code(0);
+        home.squall(&["run", &path, "--seed", "7"]).code_or_hindered(0);
         home.assert_nothing_left();
         let mut people: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
         for asked in book.lock().unwrap().iter() {
@@ -305,7 +305,7 @@ fn nobody_waits_long_for_a_server_that_has_fallen_silent() {
     );
     // It says so a second after the end of the load; two deadlines are left of the wait at most, of which one is over.
     let since = Instant::now();
-    let done = going.end_within(Duration::from_secs(20)).code(1);
+    let done = going.end_within(Duration::from_secs(20)).code_or_hindered(1);
     assert!(since.elapsed() < Duration::from_secs(4), "{:?} {}", since.elapsed(), done.err);
     home.assert_nothing_left();
 }

@@ -200,4 +200,12 @@ impl Done {
         assert_eq!(self.code, wanted, "stdout: {}\nstderr: {}", self.out, self.err);
         self
     }
+
+    /// Fails unless the exit code is this, or that of a generator that was kept waiting: for what holds all the same while
+    /// others have this machine's processors.
+    #[track_caller]
+    pub(crate) fn code_or_hindered(self, wanted: i32) -> Self {
+        let wanted = if self.code == 6 { 6 } else { wanted };
+        self.code(wanted)
+    }
 }
