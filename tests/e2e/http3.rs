@@ -118,6 +118,43 @@ fn http_3_is_spoken_with_caddy() {
 }
 
 #[test]
+fn an_authoritys_certificate_is_called_so_over_quic_and_tcp() {
+    let (_turn, home) = (turns(1), Home::new());
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let made = params.self_signed(&key).unwrap();
+    let path = |name: &str, text: &str| home.file(name, text).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("own.pem", &made.pem()), path("own.key", &key.serialize_pem()));
+    let Some(caddy) = Caddy::new(&home, &certificate, &key) else { return };
+    for (http, port) in [("1", caddy.old), ("3", caddy.all)] {
+        let url = format!("https://127.0.0.1:{port}/");
+        let asked = [&*url, "--http", http, "--ca", &certificate];
+        let result = sent(&home, &[&asked[..], &["--rate", "50/s", "--for", "1s"]].concat(), 6);
+        let why = result["causes"]["tls"].as_str().unwrap_or_default();
+        assert!(why.contains("(CA:TRUE)") && why.contains("CA:FALSE"), "{result}");
+    }
+    // A search that finds nothing says why as well.
+    let url = format!("https://127.0.0.1:{}/", caddy.old);
+    let search = [
+        "capacity",
+        &url,
+        "--ca",
+        &certificate,
+        "--objective",
+        "p95 <= 50ms",
+        "--start",
+        "20/s",
+        "--trial",
+        "1s",
+    ];
+    let done = home.squall(&search);
+    assert!(done.out.replace('\n', " ").contains("× tls (the certificate is an authority's"), "{done:?}");
+    drop(caddy);
+    home.assert_nothing_left();
+}
+
+#[test]
 fn what_keeps_http_3_from_being_spoken_has_a_name() {
     if quick("HTTP/3 that cannot be spoken") {
         return;
@@ -140,7 +177,7 @@ fn what_keeps_http_3_from_being_spoken_has_a_name() {
         assert!(why.contains(says), "{says}: {result}");
         only(result, "tls");
     };
-    refused(&[], caddy.all, "UnknownIssuer");
+    refused(&[], caddy.all, "unknown issuer");
     refused(&[&trusting[..], &["--server-name", "other.example"]].concat(), caddy.all, "the server refused");
     refused(&trusting, caddy.asking, "the server refused");
     let identity = [&trusting[..], &["--cert", &certificate, "--key", &key]].concat();

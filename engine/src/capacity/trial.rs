@@ -151,14 +151,18 @@ pub struct Seen {
     /// Answers that had one, by status.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub statuses: BTreeMap<u16, u64>,
+    /// Why requests failed, in words, by class, where that is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub causes: BTreeMap<String, String>,
 }
 
 impl Seen {
-    /// How requests failed, in words: `40 × status (500)`; none if none did.
+    /// How requests failed, in words: `40 × status (500)`, `2 × tls (the certificate has expired)`; none if none did.
     pub fn failures(&self) -> Option<String> {
         let statuses: Vec<String> = self.statuses.keys().map(u16::to_string).collect();
-        let class = |(class, count): (&String, &u64)| match class.as_str() {
-            "status" if !statuses.is_empty() => format!("{count} × status ({})", statuses.join(", ")),
+        let class = |(class, count): (&String, &u64)| match (class.as_str(), self.causes.get(class)) {
+            (_, Some(cause)) => format!("{count} × {class} ({cause})"),
+            ("status", None) if !statuses.is_empty() => format!("{count} × status ({})", statuses.join(", ")),
             _ => format!("{count} × {class}"),
         };
         let words: Vec<String> = self.errors.iter().filter(|(_, count)| **count > 0).map(class).collect();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reports::Latencies;
-use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, Sli, Verdict};
+use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, PhaseStats, Sli, Verdict};
 
 use crate::experiment::Guard;
 use crate::load::remote::Team;
@@ -95,7 +95,12 @@ pub struct Finished {
 impl Finished {
     /// All outcomes; none if nothing ended.
     pub fn all(&self) -> Option<&Outcomes> {
-        self.outcome.loads.first()?.phases.first().map(|stats| &stats.all)
+        self.stats().map(|stats| &stats.all)
+    }
+
+    /// What was counted of the only load in its only phase; none if nothing ended.
+    pub fn stats(&self) -> Option<&PhaseStats> {
+        self.outcome.loads.first()?.phases.first()
     }
 
     /// Held only if every objective did.

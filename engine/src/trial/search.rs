@@ -242,8 +242,8 @@ fn statuses(finished: &Finished, spec: &LoadSpec) -> BTreeMap<u16, u64> {
     let good = |status: &u16| {
         spec.requests.iter().any(|one| one.expect.statuses.iter().any(|range| range.contains(status)))
     };
-    let stats = finished.outcome.loads.first().and_then(|load| load.phases.first());
-    let bad = stats.into_iter().flat_map(|stats| &stats.statuses).filter(|(status, _)| !good(status));
+    let bad =
+        finished.stats().into_iter().flat_map(|stats| &stats.statuses).filter(|(status, _)| !good(status));
     bad.map(|(status, count)| (*status, *count)).collect()
 }
 
@@ -260,5 +260,6 @@ fn seen(finished: &Finished, spec: &LoadSpec) -> Seen {
         threads: finished.outcome.generator.workers,
         errors: all.errors.clone(),
         statuses: statuses(finished, spec),
+        causes: finished.stats().map(|stats| stats.causes.clone()).unwrap_or_default(),
     }
 }

@@ -191,7 +191,7 @@ async fn shake_hands(
 fn why(error: &ConnectionError) -> Option<String> {
     let said = match error {
         _ if class(error) != ErrorClass::Tls => return None,
-        ConnectionError::TransportError(error) => error.reason.clone(),
+        ConnectionError::TransportError(error) => cause::of_text(&error.reason),
         ConnectionError::ConnectionClosed(close) => format!("the server refused: {}", close.error_code),
         _ => return None,
     };
