@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub const STREAMS_MAX: u32 = 1000;
 /// The most source addresses of one load.
 pub const SOURCES_MAX: usize = 256;
+/// The largest descriptor set, in bytes.
+pub const PROTOSET_MAX: usize = 4 << 20;
+
 /// How a load connects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Connecting {
@@ -27,7 +31,15 @@ pub struct Connecting {
     pub shed: bool,
     /// Requests start within microseconds of their time, on a core that is never idle.
     pub exact: bool,
+    /// What messages of gRPC calls are.
+    pub protoset: Option<Arc<Protoset>>,
 }
+
+/// A descriptor set (`FileDescriptorSet`), as `protoc --include_imports --descriptor_set_out=FILE` writes it: what the
+/// messages of gRPC calls are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Protoset(#[serde(with = "crate::load::remote::base64")] pub Vec<u8>);
 
 /// Which HTTP is spoken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -203,6 +203,9 @@ pub enum Unfit {
     /// No earlier step has extracted it.
     #[error("nothing has been extracted under a name that it uses")]
     Missing,
+    /// They make no message of a call.
+    #[error("a value cannot stand in its field of the message")]
+    Message,
 }
 
 /// A text with slots; see the module.

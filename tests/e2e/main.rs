@@ -23,6 +23,7 @@ mod docker;
 mod faults;
 /// HTTP/3 with caddy.
 #[cfg(feature = "http3")]
+mod grpc;
 mod http3;
 /// Users and sessions that walk.
 mod journeys;

@@ -12,7 +12,8 @@ use super::idle::draws;
 use crate::experiment::{here, objective};
 use crate::feed::{BYTES_MAX, Feed, Format, Order};
 use crate::load::{
-    Body, CONNECTIONS_MAX, HttpVersion, Identity, LoadSpec, Reply, RequestSpec, STREAMS_MAX, TlsSpec,
+    Body, CONNECTIONS_MAX, HttpVersion, Identity, LoadSpec, PROTOSET_MAX, Protoset, Reply, RequestSpec,
+    STREAMS_MAX, TlsSpec,
 };
 use crate::reading;
 use crate::schedule::Profile;
@@ -46,6 +47,10 @@ pub(super) struct SendingArgs {
     /// A file whose ${…} are filled in for each request: the body
     #[arg(long, value_name = "FILE", help_heading = "Requests", conflicts_with = "body")]
     body_template: Option<PathBuf>,
+    /// A descriptor set, as protoc --include_imports --descriptor_set_out=FILE writes it: the body of a gRPC call is then
+    /// its message in JSON, and 'json …' expects something of the answer's
+    #[arg(long, value_name = "FILE", help_heading = "Requests")]
+    protoset: Option<PathBuf>,
     /// Rows of data: with users=users.csv, ${users.id} stands for its column id, in the URL, headers and body. CSV or
     /// JSON lines; end it with ,random or ,unique for another order. ${counter}, ${uuid} and ${random.1..100} need none
     #[arg(long = "feed", value_name = "NAME=FILE", help_heading = "Requests")]
@@ -166,6 +171,11 @@ impl SendingArgs {
         let identity = pem("--cert", &self.cert)?.zip(pem("--key", &self.key)?);
         let mut spec = LoadSpec::new(NAME, vec![request], profile);
         spec.feeds = self.feeds.iter().map(|text| feed(text).map(Arc::new)).collect::<Result<_, _>>()?;
+        if let Some(path) = &self.protoset {
+            let bytes = reading::bytes(path, PROTOSET_MAX)
+                .map_err(|error| format!("--protoset: {}: {error}", path.display()))?;
+            spec.protoset = Some(Arc::new(Protoset(bytes)));
+        }
         spec.poisson = self.poisson;
         spec.reuse = !self.no_reuse;
         spec.max_connections = self.connections;
@@ -207,6 +217,12 @@ impl SendingArgs {
                 scheme != "dns",
                 "--body",
                 "a DNS query has none: its name is the path, its type the query",
+            ),
+            (
+                self.protoset.is_some(),
+                scheme.starts_with("grpc"),
+                "--protoset",
+                "only gRPC has such messages",
             ),
             (self.method != "GET", http, "--method", "only http and https have methods"),
             (self.http != HttpVersion::One, http, "--http", "only http and https speak it"),
@@ -308,6 +324,9 @@ impl SendingArgs {
         }
         if let Some(path) = &self.body_template {
             option("body-template", &path.display().to_string());
+        }
+        if let Some(path) = &self.protoset {
+            option("protoset", &path.display().to_string());
         }
         self.feeds.iter().for_each(|text| option("feed", text));
         self.expects.iter().for_each(|text| {

@@ -2,11 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Sources;
 use super::reader::{Fields, Reader};
 use super::yaml::Node;
-use crate::connecting::{Connecting, HttpVersion, Identity, Reply, SOURCES_MAX, STREAMS_MAX, TlsSpec};
+use crate::connecting::{
+    Connecting, HttpVersion, Identity, PROTOSET_MAX, Protoset, Reply, SOURCES_MAX, STREAMS_MAX, TlsSpec,
+};
 
 /// The schemes of a load's URLs.
 pub(super) const SCHEMES: [&str; 8] =
@@ -41,6 +44,11 @@ pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sou
         .optional("when-busy")
         .map_or(Some(false), |node| reader.choice(node, "when-busy", &[("queue", false), ("shed", true)]));
     let exact = open.optional("exact").map_or(Some(false), |node| reader.flag(node, "exact"));
+    let protoset = open.optional("protoset").map_or(Some(None), |node| {
+        let path = reader.text(node, "protoset")?;
+        let read = sources.bytes(&path, PROTOSET_MAX).map_err(|error| format!("protoset: {path}: {error}"));
+        read.map_err(|why| reader.mistake(node.id, why)).ok().map(|bytes| Some(Arc::new(Protoset(bytes))))
+    });
     Some(Connecting {
         http: http?,
         streams: streams?,
@@ -49,6 +57,7 @@ pub(super) fn read(reader: &Reader<'_>, open: &Fields<'_, '_>, sources: &dyn Sou
         tls: tls?,
         shed: shed?,
         exact: exact?,
+        protoset: protoset?,
     })
 }
 
@@ -67,7 +76,7 @@ pub(super) fn of_journey(
         Some(tls)
     });
     let (http, unix, sources) = (HttpVersion::One, None, Vec::new());
-    Some(Connecting { http, streams: 1, unix, sources, tls: tls?, shed: false, exact: false })
+    Some(Connecting { http, streams: 1, unix, sources, tls: tls?, shed: false, exact: false, protoset: None })
 }
 
 fn tls(reader: &Reader<'_>, node: &Node, sources: &dyn Sources) -> Option<TlsSpec> {

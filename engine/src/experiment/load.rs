@@ -130,6 +130,15 @@ fn one(reading: &Reading<'_>, (node, name): (NodeId, &str), open: Fields<'_, '_>
         .optional("connections")
         .map_or(Some(1000), |node| reader.within(node, "connections", 1..=60_000));
     let connecting = connecting::read(reader, &open, reading.sources);
+    if let (Some(node), Some(requests)) = (open.optional("protoset"), &requests)
+        && !requests.iter().any(|request| request.url.starts_with("grpc"))
+    {
+        reader.mistake_with(
+            node.id,
+            "protoset has no effect: no URL is that of a gRPC call",
+            "write grpc:// or grpcs://",
+        );
+    }
     open.finish("open");
     let Answers { deadline, connect_timeout, pop_header } = answers?;
     Some(Load {

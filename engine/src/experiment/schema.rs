@@ -301,6 +301,7 @@ fn open() -> Value {
         }), &[]),
         "http": {"enum": [1, 1.1, 2, 3], "description": "which HTTP is spoken; 1 if left out; 2 without TLS is begun by prior knowledge; 3 (over QUIC) wants https"},
         "streams": number("the most requests that a connection carries at a time, over HTTP/2, HTTP/3 or gRPC; 100 if left out"),
+        "protoset": text("for grpc and grpcs: a descriptor set, as `protoc --include_imports --descriptor_set_out=FILE` writes it; bodies are then messages in JSON, and so are the answers that `expect` looks at"),
         "when-busy": {"enum": ["queue", "shed"], "description": "what happens to a request that finds every connection busy; queue if left out"},
         "exact": flag("start each request within microseconds of its time, on a core that is never idle"),
         "unix-socket": text("a Unix socket in place of the URL's host"),

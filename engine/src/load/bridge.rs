@@ -64,6 +64,7 @@ fn spec(experiment: &Experiment, load: &Load, late: &Late) -> LoadSpec {
         unix: load.connecting.unix.clone(),
         sources: load.connecting.sources.clone(),
         tls: load.connecting.tls.clone(),
+        protoset: load.connecting.protoset.clone(),
         feeds: experiment.feeds.clone(),
         replay: load.replay.clone(),
         null: false,

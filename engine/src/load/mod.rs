@@ -29,6 +29,7 @@ mod knobs;
 mod lack;
 mod lane;
 mod loss;
+mod message;
 mod multiplex;
 mod null;
 mod origin;
@@ -68,7 +69,8 @@ pub use ready::{Prepared, Threads, Work, prepare, ready, suits};
 pub use saturation::{CPU_HOT, Facts, overtaxed, saturation};
 pub use spec::{
     Body, CONNECTIONS_MAX, DEADLINE_MAX, Expect, HeaderExpect, HeaderTest, HttpVersion, Identity, JsonExpect,
-    LoadSpec, REQUESTS_MAX, Reply, RequestSpec, SOURCES_MAX, STREAMS_MAX, SpecError, TlsSpec,
+    LoadSpec, PROTOSET_MAX, Protoset, REQUESTS_MAX, Reply, RequestSpec, SOURCES_MAX, STREAMS_MAX, SpecError,
+    TlsSpec,
 };
 
 pub use url::host;

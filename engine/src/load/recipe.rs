@@ -9,6 +9,7 @@ use std::sync::Arc;
 use hyper::Method;
 use hyper::header::{HeaderName, HeaderValue};
 
+use super::message::{Call, Services};
 use super::spec::{Body, LoadSpec, RequestSpec, SpecError};
 use super::url::{self, OriginName};
 use super::wire::Protocol;
@@ -30,6 +31,8 @@ pub struct Recipe {
     base: String,
     protocol: Protocol,
     grpc: bool,
+    /// What the messages of a gRPC call are, if that is known: its body is one in JSON.
+    call: Option<Call>,
     tls: bool,
     target: Template,
     /// With `host` (for HTTP/2: the authority), `user-agent`, and without `content-length`.
@@ -68,6 +71,7 @@ impl Recipe {
         spec: &RequestSpec,
         known: &Known<'_>,
         load: &LoadSpec,
+        services: Option<&Services>,
     ) -> Result<(Self, OriginName), SpecError> {
         let (base, rest) = split_url(spec)?;
         let rest = rest.split('#').next().unwrap_or_default();
@@ -96,10 +100,12 @@ impl Recipe {
             }
             _ => Vec::new(),
         };
+        let call = services.filter(|_| origin.grpc).map(|services| services.call(&sample));
+        let call = call.transpose().map_err(|why| SpecError::Message(spec.name.clone(), why))?;
         let headers = headers(spec, known, &authority, origin.grpc)?;
-        let body = body(spec, known, &headers)?;
+        let body = body(spec, known, &headers, call.is_some())?;
         let parts = (method, base.to_owned(), target, headers, body);
-        Ok((Self { query, ..Self::assemble(parts, &origin, load.reuse) }, origin))
+        Ok((Self { query, call, ..Self::assemble(parts, &origin, load.reuse) }, origin))
     }
 
     /// The same for requests of a log by one method: its path and query follow those of the URL, its bodies are sent.
@@ -116,7 +122,7 @@ impl Recipe {
         }
         let word = trace.methods()[usize::from(method)];
         let own = RequestSpec { method: word.to_owned(), ..spec.clone() };
-        let (base, origin) = Self::new(&own, known, load)?;
+        let (base, origin) = Self::new(&own, known, load, None)?;
         let mut target = match base.target.fixed() {
             Some(path) if !path.contains(&b'?') => {
                 Template::of_bytes(path.strip_suffix(b"/").unwrap_or(path))
@@ -168,6 +174,7 @@ impl Recipe {
             base,
             protocol: origin.protocol,
             grpc: origin.grpc,
+            call: None,
             query: Vec::new(),
             tls: origin.tls,
             target,
@@ -193,6 +200,11 @@ impl Recipe {
     /// Whether it is a gRPC call.
     pub(super) fn grpc(&self) -> bool {
         self.grpc
+    }
+
+    /// What the messages of a gRPC call are, if that is known.
+    pub(super) fn call(&self) -> Option<&Call> {
+        self.call.as_ref()
     }
 
     /// Whether it differs from request to request.
@@ -255,7 +267,13 @@ impl Recipe {
         if self.grpc {
             body.extend_from_slice(&CALL);
         }
-        self.body.render(values, body)?;
+        if let Some(call) = &self.call {
+            value.clear();
+            self.body.render(values, value)?;
+            call.encode(value, body).map_err(|_| Unfit::Message)?;
+        } else {
+            self.body.render(values, body)?;
+        }
         if self.grpc {
             let length = (body.len() - CALL.len()) as u32;
             body[1..CALL.len()].copy_from_slice(&length.to_be_bytes());
@@ -296,11 +314,27 @@ impl Recipe {
 
     /// Whether the values of some arrival may not fit.
     pub(super) fn risky(&self) -> bool {
-        !self.risks.is_empty()
+        !self.risks.is_empty() || self.filled_message().is_some()
+    }
+
+    /// What makes a message that differs from call to call.
+    fn filled_message(&self) -> Option<&Call> {
+        self.call.as_ref().filter(|_| self.body.fixed().is_none())
+    }
+
+    /// Whether the body is the call's message, with the first rows of the feeds.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn try_message(&self, feeds: &[Arc<Feed>]) -> Result<(), String> {
+        let Some(call) = &self.call else { return Ok(()) };
+        let mut json = Vec::new();
+        self.body.render(&mut Filling::new(feeds, 0, 0), &mut json).map_err(|unfit| unfit.to_string())?;
+        call.encode(&json, &mut Vec::new())
     }
 
     /// What is wrong with the values of an arrival, if anything is.
-    pub(super) fn unfit(&self, arrival: &Filling<'_>) -> Option<Unfit> {
+    pub(super) fn unfit(&self, mut arrival: Filling<'_>) -> Option<Unfit> {
         let in_header = |slot: &Slot| self.headers.iter().any(|(_, value)| value.slots().any(|s| s == *slot));
         for slot in &self.risks {
             let Slot::Field { feed, column } = *slot else { continue };
@@ -310,7 +344,10 @@ impl Recipe {
                 Some(_) => {}
             }
         }
-        None
+        let call = self.filled_message()?;
+        let mut json = Vec::new();
+        let made = self.body.render(&mut arrival, &mut json);
+        made.and_then(|()| call.encode(&json, &mut Vec::new()).map_err(|_| Unfit::Message)).err()
     }
 
     /// Leaves out of the risks what the rows of the feeds show to be none.
@@ -389,9 +426,13 @@ fn body(
     spec: &RequestSpec,
     known: &Known<'_>,
     headers: &[(HeaderName, Template)],
+    message: bool,
 ) -> Result<Template, SpecError> {
     let text = match &spec.body {
         Body::Bytes(bytes) => return Ok(Template::of_bytes(bytes)),
+        Body::Text(text) if message => {
+            return Template::parse(text, Place::Json, known).map_err(slot(spec, "body"));
+        }
         Body::Text(text) => text,
     };
     let kind = headers.iter().find(|(name, _)| *name == hyper::header::CONTENT_TYPE);

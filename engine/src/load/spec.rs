@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::http::Needle;
+use super::message::Services;
 use super::recipe::{Made, Recipe, header_name};
 use super::url::OriginName;
 use super::wire::Protocol;
@@ -19,7 +20,9 @@ use crate::replay::Trace;
 use crate::schedule::Profile;
 use crate::template::{Known, Slot};
 
-pub use crate::connecting::{HttpVersion, Identity, Reply, SOURCES_MAX, STREAMS_MAX, TlsSpec};
+pub use crate::connecting::{
+    HttpVersion, Identity, PROTOSET_MAX, Protoset, Reply, SOURCES_MAX, STREAMS_MAX, TlsSpec,
+};
 pub use crate::expect::{Expect, HeaderExpect, HeaderTest, JsonExpect};
 pub use crate::template::Body;
 
@@ -69,6 +72,8 @@ pub struct LoadSpec {
     pub sources: Vec<IpAddr>,
     /// How servers are trusted, and what they are shown.
     pub tls: TlsSpec,
+    /// What messages of gRPC calls are: with it, bodies of such calls and of their answers are JSON; without, bytes.
+    pub protoset: Option<Arc<Protoset>>,
     /// Rows of data for `${feed.column}` in the requests.
     pub feeds: Vec<Arc<Feed>>,
     /// A log that is sent again: the one request says where to, with which headers, and what a good answer is; the profile
@@ -101,6 +106,7 @@ impl LoadSpec {
             unix: None,
             sources: Vec::new(),
             tls: TlsSpec::default(),
+            protoset: None,
             feeds: Vec::new(),
             replay: None,
             null: false,
@@ -194,6 +200,9 @@ pub enum SpecError {
     /// A gRPC call names a service and a method.
     #[error("request {0}: a gRPC URL ends with /package.Service/Method")]
     Call(String),
+    /// The descriptor set is none, or has no such call, or a body is no such message.
+    #[error("request {0}: {1}")]
+    Message(String, String),
     /// A slot that cannot be filled.
     #[error("request {request}: {place}: {message} ({help})")]
     Slot {
@@ -288,6 +297,8 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
     }
     let feeds = known(&spec.feeds)?;
     let known = Known { feeds: &feeds, extracted: &[] };
+    let unread = |why| SpecError::Message(spec.requests[0].name.clone(), why);
+    let services = spec.protoset.as_deref().map(Services::read).transpose().map_err(unread)?;
     let pop_header = header_name(&spec.pop_header)?.as_str().as_bytes().to_vec();
     if let Some(trace) = &spec.replay {
         return replaying(spec, trace, &known, pop_header);
@@ -303,7 +314,7 @@ pub(super) fn check(spec: &LoadSpec) -> Result<Checked, SpecError> {
         }
         sum += u64::from(request.weight);
         weights.push(sum);
-        let (recipe, name) = Recipe::new(request, &known, spec)?;
+        let (recipe, name) = Recipe::new(request, &known, spec, services.as_ref())?;
         if spec.unix.is_some() && name.protocol == Protocol::Http3 {
             let why =
                 "HTTP/3 is spoken over UDP, not over a Unix socket: leave the socket out, or speak HTTP/2";
@@ -392,6 +403,7 @@ fn build(
     feeds: &[Arc<Feed>],
 ) -> Result<Request, SpecError> {
     recipe.settle(feeds);
+    recipe.try_message(feeds).map_err(|why| SpecError::Message(spec.name.clone(), why))?;
     if !spec.expect.statuses.iter().any(|range| range.clone().any(|code| (100..=999).contains(&code))) {
         return Err(SpecError::Statuses(spec.name.clone()));
     }

@@ -170,10 +170,10 @@ fn a_request_with_data_is_made_anew_each_time_and_the_same_for_one_number() {
     ];
     assert_eq!((fields, &*made.body), (expected.map(str::to_owned).to_vec(), &b"{\"t\": \"t1\"}"[..]));
     // The second row has a line break in what stands in a header.
-    assert_eq!(recipe.unfit(&Filling::new(&feeds, 1, 2)), None);
-    let second = &mut Filling::new(&feeds, 1, 3);
-    assert_eq!(recipe.unfit(second), Some(crate::template::Unfit::Header));
-    assert!(recipe.make(second, &mut made).is_err() && made.head.is_empty());
+    assert_eq!(recipe.unfit(Filling::new(&feeds, 1, 2)), None);
+    let second = || Filling::new(&feeds, 1, 3);
+    assert_eq!(recipe.unfit(second()), Some(crate::template::Unfit::Header));
+    assert!(recipe.make(&mut second(), &mut made).is_err() && made.head.is_empty());
 }
 
 /// The fields of a header block.

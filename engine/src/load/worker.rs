@@ -111,7 +111,7 @@ impl Stream {
             let request = &self.load.checked.requests[usize::from(kind)];
             let job = Job { due, kind, phase, number, again: 0, handed: false };
             let lane = &self.lanes[request.origin];
-            if request.recipe.risky() && request.recipe.unfit(&self.load.arrival(&job)).is_some() {
+            if request.recipe.risky() && request.recipe.unfit(self.load.arrival(&job)).is_some() {
                 lane.refuse(job, now);
             } else {
                 lane.dispatch(job, now);

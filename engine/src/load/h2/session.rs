@@ -406,7 +406,11 @@ impl Core {
         let found = request.needle.as_ref().is_none_or(|needle| search.found(needle))
             && request.checks.as_ref().is_none_or(|checks| {
                 let fields = head.fields.iter().map(|(name, value)| checks.met_by(name, value));
-                checks.all_met(fields.fold(0, |all, met| all | met)) && checks.body_holds(content.as_deref())
+                let holds = match (request.recipe.call(), &content) {
+                    (Some(call), Some(body)) => checks.document_holds(call.decode(body).as_ref()),
+                    _ => checks.body_holds(content.as_deref()),
+                };
+                checks.all_met(fields.fold(0, |all, met| all | met)) && holds
             });
         self.events.push(if short {
             Event::Broken { slot }
