@@ -105,7 +105,7 @@ impl Recipe {
         let headers = headers(spec, known, &authority, origin.grpc)?;
         let body = body(spec, known, &headers, call.is_some())?;
         let parts = (method, base.to_owned(), target, headers, body);
-        Ok((Self { query, call, ..Self::assemble(parts, &origin, load.reuse) }, origin))
+        Ok((Self { call, query, ..Self::assemble(parts, &origin, load.reuse) }, origin))
     }
 
     /// The same for requests of a log by one method: its path and query follow those of the URL, its bodies are sent.
