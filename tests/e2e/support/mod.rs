@@ -13,7 +13,7 @@ pub(crate) mod text;
 pub(crate) mod turn;
 pub(crate) mod wait;
 
-pub(crate) use home::{Done, Home};
+pub(crate) use home::{Done, Home, unhindered};
 pub(crate) use lab::Lab;
 pub(crate) use points::points;
 pub(crate) use turn::turns;
