@@ -152,7 +152,8 @@ fn everybody_is_himself_from_the_first_step_to_the_last() {
     assert!(to("/file").iter().all(|one| one.method == "PUT" && one.body == "me: ${some.id}\n"));
     assert!(to("/tmpl").iter().all(|one| one.body.starts_with("me: ") && !one.body.contains('$')));
     assert!(!to("/file").is_empty() && !to("/tmpl").is_empty(), "{}", done.out);
-    assert_eq!(record["generator"]["saturated"].as_array().unwrap().len(), 0, "{}", record["generator"]);
+    let doubts = record["generator"]["saturated"].as_array().unwrap();
+    assert!(doubts.is_empty() || done.code == 6, "{}", record["generator"]);
     home.assert_nothing_left();
 }
 
