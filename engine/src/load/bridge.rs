@@ -6,8 +6,8 @@ use crate::experiment::yaml::NodeId;
 use crate::experiment::{Experiment, Late, Load, Request};
 use crate::journey::{Journey, PROCESSES_MAX, Pace};
 
-/// The rate that one process of users is given, in requests per second: a third of what it makes on a free processor, so
-/// that it is not late.
+/// The rate that one process of users is given, in requests per second: a fifth of what it makes of a free processor (some
+/// 25,000, GET from nginx on another), so that it is not late.
 const PER_PROCESS: f64 = 5_000.0;
 
 /// The loads of an experiment, with late names replaced.
