@@ -110,6 +110,7 @@ impl PhaseTally {
             instances,
             statuses: self.statuses,
             causes: BTreeMap::new(),
+            unsent: 0,
             handshakes: String::new(),
         }
     }

@@ -1,5 +1,6 @@
-//! Requests that are a datagram each, over UDP: a socket of its own for each request under way, so that an answer is its
-//! own.
+//! Requests that are a datagram each, over UDP: a socket of its own for each request, so that an answer is its own. Only a
+//! query of DNS, whose answers are numbered, gets a socket that was used before: what arrives twice, or late, over another
+//! would be taken for the answer to the next.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -45,7 +46,6 @@ pub(super) async fn drive(lane: Rc<Lane>, index: u32) {
                 Err(class) => Ending::failed(class),
                 Ok(socket) => {
                     let (ending, again) = exchange(&lane, index, &job, &socket.0, &mut made, id).await;
-                    // A socket on which something may still arrive late is not used again.
                     open = Some(socket).filter(|_| again && lane.load.reuse);
                     ending
                 }
@@ -132,9 +132,8 @@ async fn exchange(
 fn judged(request: &Request, sent: &[u8], datagram: &[u8]) -> Option<(Ending<'static>, bool)> {
     let good = Ending { failure: None, ..Ending::failed(ErrorClass::Deadline) };
     if request.recipe.protocol() != Protocol::Dns {
-        let fits = Replies::fits(request, sent, datagram);
-        let failure = (!fits).then_some(ErrorClass::Expectation);
-        return Some((Ending { failure, ..good }, fits));
+        let failure = (!Replies::fits(request, sent, datagram)).then_some(ErrorClass::Expectation);
+        return Some((Ending { failure, ..good }, false));
     }
     let ending = match dns::answers(sent, datagram)? {
         Err(class) => Ending::failed(class),

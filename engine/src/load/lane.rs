@@ -31,6 +31,8 @@ pub(super) struct Job {
     pub(super) again: u8,
     /// It was given to a connection that was open and idle, which has not begun with it.
     pub(super) handed: bool,
+    /// When it was first given a connection, or the attempt of one; 0 before.
+    pub(super) placed: u64,
 }
 
 /// What all lanes of a worker share; one thread, so no locks.
@@ -200,6 +202,9 @@ impl Lane {
         }
         let ready = self.idle.borrow_mut().pop();
         job.handed = ready.is_some();
+        if job.placed == 0 {
+            job.placed = now;
+        }
         if let Some(index) = ready {
             self.hand(index, job);
             return;
@@ -219,6 +224,7 @@ impl Lane {
             self.end(job, &Ending { sent: false, ..Ending::failed(ErrorClass::Shed) });
         } else {
             self.shared.recorder.borrow_mut().queued();
+            job.placed = 0;
             self.queue.borrow_mut().push_back(job);
         }
     }
@@ -256,8 +262,9 @@ impl Lane {
         if self.queue.borrow().is_empty() {
             return None;
         }
-        self.drop_overdue(self.shared.clock.now());
-        self.queue.borrow_mut().pop_front()
+        let now = self.shared.clock.now();
+        self.drop_overdue(now);
+        self.queue.borrow_mut().pop_front().map(|job| Job { placed: now, ..job })
     }
 
     /// This slot's connection has nothing to do in it.
@@ -301,7 +308,10 @@ impl Lane {
         let phase = attribute(job.phase, phase.get());
         let mut recorder = recorder.borrow_mut();
         recorder.roll(now, open.get());
-        recorder.ended(self.load_index, &job, phase, now, ending);
+        // What was left of its time when it got a connection was too little to say anything about the server.
+        let late = job.placed.saturating_sub(job.due) > self.load.deadline / 2;
+        let sent = ending.sent && !(late && ending.failure == Some(ErrorClass::Deadline));
+        recorder.ended(self.load_index, &job, phase, now, &Ending { sent, ..*ending });
     }
 
     /// Why a class of failures happens, in words, if that is known; the first cause of each is kept.

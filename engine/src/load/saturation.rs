@@ -16,7 +16,7 @@ pub struct Facts {
     /// Arrivals that came due, without those that were cut short, and with those of which nothing is known since their worker
     /// is lost.
     pub due: u64,
-    /// Requests that were given a connection, or the attempt of one.
+    /// Requests that were given a connection, or the attempt of one, before half of their deadline had passed.
     pub sent: u64,
     /// Like `due`, outside of fault and recovery.
     pub due_steady: u64,
@@ -96,10 +96,11 @@ pub fn saturation(facts: &Facts, tightest: Option<Duration>) -> Vec<String> {
     let mut reasons = overtaxed(facts, tightest);
     if (facts.sent_steady as f64) < 0.999 * facts.due_steady as f64 {
         reasons.push(format!(
-            "only {} of {} requests were sent: the others found every connection busy until their deadline ({} had to \
-             wait for one)",
-            facts.sent_steady,
-            facts.due_steady,
+            "only {} of {} requests were sent in time: the others found all {} connections busy for at least half of their \
+             deadline ({} had to wait)",
+            count(facts.sent_steady),
+            count(facts.due_steady),
+            count(facts.connections_max),
             count(facts.queued)
         ));
     }
@@ -213,7 +214,7 @@ mod tests {
         let slow = Facts { handed, ..good() };
         let limited = Facts { seconds: 10.0, throttled_s: 0.2, ..good() };
         for (facts, word) in [
-            (unsent, "9989 of 10000"),
+            (unsent, "9,989 of 10,000"),
             (hot, "2 of 10 seconds"),
             (
                 local,

@@ -150,6 +150,7 @@ impl PhaseSum {
             instances: self.instances.into_iter().map(|(name, count)| (name.to_string(), count)).collect(),
             statuses: self.statuses,
             causes: self.causes,
+            unsent: self.unsent,
         }
     }
 }

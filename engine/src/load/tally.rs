@@ -72,7 +72,7 @@ pub(super) struct Ending<'a> {
     pub(super) pop: Option<&'a [u8]>,
     /// The instances that served the answer, separated by commas.
     pub(super) path: Option<&'a [u8]>,
-    /// It was given a connection, or the attempt of one.
+    /// It was given a connection, or the attempt of one, in time.
     pub(super) sent: bool,
     /// When its connection took it on, if it had one.
     pub(super) taken_on: Option<u64>,
@@ -97,7 +97,7 @@ pub(super) struct PhaseSlice {
     pub(super) due: u64,
     /// Requests that ended in this second, by the phase to which they belong.
     pub(super) all: Tally,
-    /// Those that never had a connection.
+    /// Those that never had a connection, or too late.
     pub(super) unsent: u64,
     pops: Vec<u64>,
     /// Good answers by PoP; filled when the second is over.
@@ -484,7 +484,7 @@ mod tests {
     }
 
     fn job(phase: Phase) -> Job {
-        Job { due: 0, kind: 0, phase, number: 0, again: 0, handed: false }
+        Job { due: 0, kind: 0, phase, number: 0, again: 0, handed: false, placed: 0 }
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Stream {
         while let Some(due) = self.flow.next.filter(|due| *due <= now) {
             let (kind, number) = self.flow.take(&self.load);
             let request = &self.load.checked.requests[usize::from(kind)];
-            let job = Job { due, kind, phase, number, again: 0, handed: false };
+            let job = Job { due, kind, phase, number, again: 0, handed: false, placed: 0 };
             let lane = &self.lanes[request.origin];
             if request.recipe.risky() && request.recipe.unfit(self.load.arrival(&job)).is_some() {
                 lane.refuse(job, now);

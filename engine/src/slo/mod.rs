@@ -10,6 +10,7 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 mod traffic;
+pub mod waits;
 
 use course::Recovery;
 use reports::format::{instant, share};
@@ -67,7 +68,10 @@ fn results(record: &RunRecord) -> Vec<ObjectiveResult> {
             let mut result = measure::in_phase(objective, load, *phase);
             let stats = load.and_then(|load| load.phases.iter().find(|stats| stats.phase == *phase));
             if let (Verdict::Missed, Some(stats)) = (result.verdict, stats)
-                && let Some(why) = host::excuse(record, objective, *phase, &stats.all)
+                && let Some(why) = host::excuse(record, objective, *phase, &stats.all).or_else(|| {
+                    let generator = &record.generator;
+                    waits::for_a_connection(objective, stats, generator.queued, generator.connections_max)
+                })
             {
                 (result.verdict, result.note) = (Verdict::Unknown, Some(why));
             }

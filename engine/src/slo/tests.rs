@@ -45,6 +45,7 @@ fn course(name: &str, outcomes: impl Fn(u32, Phase) -> Outcomes) -> LoadRecord {
         let all = super::finding::merge(&parts);
         PhaseStats {
             causes: BTreeMap::new(),
+            unsent: 0,
             handshakes: String::new(),
             phase,
             all,

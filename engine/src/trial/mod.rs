@@ -16,12 +16,12 @@ use reports::record::{Objective, ObjectiveResult, Outcomes, Phase, PhaseStats, S
 use crate::experiment::Guard;
 use crate::load::remote::Team;
 use crate::load::{
-    self, LoadError, LoadOutcome, LoadSpec, PER_THREAD, PhaseCell, Stop, Threads, Tick, Turned, Work,
+    self, Facts, LoadError, LoadOutcome, LoadSpec, PER_THREAD, PhaseCell, Stop, Threads, Tick, Turned, Work,
 };
 use crate::run::Signals;
 use crate::run::desk::Desk;
 use crate::schedule::{Profile, Segment};
-use crate::slo::measure;
+use crate::slo::{measure, waits};
 
 pub use calibrate::{Calibration, calibrate};
 pub use recovery::{Recovered, recovered};
@@ -131,6 +131,21 @@ fn hold(rate: f64, seconds: f64) -> Profile {
         .expect("a search keeps to rates and lengths that can be sent")
 }
 
+/// Why a clause that does not hold says nothing about the target; none if it may.
+fn blame(objective: &Objective, stats: &PhaseStats, facts: &Facts) -> Option<String> {
+    waits::for_a_connection(objective, stats, facts.queued, facts.connections_max).or_else(|| {
+        let late = |series: &Latencies| series.count() - series.count_within(objective.limit / 2.0);
+        waits::for_the_generator(objective, stats, late(&facts.lag).max(late(&facts.handed)))
+    })
+}
+
+/// Why clauses that were missed say nothing about the target.
+fn blamed(objectives: &[Objective], results: &[ObjectiveResult], outcome: &LoadOutcome) -> Vec<String> {
+    let Some(stats) = outcome.loads.first().and_then(|load| load.phases.first()) else { return Vec::new() };
+    let missed = objectives.iter().zip(results).filter(|(_, result)| result.verdict == Verdict::Missed);
+    missed.filter_map(|(objective, _)| blame(objective, stats, &outcome.facts)).collect()
+}
+
 /// Sends a load to its end, until the operator has had enough, or `watch` says so.
 ///
 /// # Errors
@@ -187,14 +202,15 @@ pub async fn run(
     let probed = probe.end().await;
     let sent_for = stopped_at.map_or(length, |at| at.saturating_duration_since(origin).min(length));
     let tightest = tightest(objectives);
-    let mut doubts = load::saturation(&outcome.facts, tightest);
-    let mut own_doubts = load::overtaxed(&outcome.facts, tightest);
+    let (mut doubts, mut own_doubts) =
+        (load::saturation(&outcome.facts, tightest), load::overtaxed(&outcome.facts, tightest));
     doubts.extend(probed.doubt.clone());
     own_doubts.extend(probed.doubt);
-    let results = objectives
-        .iter()
-        .map(|objective| measure::in_phase(objective, outcome.loads.first(), Phase::Baseline))
-        .collect();
+    let in_phase = |objective| measure::in_phase(objective, outcome.loads.first(), Phase::Baseline);
+    let results: Vec<ObjectiveResult> = objectives.iter().map(in_phase).collect();
+    if doubts.is_empty() {
+        doubts = blamed(objectives, &results, &outcome);
+    }
     Ok(Finished {
         outcome,
         seconds: sent_for.as_secs_f64(),

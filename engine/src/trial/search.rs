@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reports::Latencies;
 use reports::record::{Objective, Sli, Verdict};
 
-use super::{Asked, Ended, Finished, hold, run};
+use super::{Asked, Ended, Finished, blame, hold, run};
 use crate::capacity::{Answer, Purpose, Search, Seen, Step, Trial, growth};
 use crate::experiment::{Guard, GuardMetric};
 use crate::load::{LoadError, LoadSpec, Tick};
@@ -203,6 +203,7 @@ pub(super) fn answer(
     if let Some(why) = finished.own_doubts.first() {
         return Answer::Invalid { why: why.clone() };
     }
+    let blamed = |objective: &Objective| blame(objective, finished.stats()?, &finished.outcome.facts);
     for (objective, result) in objectives.iter().zip(&finished.results) {
         let beyond = match result.estimate {
             Some(estimate) => !measure::good(objective, estimate),
@@ -211,8 +212,19 @@ pub(super) fn answer(
             None => return Answer::Invalid { why: "nothing was measured".to_owned() },
         };
         if beyond {
+            if let Some(why) = blamed(objective) {
+                return Answer::Invalid { why };
+            }
             return Answer::Failed { clause: objective.sli.name(), why: measure::sentence(result) };
         }
+    }
+    let whole = (finished.seconds as usize).min(course.under_way.len());
+    // What comes after the last arrival only gets less.
+    let piled_up = growth(&course.under_way[..whole], rate);
+    if (finished.ended == Ended::ByWatcher || piled_up.is_some())
+        && let Some(why) = objectives.iter().find_map(blamed)
+    {
+        return Answer::Invalid { why };
     }
     if finished.ended == Ended::ByWatcher {
         let clause =
@@ -223,9 +235,7 @@ pub(super) fn answer(
             why: "too many requests were bad for the rest to make up for".to_owned(),
         };
     }
-    // What comes after the last arrival only gets less.
-    let whole = (finished.seconds as usize).min(course.under_way.len());
-    if let Some(more) = growth(&course.under_way[..whole], rate) {
+    if let Some(more) = piled_up {
         // If it goes on, this is what it breaks.
         let latency = objectives.iter().find(|objective| matches!(objective.sli, Sli::Latency(_)));
         let clause = latency.unwrap_or(&objectives[0]).sli.name();

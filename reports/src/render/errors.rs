@@ -82,6 +82,7 @@ mod tests {
         let errors = errors.iter().map(|(class, n)| ((*class).to_owned(), *n)).collect();
         PhaseStats {
             causes: [("tls".to_owned(), "unknown issuer".to_owned())].into(),
+            unsent: 0,
             handshakes: String::new(),
             phase: Phase::Fault,
             all: Outcomes { due: 4500, ok: 4188, errors, ..Outcomes::default() },

@@ -120,7 +120,7 @@ impl Crowd {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
         if let Some(recorder) = &mut *self.recorder() {
             recorder.roll(now, self.outstanding.load(Ordering::Relaxed));
-            let job = Job { due, kind, phase, number: 0, again: 0, handed: false };
+            let job = Job { due, kind, phase, number: 0, again: 0, handed: false, placed: 0 };
             recorder.ended(self.place, &job, attribute(phase, self.phase.get()), now, ending);
         }
     }

@@ -17,7 +17,15 @@ fn recorded(ends: &[(usize, u16, u64, bool)]) -> Slice {
     let (out, slices) = sync_channel(1);
     let mut recorder = Recorder::new(4, &bounds().kinds, out);
     for (load, kind, us, good) in ends {
-        let job = lane::Job { due: 0, kind: *kind, phase: Phase::Fault, number: 0, again: 0, handed: false };
+        let job = lane::Job {
+            due: 0,
+            kind: *kind,
+            phase: Phase::Fault,
+            number: 0,
+            again: 0,
+            handed: false,
+            placed: 0,
+        };
         let ending = Ending {
             failure: (!good).then_some(ErrorClass::Deadline),
             status: Some(200),
