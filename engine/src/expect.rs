@@ -54,7 +54,7 @@ impl Expect {
                 };
                 self.headers.push(HeaderExpect { name, test });
             }
-            "json" if rest.starts_with('/') => {
+            "json" if rest.starts_with('/') && !rest.contains(" contains ") => {
                 let (pointer, value) =
                     split(rest, "=").map_or((rest.to_owned(), None), |(p, v)| (p, Some(v)));
                 let read = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));

@@ -490,7 +490,9 @@ fn arrivals_beyond_the_connections_wait_until_their_deadline() {
     assert_eq!(baseline(&outcome).errors, BTreeMap::from([("deadline".to_owned(), 900)]));
     assert!(outcome.generator.sent >= server.requests());
     assert_eq!(outcome.generator.connections_max, 3);
-    assert!(outcome.generator.saturated.iter().any(|reason| reason.contains("of 900 requests were sent")));
+    assert!(
+        outcome.generator.saturated.iter().any(|reason| reason.contains("of 900 requests were sent in time"))
+    );
 }
 
 fn stopped(how: Stop) -> (LoadOutcome, Duration, u64) {

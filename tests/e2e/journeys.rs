@@ -225,6 +225,11 @@ fn mistakes_in_journeys_are_told_with_their_place() {
     says("{users: {count: 0, for: 13s, journey: {}}}", "from 1 to 20,000");
     says("{users: {count: 5, ramp: 14s, for: 13s, journey: {}}}", "ramp must end before");
     says(&users("{steps: [{a: {path: /}}]}"), "has no `base`");
+    says(&users("{base: \"http://127.0.0.1:1/x?y=1\", steps: [{a: {path: /}}]}"), "it has no query");
+    says(
+        &users(&format!("{{{base}, steps: [{{a: {{path: /, reply: echo}}}}]}}")),
+        "only tcp, tls and udp have replies",
+    );
     says(&users(&format!("{{{base}, steps: []}}")), "there are no steps");
     says(&users(&format!("{{{base}, steps: [{{a: {{}}}}]}}")), "a `path` below the journey's `base`");
     says(

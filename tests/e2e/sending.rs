@@ -200,6 +200,28 @@ fn an_overloaded_target_is_not_taken_for_an_overloaded_generator() {
 }
 
 #[test]
+fn too_few_connections_are_not_taken_for_a_slow_target() {
+    if quick("a search with two connections") {
+        return;
+    }
+    let (_turn, home) = (turns(2), Home::new());
+    // Two connections carry 250/s of it, and it is well at 500/s.
+    let Some(known) = Known::new(4, 8) else { return };
+    let asked = [&known.url, "--connections", "2", "--objective", "p95 <= 40ms", "--json"];
+    let load = [&["load"], &asked[..], &["--rate", "400/s", "--for", "4s", "--deadline", "1s"]].concat();
+    let search =
+        [&["capacity"], &asked[..], &["--start", "200/s", "--trial", "2s", "--no-calibrate"]].concat();
+    for (args, verdict) in [(load, "/verdict"), (search, "/finding/limited_by")] {
+        let done = home.start(&args).end_within(Duration::from_secs(100)).code(6);
+        let result: Value = serde_json::from_str(&done.out).unwrap();
+        let wanted = if verdict == "/verdict" { "unknown" } else { "generator" };
+        assert_eq!(result.pointer(verdict), Some(&wanted.into()), "{result:#}");
+        assert!(result["reasons"].to_string().contains("all 2 connections busy"), "{result:#}");
+    }
+    home.assert_nothing_left();
+}
+
+#[test]
 fn an_option_without_an_effect_is_refused_and_so_are_two_outputs_in_one_file() {
     let home = Home::new();
     let feed = format!("u={},random", home.file("users.csv", "id\n1\n").display());
@@ -212,6 +234,9 @@ fn an_option_without_an_effect_is_refused_and_so_are_two_outputs_in_one_file() {
         ("http", &["--log", "/tmp/x", "--html", "/tmp/../tmp/x"], "--log and --html name one file"),
         ("http", &["--html", "/tmp/x", "-o", "/tmp/x"], "--html and --output name one file"),
         ("http", &["--method", "A B"], "squall: request http"),
+        ("http", &["--methods", "GET"], "--methods and --keep-secrets belong to --replay"),
+        ("http", &["--expect", "json /a contains b"], "is no expectation"),
+        ("http", &["-o", "/nowhere/x"], "nothing was sent"),
     ] {
         let url = format!("{url}://127.0.0.1:1/a");
         let pace: &[&str] = if more[0] == "--rate" { &[] } else { &["--rate", "5/s"] };

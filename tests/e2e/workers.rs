@@ -409,13 +409,13 @@ fn strangers_are_answered_in_time_and_get_nothing() {
     // All at once: the silent ones take the five seconds that they are given.
     std::thread::scope(|scope| {
         scope.spawn(|| says(b"", "it said nothing for 5 s"));
-        scope.spawn(|| says(&hello(2)[..30], "it said nothing for 5 s"));
-        scope.spawn(|| says(&hello(2), "it said nothing for 5 s"));
+        scope.spawn(|| says(&hello(3)[..30], "it said nothing for 5 s"));
+        scope.spawn(|| says(&hello(3), "it said nothing for 5 s"));
         scope.spawn(|| says(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", "a frame of"));
         scope.spawn(|| says(&framed("{}"), "no word that is known"));
         scope.spawn(|| says(&framed(r#"{"word":"renew"}"#), "that was no hello"));
         scope.spawn(|| says(&hello(1), "version 1 of the protocol"));
-        scope.spawn(|| says(&[hello(2), guess.clone()].concat(), "its token is another one"));
+        scope.spawn(|| says(&[hello(3), guess.clone()].concat(), "its token is another one"));
     });
     let url = "http://127.0.0.1:1/";
     let load = |token: &str| {

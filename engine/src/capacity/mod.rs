@@ -226,7 +226,8 @@ impl Search {
     }
 
     fn spent(&self) -> f64 {
-        self.trials.iter().map(|trial| trial.took_s).sum()
+        // Of nothing, the sum of floats is -0.
+        self.trials.iter().map(|trial| trial.took_s).fold(0.0, |sum, took| sum + took)
     }
 
     /// Trials since it was resumed, if it was.
@@ -289,7 +290,15 @@ impl Search {
                 (LimitedBy::Target, format!("not even {rate:.1}/s is carried: {}", self.why_not(rate)))
             }
             _ if narrow => (LimitedBy::Undecided, "no long trial at the lower end has passed".to_owned()),
-            _ => (LimitedBy::Undecided, format!("after {:.0} s time was up", self.spent())),
+            _ if self.is_time_up() => {
+                (LimitedBy::Undecided, format!("after {:.0} s time was up", self.spent()))
+            }
+            _ => (LimitedBy::Undecided, "it was ended before it was through".to_owned()),
+        };
+        // A single failure may have been a disturbance, so that little would be said above it; but nothing speaks for more.
+        let high = match (passed, failed) {
+            (Some(passed), Some(failed)) if !narrow && failed > passed => high.min(failed),
+            _ => high,
         };
         let both = passed.is_some() && failed.is_some() && limited_by != LimitedBy::Generator;
         Finding {

@@ -100,8 +100,9 @@ pub(super) fn worker(args: &WorkerArgs, out: &mut Out) -> u8 {
         Ok(listener) => listener,
         Err((code, why)) => return out.fail(code, &why),
     };
-    let Ok(runtime) = out::runtime() else {
-        return out.fail(exit::BUG, "this system gives squall no event queue");
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     let at = listener.local_addr().map_or_else(|_| args.listen.clone(), |at| at.to_string());
     if out.json {

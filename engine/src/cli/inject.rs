@@ -227,10 +227,12 @@ pub(super) fn inject(
         Ok(ad_hoc) => ad_hoc,
         Err(mistakes) => return out.fail(exit::INVALID, &mistakes.replace('\n', "\nsquall: ")),
     };
-    let Ok(runtime) = out::runtime() else {
-        return out.fail(exit::BUG, "this system gives squall no event queue");
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     let mut view = View::new(out.quiet, out.json, injectors::secrets::Secrets::default());
+    out.begins();
     let held = runtime.block_on(async {
         let signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
         hold(ad_hoc, signals, &mut view).await

@@ -52,8 +52,12 @@ fn service_time(text: &str) -> Result<(String, f64), String> {
 }
 
 pub(super) fn lab(args: &LabArgs, out: &mut Out) -> u8 {
-    let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
-        return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
+    let Ok(exe) = std::env::current_exe() else {
+        return out.fail(exit::BUG, "this system does not tell squall its own path");
+    };
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     let done: Result<(), LabError> = runtime.block_on(async {
         match &args.verb {

@@ -62,15 +62,8 @@ pub(super) struct LoadArgs {
     /// Where JSON lines have what, such as time=ts: time, method, path, request, took, body; may be given several times
     #[arg(long = "field", value_name = "NAME=KEY", help_heading = "Replay", requires = "replay")]
     fields: Vec<String>,
-    /// Methods that are sent again
-    #[arg(
-        long,
-        value_name = "WORDS",
-        value_delimiter = ',',
-        help_heading = "Replay",
-        requires = "replay",
-        default_value = "GET,HEAD"
-    )]
+    /// Methods that are sent again [default: GET,HEAD]
+    #[arg(long, value_name = "WORDS", value_delimiter = ',', help_heading = "Replay", requires = "replay")]
     methods: Vec<String>,
     /// Send again what looks like a secret in queries and bodies
     #[arg(long, help_heading = "Replay", requires = "replay")]
@@ -105,8 +98,8 @@ impl LoadArgs {
         let Some(path) = &self.replay else {
             // Where another option rules out --replay, the parser does not miss it.
             let stray = self.speed.is_some() || self.format.is_some() || self.keep_secrets;
-            return if stray || !self.fields.is_empty() {
-                Err("--speed, --format, --field and --keep-secrets belong to --replay".to_owned())
+            return if stray || !self.fields.is_empty() || !self.methods.is_empty() {
+                Err("--speed, --format, --field, --methods and --keep-secrets belong to --replay".to_owned())
             } else {
                 Ok(None)
             };
@@ -114,7 +107,7 @@ impl LoadArgs {
         let mut options = Options {
             format: self.format,
             speed: self.speed.unwrap_or(1.0),
-            methods: replay::methods(self.methods.iter().map(String::as_str))?,
+            methods: replay::methods(self.methods())?,
             keep_secrets: self.keep_secrets,
             fields: Fields::default(),
         };
@@ -128,6 +121,15 @@ impl LoadArgs {
         read.map(Some).map_err(|why| format!("--replay {}: {why}", path.display()))
     }
 
+    /// Which methods of a log are sent.
+    fn methods(&self) -> Vec<&str> {
+        if self.methods.is_empty() {
+            vec!["GET", "HEAD"]
+        } else {
+            self.methods.iter().map(String::as_str).collect()
+        }
+    }
+
     /// Where nothing can be written must be known before anything is sent.
     fn files(&self, global: &Global) -> Result<(), String> {
         out::apart(&[
@@ -136,7 +138,7 @@ impl LoadArgs {
             ("--output", global.output.as_ref()),
             ("--control", self.control.as_ref()),
         ])?;
-        for (path, what) in [(&self.log, "log"), (&self.html, "page")] {
+        for (path, what) in [(&self.log, "log"), (&self.html, "page"), (&global.output, "result")] {
             if let Some(error) = path.as_ref().and_then(|path| store::writable(path).err()) {
                 return Err(format!("the {what} cannot be written: {error}; nothing was sent"));
             }
@@ -161,7 +163,7 @@ impl LoadArgs {
             return format!(
                 "--replay {}{speed} --methods {}",
                 quoted(&path.display().to_string()),
-                self.methods.join(",")
+                self.methods().join(",")
             );
         }
         match (self.profile, self.rate, self.lasting) {
@@ -211,14 +213,16 @@ pub(super) fn load(global: &Global, args: &LoadArgs, out: &mut Out) -> u8 {
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
-    let Ok(runtime) = out::runtime() else {
-        return out.fail(exit::BUG, "this system gives squall no event queue");
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     if let Err(why) = args.files(global) {
         return out.fail(exit::INVALID, &why);
     }
     let started = clock::unix().as_secs_f64();
     let expected = spec.profile.duration();
+    out.begins();
     let finished = runtime.block_on(async {
         let mut signals = Signals::standard().map_err(LoadError::Thread)?;
         let team = remote::hire(&hands).await?;

@@ -20,13 +20,20 @@ pub struct Out {
     file: Option<(PathBuf, Vec<u8>)>,
     /// Why the result could not be printed.
     lost: Option<io::Error>,
+    /// Something was sent, started or broken.
+    began: bool,
 }
 
 impl Out {
     /// As the options say.
     pub fn new(global: &Global) -> Self {
         let file = global.output.clone().map(|path| (path, Vec::new()));
-        Self { json: global.json, quiet: global.quiet, file, lost: None }
+        Self { json: global.json, quiet: global.quiet, file, lost: None, began: false }
+    }
+
+    /// From now on something is sent, started or broken: what goes wrong is no mistake of the input any more.
+    pub fn begins(&mut self) {
+        self.began = true;
     }
 
     /// Prints bytes of the result. A reader that has gone is no failure.
@@ -91,20 +98,36 @@ impl Out {
         code
     }
 
+    /// Tells that there is no event queue, which every verb that waits needs. Returns the exit code.
+    pub fn no_queue(&mut self, error: &io::Error) -> u8 {
+        let why = format!("the system gives no event queue: {error}");
+        self.fail(
+            exit::REFUSED,
+            &format!(
+                "{why}; if it is too many open files, raise the limit (`ulimit -n`); nothing was touched"
+            ),
+        )
+    }
+
     /// Writes the result to its file, if it has one. Returns the exit code: the verb's own, unless that fails.
     pub fn finish(&mut self, code: u8) -> u8 {
         if let Some(error) = self.lost.take() {
             self.warn(&format!("squall: failed to print the result: {error}"));
-            return if code == exit::HELD { exit::INVALID } else { code };
+            return if code == exit::HELD { self.unheard() } else { code };
         }
         let Some((path, bytes)) = self.file.take() else { return code };
         match crate::run::store::write(&path, &bytes) {
             Ok(()) => code,
             Err(error) => {
-                let said = self.fail(exit::INVALID, &format!("failed to write the result: {error}"));
+                let said = self.fail(self.unheard(), &format!("failed to write the result: {error}"));
                 if code == exit::HELD { said } else { code }
             }
         }
+    }
+
+    /// The code of a good result that nobody can read.
+    fn unheard(&self) -> u8 {
+        if self.began { exit::INCONCLUSIVE } else { exit::INVALID }
     }
 
     /// Whether the result takes colours.

@@ -32,8 +32,9 @@ pub(super) fn rate(global: &Global, args: &RateArgs, out: &mut Out) -> u8 {
         Ok(path) => path,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
-    let Ok(runtime) = out::runtime() else {
-        return out.fail(exit::BUG, "this system gives squall no event queue");
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     match runtime.block_on(desk::ask(&path, &args.to, args.load.as_deref())) {
         Ok(answer) => {

@@ -34,7 +34,10 @@ pub(super) struct RecoverArgs {
 
 pub(super) fn recover(global: &Global, args: &RecoverArgs, out: &mut Out) -> u8 {
     let store = global.store();
-    let Ok(runtime) = out::runtime() else { return out.fail(exit::BUG, "this system gives no event queue") };
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
+    };
     // First those: what a guardian gives up meanwhile is among the leftovers then.
     let guarded = if args.list { store.guarded() } else { runtime.block_on(still_guarded(&store)) };
     let leftovers = match find(&store, args) {

@@ -53,8 +53,12 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
         return out
             .fail(exit::INVALID, &format!("the report cannot be written: {error}; nothing was touched"));
     }
-    let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
-        return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
+    let Ok(exe) = std::env::current_exe() else {
+        return out.fail(exit::BUG, "this system does not tell squall its own path");
+    };
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     let hands = args.hands.hands().and_then(|hands| load::suits(&loaded.experiment, &hands).map(|()| hands));
     let hands = match hands {
@@ -63,6 +67,7 @@ pub(super) fn run(global: &Global, args: &RunArgs, out: &mut Out) -> u8 {
     };
     let options = options(global, args, hands, &loaded, exe, seed);
     let mut view = View::new(out.quiet, out.json, loaded.experiment.secrets.clone());
+    out.begins();
     let finished = runtime.block_on(async {
         let signals = Signals::standard().map_err(|error| run::Refusal::Preflight(error.to_string()))?;
         run::run(&loaded.experiment, loaded.plan, options, signals, &mut view).await

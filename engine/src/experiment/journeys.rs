@@ -137,6 +137,14 @@ fn journey(reading: &Reading<'_>, node: &Node) -> Option<Journey> {
     let fields = reader.map(node, "journey")?;
     let base = fields.optional("base").and_then(|node| {
         let base = reader.text(node, "base")?;
+        if base.contains(['?', '#']) {
+            reader.mistake_with(
+                node.id,
+                "base: a path is added to it, so it has no query",
+                "write the query in each step's path",
+            );
+            return None;
+        }
         if base.starts_with("http://") || base.starts_with("https://") {
             return Some(base.trim_end_matches('/').to_owned());
         }
@@ -258,6 +266,9 @@ impl Steps<'_, '_> {
         let known = Known { feeds: self.reading.known.feeds, extracted: &self.extracted };
         let own = Reading { reader, sources: self.reading.sources, known: &known };
         let shared = request_fields(&own, &fields);
+        if let Some(node) = fields.optional("reply") {
+            reader.mistake(node.id, "reply: only tcp, tls and udp have replies without a form of their own");
+        }
         let url = self.url(&fields, &known);
         let think = fields.optional("think").map_or(Some(self.think), |node| think(reader, node));
         let extract = fields.optional("extract").map(|node| self.extract(node)).unwrap_or_default();

@@ -404,8 +404,9 @@ fn check_hosts<'u>(
 /// The host without brackets, if it is neither.
 pub fn here<'h>(host: &'h str, allowed: &[String]) -> Result<(), &'h str> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let loopback = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if loopback || allowed.iter().any(|known| known == bare) { Ok(()) } else { Err(bare) }
+    let loopback =
+        bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if loopback || allowed.iter().any(|known| known.eq_ignore_ascii_case(bare)) { Ok(()) } else { Err(bare) }
 }
 
 fn check_host(reader: &Reader<'_>, node: NodeId, host: &str, allowed: &[String]) -> bool {

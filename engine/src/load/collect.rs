@@ -175,7 +175,8 @@ impl Collector {
         self.facts.losses.extend(self.losses.iter().flat_map(Receiver::try_iter));
         self.facts.seconds = self.clock.now() as f64 / SECOND as f64;
         if let (Some(before), Some(after)) = (self.throttled, throttled()) {
-            self.facts.throttled_s = after.saturating_sub(before).as_secs_f64();
+            // It is counted for each processor.
+            self.facts.throttled_s = after.saturating_sub(before).as_secs_f64().min(self.facts.seconds);
         }
         self.facts.ticks = self.strain.ticks();
         // Nobody waits if the run was dropped.
@@ -253,14 +254,14 @@ impl Collector {
 
     fn outcome(mut self) -> LoadOutcome {
         for sums in &self.sums {
-            for (phase, all, unsent) in sums.ended() {
+            for (phase, all, unsent, late) in sums.ended() {
                 self.facts.due += all.ended();
                 self.facts.sent += all.ended() - unsent;
                 if !matches!(phase, Phase::Fault | Phase::Recovery) {
                     // What had no data, or was not to wait, was not for the generator to send.
                     let own = all.errors.of(super::ErrorClass::Data) + all.errors.of(super::ErrorClass::Shed);
                     self.facts.due_steady += all.ended() - own;
-                    self.facts.sent_steady += all.ended() - unsent;
+                    self.facts.sent_steady += all.ended() - unsent - late;
                 }
                 self.facts.local_errors += all.errors.of(super::ErrorClass::Local);
             }
@@ -270,7 +271,7 @@ impl Collector {
                 self.sums[load]
                     .ended()
                     .find(|(phase, ..)| *phase == wanted)
-                    .map_or(0, |(_, all, _)| all.ended())
+                    .map_or(0, |(_, all, ..)| all.ended())
             };
             loss.weigh(all);
             self.facts.due += loss.missing();

@@ -87,7 +87,15 @@ impl Reading for Parser {
         } else {
             Some(ErrorClass::Expectation)
         };
-        Ending { failure, status, pop: self.pop(), path: self.path(), sent: true, taken_on: None }
+        Ending {
+            failure,
+            status,
+            pop: self.pop(),
+            path: self.path(),
+            sent: true,
+            late: false,
+            taken_on: None,
+        }
     }
 }
 

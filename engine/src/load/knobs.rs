@@ -162,11 +162,14 @@ impl Knobs {
             if at_s >= profile.duration().as_secs_f64() {
                 return Err(format!("the load {} has come to its end", one.name));
             }
-            if factor * profile.peak() > MAX_RATE || !pace.change(profile, at_s, factor) {
+            if factor * profile.peak() > MAX_RATE {
                 return Err(format!(
-                    "the load {} cannot be changed to that, or was changed too often",
+                    "the load {} would come to more than {MAX_RATE}/s, the most that is sent",
                     one.name
                 ));
+            }
+            if !pace.change(profile, at_s, factor) {
+                return Err(format!("the load {} has been changed too often", one.name));
             }
             turned.push(Turned { load: one.name.to_string(), at_s, before, factor, rate: written * factor });
         }

@@ -308,10 +308,9 @@ impl Lane {
         let phase = attribute(job.phase, phase.get());
         let mut recorder = recorder.borrow_mut();
         recorder.roll(now, open.get());
-        // What was left of its time when it got a connection was too little to say anything about the server.
-        let late = job.placed.saturating_sub(job.due) > self.load.deadline / 2;
-        let sent = ending.sent && !(late && ending.failure == Some(ErrorClass::Deadline));
-        recorder.ended(self.load_index, &job, phase, now, &Ending { sent, ..*ending });
+        let waited = job.placed.saturating_sub(job.due) > self.load.deadline / 2;
+        let late = waited && ending.failure == Some(ErrorClass::Deadline);
+        recorder.ended(self.load_index, &job, phase, now, &Ending { late, ..*ending });
     }
 
     /// Why a class of failures happens, in words, if that is known; the first cause of each is kept.

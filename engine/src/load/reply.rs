@@ -84,6 +84,6 @@ impl Reading for Replies {
         let found = request.needle.as_ref().is_none_or(|needle| self.content.found(needle));
         let good = found && !self.differs;
         let failure = (!good).then_some(ErrorClass::Expectation);
-        Ending { failure, status: None, pop: None, path: None, sent: true, taken_on: None }
+        Ending { failure, status: None, pop: None, path: None, sent: true, late: false, taken_on: None }
     }
 }

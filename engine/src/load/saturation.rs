@@ -16,11 +16,11 @@ pub struct Facts {
     /// Arrivals that came due, without those that were cut short, and with those of which nothing is known since their worker
     /// is lost.
     pub due: u64,
-    /// Requests that were given a connection, or the attempt of one, before half of their deadline had passed.
+    /// Requests that were given a connection, or the attempt of one.
     pub sent: u64,
     /// Like `due`, outside of fault and recovery.
     pub due_steady: u64,
-    /// Like `sent`, outside of fault and recovery. A target that hangs may use up every connection; that is the
+    /// Those of them that had it before half of their deadline had passed, outside of fault and recovery. A target that hangs may use up every connection; that is the
     /// fault's effect, not the generator's weakness.
     pub sent_steady: u64,
     /// Start lateness.

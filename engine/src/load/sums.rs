@@ -19,6 +19,7 @@ const OPEN_S: u64 = 2;
 struct PhaseSum {
     all: Tally,
     unsent: u64,
+    late: u64,
     handshakes: Latencies,
     kinds: BTreeMap<usize, Tally>,
     service: BTreeMap<usize, Latencies>,
@@ -54,6 +55,7 @@ impl LoadSums {
         let sum = self.phases.entry(phase).or_default();
         sum.all.merge(&slice.all);
         sum.unsent += slice.unsent;
+        sum.late += slice.late;
         let key = (second / self.length, phase);
         let closed = &mut self.closed;
         let bucket =
@@ -108,9 +110,9 @@ impl LoadSums {
         }
     }
 
-    /// By phase: requests that ended, and how many of them were never sent.
-    pub(super) fn ended(&self) -> impl Iterator<Item = (Phase, &Tally, u64)> {
-        self.phases.iter().map(|(phase, sum)| (*phase, &sum.all, sum.unsent))
+    /// By phase: requests that ended, how many of them were never sent, and how many too late.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (Phase, &Tally, u64, u64)> {
+        self.phases.iter().map(|(phase, sum)| (*phase, &sum.all, sum.unsent, sum.late))
     }
 
     /// The record of this load.
@@ -150,7 +152,7 @@ impl PhaseSum {
             instances: self.instances.into_iter().map(|(name, count)| (name.to_string(), count)).collect(),
             statuses: self.statuses,
             causes: self.causes,
-            unsent: self.unsent,
+            unsent: self.unsent + self.late,
         }
     }
 }

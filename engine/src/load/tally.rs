@@ -72,8 +72,10 @@ pub(super) struct Ending<'a> {
     pub(super) pop: Option<&'a [u8]>,
     /// The instances that served the answer, separated by commas.
     pub(super) path: Option<&'a [u8]>,
-    /// It was given a connection, or the attempt of one, in time.
+    /// It was given a connection, or the attempt of one.
     pub(super) sent: bool,
+    /// But so late that too little of its time was left to say anything about the server.
+    pub(super) late: bool,
     /// When its connection took it on, if it had one.
     pub(super) taken_on: Option<u64>,
 }
@@ -81,7 +83,15 @@ pub(super) struct Ending<'a> {
 impl Ending<'_> {
     /// It failed before there was an answer.
     pub(super) fn failed(class: ErrorClass) -> Self {
-        Self { failure: Some(class), status: None, pop: None, path: None, sent: true, taken_on: None }
+        Self {
+            failure: Some(class),
+            status: None,
+            pop: None,
+            path: None,
+            sent: true,
+            late: false,
+            taken_on: None,
+        }
     }
 
     /// Its deadline passed before it had a connection.
@@ -97,8 +107,10 @@ pub(super) struct PhaseSlice {
     pub(super) due: u64,
     /// Requests that ended in this second, by the phase to which they belong.
     pub(super) all: Tally,
-    /// Those that never had a connection, or too late.
+    /// Those that never had a connection.
     pub(super) unsent: u64,
+    /// Those that had one too late.
+    pub(super) late: u64,
     pops: Vec<u64>,
     /// Good answers by PoP; filled when the second is over.
     pub(super) by_pop: Vec<(Arc<str>, u64)>,
@@ -416,6 +428,7 @@ impl Recorder {
         let second = self.slice.loads[load][phase as usize].get_or_insert_default();
         second.all.count(ending.failure, us);
         second.unsent += u64::from(!ending.sent);
+        second.late += u64::from(ending.sent && ending.late);
         let LoadTotals { kinds, pops, instances, phases } = &mut self.totals[load];
         let pop = pops.index(ending.pop);
         if ending.failure.is_none() {
@@ -467,124 +480,5 @@ fn slot<T: Default>(slots: &mut Vec<Option<Box<T>>>, index: usize) -> &mut T {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc::sync_channel;
-
-    use super::*;
-
-    fn ok(pop: &str) -> Ending<'_> {
-        Ending {
-            failure: None,
-            status: Some(200),
-            pop: Some(pop.as_bytes()),
-            path: None,
-            sent: true,
-            taken_on: None,
-        }
-    }
-
-    fn job(phase: Phase) -> Job {
-        Job { due: 0, kind: 0, phase, number: 0, again: 0, handed: false, placed: 0 }
-    }
-
-    #[test]
-    fn names_and_codes_beyond_their_bounds_are_counted_together() {
-        let (out, slices) = sync_channel(1);
-        let mut recorder = Recorder::new(0, &[1], out);
-        for i in 0..100u16 {
-            let ending = Ending { status: Some(200 + i), ..ok("") };
-            let name = format!("pop{i}");
-            recorder.ended(
-                0,
-                &job(Phase::Baseline),
-                Phase::Baseline,
-                0,
-                &Ending { pop: Some(name.as_bytes()), ..ending },
-            );
-        }
-        recorder.close(1, 0);
-        let last = slices.recv().unwrap();
-        let totals = last.totals;
-        let phase = totals[0][Phase::Baseline as usize].as_ref().unwrap();
-        assert_eq!(phase.by_pop.len(), POPS_MAX + 1);
-        let other = phase.by_pop.iter().find(|(name, _)| &**name == OTHER).unwrap();
-        assert_eq!(other.1.ok, 100 - POPS_MAX as u64);
-        assert_eq!(phase.statuses.len(), STATUSES_MAX + 1);
-        assert_eq!(phase.statuses.iter().map(|(_, n)| n).sum::<u64>(), 100);
-    }
-
-    #[test]
-    fn answers_are_counted_for_each_instance_that_served_them() {
-        let (out, slices) = sync_channel(1);
-        let mut recorder = Recorder::new(0, &[1], out);
-        let mut see = |path: &str| {
-            let ending = Ending { path: Some(path.as_bytes()), ..ok("a") };
-            recorder.ended(0, &job(Phase::Baseline), Phase::Baseline, 0, &ending);
-        };
-        for path in ["edge,auth", "edge, catalog", "edge", "", "e\u{fc},edge"] {
-            see(path);
-        }
-        (0..300).for_each(|i| see(&format!("n{i}")));
-        recorder.close(1, 0);
-        let totals = slices.recv().unwrap().totals;
-        let served = &totals[0][Phase::Baseline as usize].as_ref().unwrap().by_instance;
-        let of = |wanted: &str| served.iter().find(|(name, _)| &**name == wanted).map(|(_, count)| *count);
-        assert_eq!((of("edge"), of("auth"), of("catalog")), (Some(4), Some(1), Some(1)));
-        assert_eq!(served.len(), INSTANCES_MAX + 1, "names are bounded");
-        assert_eq!(of(OTHER), Some(2 + 303 - INSTANCES_MAX as u64));
-    }
-
-    #[test]
-    fn a_slice_that_finds_no_room_grows_instead_of_getting_lost() {
-        let (out, slices) = sync_channel(1);
-        let mut recorder = Recorder::new(0, &[1], out);
-        for second in 0..5 {
-            recorder.ended(0, &job(Phase::Fault), Phase::Fault, 0, &ok("a"));
-            recorder.roll((second + 1) * SECOND, 0);
-        }
-        let count = |slice: &Slice| slice.loads[0][Phase::Fault as usize].as_ref().map_or(0, |p| p.all.ok);
-        let first = slices.recv().unwrap();
-        assert_eq!((first.second, count(&first)), (0, 1));
-        recorder.roll(6 * SECOND, 0);
-        let second = slices.recv().unwrap();
-        assert_eq!((second.second, count(&second)), (1, 4));
-        assert_eq!(second.loads[0][Phase::Fault as usize].as_ref().unwrap().by_pop[0].1, 4);
-    }
-
-    #[test]
-    fn sums_that_come_in_parts_are_the_same_sums() {
-        let (out, slices) = sync_channel(1);
-        let mut recorder = Recorder::new(0, &[1], out).telling_all();
-        let (mut statuses, mut served) = (0, 0);
-        let mut hear = |slice: Slice| {
-            let phase = slice.totals.first().and_then(|phases| phases[Phase::Fault as usize].as_ref());
-            statuses += phase.map_or(0, |phase| phase.statuses.iter().map(|(_, n)| n).sum::<u64>());
-            served += phase.map_or(0, |phase| phase.by_pop.iter().map(|(_, tally)| tally.ok).sum::<u64>());
-        };
-        for second in 0..6 {
-            recorder.ended(0, &job(Phase::Fault), Phase::Fault, 0, &ok("a"));
-            recorder.roll((second + 1) * SECOND, 0);
-            // It finds no room in between.
-            if second % 3 == 0 {
-                hear(slices.recv().unwrap());
-            }
-        }
-        std::thread::scope(|scope| {
-            scope.spawn(|| slices.into_iter().for_each(&mut hear));
-            // Here, since it counts the CPU time of its thread.
-            recorder.close(7 * SECOND, 0);
-        });
-        assert_eq!((statuses, served), (6, 6));
-    }
-
-    #[test]
-    fn latencies_are_of_good_answers_and_deadline_misses_only() {
-        let mut tally = Tally::default();
-        tally.count(None, 10);
-        for class in ErrorClass::ALL {
-            tally.count(Some(class), 20);
-        }
-        assert_eq!(tally.latencies.count(), 2);
-        assert_eq!(tally.ended(), 12);
-    }
-}
+#[path = "tally_tests.rs"]
+mod tests;

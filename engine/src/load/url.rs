@@ -37,6 +37,9 @@ pub fn host(url: &str) -> Result<String, String> {
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     let uri: Uri = url[..end].parse().map_err(|_| format!("`{url}` is no URL"))?;
     let host = uri.host().ok_or_else(|| format!("`{url}` is no URL: write it as http://HOST:PORT/PATH"))?;
+    if host.is_empty() {
+        return Err(format!("`{url}` names no host: write it as http://HOST:PORT/PATH"));
+    }
     Ok(host.to_owned())
 }
 

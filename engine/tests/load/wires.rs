@@ -123,6 +123,24 @@ fn datagrams_have_an_echo_or_meet_their_deadline() {
     assert_eq!((baseline(&outcome).ok, &baseline(&outcome).errors), (180, &[("deadline".into(), 20)].into()));
 }
 
+/// Answers every second datagram twice and no other: half of them have an answer, be it the same for all.
+#[test]
+fn a_datagram_that_comes_twice_answers_once() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("udp://{}", socket.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        for nth in 0.. {
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
+            for _ in 0..nth % 2 * 2 {
+                let _ = socket.send_to(&buffer[..length], from);
+            }
+        }
+    });
+    let outcome = run(vec![raw(&url, "ping", Reply::First, 100.0)]);
+    assert_eq!((baseline(&outcome).ok, &baseline(&outcome).errors), (50, &[("deadline".into(), 50)].into()));
+}
+
 #[test]
 fn a_late_datagram_is_not_taken_for_the_next_answer() {
     let number = |sent: &[u8]| std::str::from_utf8(sent).unwrap().parse::<u64>().unwrap();

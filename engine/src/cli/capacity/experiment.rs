@@ -36,10 +36,15 @@ pub(super) fn capacity(global: &Global, args: &CapacityArgs, out: &mut Out) -> u
         Ok(hands) => hands,
         Err(why) => return out.fail(exit::INVALID, &hidden(&why)),
     };
-    let (Ok(exe), Ok(runtime)) = (std::env::current_exe(), out::runtime()) else {
-        return out.fail(exit::BUG, "this system gives squall neither its own path nor an event queue");
+    let Ok(exe) = std::env::current_exe() else {
+        return out.fail(exit::BUG, "this system does not tell squall its own path");
+    };
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
     let refused = |error: Refusal| (exit::REFUSED, format!("refused: {error}"));
+    out.begins();
     let found = runtime.block_on(async {
         let mut signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
         let team = remote::hire(&hands).await.map_err(|error| refusal(&error))?;

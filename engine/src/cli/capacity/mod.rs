@@ -24,7 +24,7 @@ use crate::feed::Order;
 use crate::load::LoadSpec;
 use crate::load::remote::{self, Team};
 use crate::plan::CaseKind;
-use crate::run::Signals;
+use crate::run::{Signals, store};
 use crate::schedule::{Profile, Segment};
 use crate::slo::exit;
 use crate::trial::Wanted;
@@ -142,9 +142,14 @@ pub(super) fn searched(
         Ok(ready) => ready,
         Err(why) => return out.fail(exit::INVALID, &why),
     };
-    let Ok(runtime) = out::runtime() else {
-        return out.fail(exit::BUG, "this system gives squall no event queue");
+    if let Some(error) = global.output.as_ref().and_then(|path| store::writable(path).err()) {
+        return out.fail(exit::INVALID, &format!("the result cannot be written: {error}; nothing was sent"));
+    }
+    let runtime = match out::runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return out.no_queue(&error),
     };
+    out.begins();
     let document = runtime.block_on(async {
         let mut signals = Signals::standard().map_err(|error| (exit::REFUSED, error.to_string()))?;
         job.plan.team = remote::hire(&hands).await.map_err(|error| refusal(&error))?;

@@ -357,6 +357,7 @@ fn ending<'a>(request: &Request, head: &'a Head, trailers: Option<&Head>, found:
         pop: head.pop.as_deref(),
         path: head.path.as_deref(),
         sent: true,
+        late: false,
         taken_on: None,
     }
 }

@@ -111,7 +111,7 @@ impl Answer {
             if fits { name.as_bytes() } else { b"" }
         });
         let path = self.path.as_ref().map(|path| if path.len() <= PATH_MAX { path.as_bytes() } else { b"" });
-        Ending { failure, status: Some(self.status), pop, path, sent: true, taken_on: None }
+        Ending { failure, status: Some(self.status), pop, path, sent: true, late: false, taken_on: None }
     }
 }
 

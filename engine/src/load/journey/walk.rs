@@ -209,6 +209,7 @@ impl<'c> Person<'c> {
                     pop: tried.pop.as_deref(),
                     path: tried.path.as_deref(),
                     sent: tried.failure != Some(ErrorClass::Data),
+                    late: false,
                     taken_on: Some(began.min(at)),
                 };
                 crowd.ended(due, kind, phase, &ending);

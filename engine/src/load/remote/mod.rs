@@ -38,7 +38,7 @@ pub use seal::{TOKEN_MAX, Token};
 pub use serve::{VERB, child};
 
 /// The version of the protocol. Both sides must speak the same.
-const PROTOCOL: u32 = 2;
+const PROTOCOL: u32 = 3;
 /// How long a worker goes on without a word from its coordinator.
 pub const LEASE: Duration = Duration::from_secs(5);
 /// Between two renewals.

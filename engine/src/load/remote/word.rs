@@ -164,6 +164,7 @@ pub(super) struct SliceWord {
 struct PhaseWord {
     due: u64,
     unsent: u64,
+    late: u64,
     all: TallyWord,
     pops: Vec<(String, u64)>,
 }
@@ -217,6 +218,7 @@ impl From<&Slice> for SliceWord {
             phases: places(&slice.loads, |phase| PhaseWord {
                 due: phase.due,
                 unsent: phase.unsent,
+                late: phase.late,
                 all: (&phase.all).into(),
                 pops: phase.by_pop.iter().map(|(name, n)| (name.to_string(), *n)).collect(),
             }),
@@ -311,6 +313,7 @@ impl PhaseWord {
         let mut slice = PhaseSlice::default();
         slice.due = count(self.due)?;
         slice.unsent = count(self.unsent)?;
+        slice.late = count(self.late)?;
         slice.all = self.all.tally()?;
         slice.by_pop = named(self.pops, POPS_MAX + 2, count)?;
         Ok(slice)

@@ -32,6 +32,7 @@ fn recorded(ends: &[(usize, u16, u64, bool)]) -> Slice {
             pop: Some(b"fra"),
             path: Some(b"edge,auth"),
             sent: true,
+            late: false,
             taken_on: Some(0),
         };
         recorder.due(*load, Phase::Fault, *us);
