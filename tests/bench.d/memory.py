@@ -1,5 +1,5 @@
-"""Memory of a one-hour run at 5,000/s, and of a load by itself at 20,000/s, against nginx: sampled each second from /proc,
-by slope and by peak.
+"""Memory of a one-hour run at 5,000/s, of a load by itself at 20,000/s, and of 10,000 users of a journey, against nginx:
+sampled each second from /proc, by slope and by peak.
 
 A shorter look is the beginning of the same run, ended by SIGINT: how finely a record is kept depends on its length.
 """
@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import time
+from pathlib import Path
 
 from figures import Figure
 from host import CLIENT_CPU, Broken, tell
@@ -32,6 +33,30 @@ objectives:
 timeline:
   - at: 6s
     for: 2s
+    faults:
+      - command: {{do: [touch, {mark}], undo: [rm, -f, {mark}], effect: [test, -e, {mark}]}}
+"""
+
+
+PEOPLE = 10_000
+PEOPLE_S = 30
+JOURNEYS = """\
+squall: v1
+experiment: bench-people
+question: How much memory do so many users take?
+load:
+  - people:
+      users:
+        count: {people}
+        ramp: 10s
+        for: {lasting}s
+        deadline: 5s
+        journey: {{base: "{url}", think: 10s, steps: [{{one: {{path: "/small?1"}}}}, {{two: {{path: "/small?2"}}}}]}}
+objectives:
+  - people: {{availability: ">= 90%"}}
+timeline:
+  - at: 16s
+    for: 1s
     faults:
       - command: {{do: [touch, {mark}], undo: [rm, -f, {mark}], effect: [test, -e, {mark}]}}
 """
@@ -122,6 +147,43 @@ def one(host, squall, nginx, seconds):
     generator = json.loads(text)["generator"]
     long_enough = seconds - SETTLED_S >= SLOPE_MIN_S
     return peak, slope(points) * 60 if long_enough else None, generator
+
+
+def family(pid):
+    """A process and those that it has started."""
+    children = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children += [int(child) for child in (task / "children").read_text().split()]
+    except OSError:
+        return [pid]
+    return [pid, *(found for child in children for found in family(child))]
+
+
+def people(host, squall, nginx):
+    """Users who think for ten seconds between their requests: the engine with all that it has started, at its highest."""
+    tell(f"bench: memory of {PEOPLE:,} users")
+    folder = host.folder / "memory-people"
+    folder.mkdir()
+    file = folder / "experiment.yaml"
+    url = nginx.small.removesuffix("/small")
+    file.write_text(JOURNEYS.format(url=url, people=PEOPLE, lasting=PEOPLE_S, mark=folder / "mark"))
+    with open(folder / "out", "wb") as out:
+        process = host.start([squall, "run", file, "--runs", folder / "runs", "--json"], stdout=out)
+    peak, began = 0.0, time.monotonic()
+    while process.poll() is None:
+        if time.monotonic() - began > PEOPLE_S + PATIENCE_S:
+            host.stop(process)
+            raise Broken("users who should be gone are still there")
+        peak = max(peak, sum(seen[0] for seen in map(sample, family(process.pid)) if seen))
+        time.sleep(0.5)
+    host.stop(process)
+    if process.returncode not in (0, 6):
+        raise Broken(f"the run with users ended with {process.returncode}")
+    generator = json.loads((folder / "out").read_text())["generator"]
+    note = f"all processes of the run; {generator['sent']:,} of {generator['due']:,} sent over at most "
+    note += f"{generator['connections_max']:,} connections at a time, each of which takes some 30 KB more"
+    return [Figure(f"memory: {PEOPLE:,} users who think for 10 s", "MiB", [peak], "<= 300 MiB", note=note)]
 
 
 def figures(host, squall, nginx, lengths):
