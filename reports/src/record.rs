@@ -231,7 +231,7 @@ pub struct PhaseStats {
     /// By class of failure: why the first of it happened, in words, where that is known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub causes: BTreeMap<String, String>,
-    /// Requests that found every connection busy until their deadline, or for so long that too little of it was left.
+    /// Requests that found every connection busy until their deadline, or for more than half of it and then met it.
     #[serde(default)]
     pub unsent: u64,
     /// Times of the TLS handshakes that ended well in this phase. HdrHistogram V2 deflate in base64; empty without any.
