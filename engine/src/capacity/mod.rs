@@ -297,7 +297,7 @@ impl Search {
         };
         // A single failure may have been a disturbance, so that little would be said above it; but nothing speaks for more.
         let high = match (passed, failed) {
-            (Some(passed), Some(failed)) if !narrow && failed > passed => high.min(failed),
+            (Some(passed), Some(failed)) if !narrow && failed > passed => high.min(failed).max(low),
             _ => high,
         };
         let both = passed.is_some() && failed.is_some() && limited_by != LimitedBy::Generator;

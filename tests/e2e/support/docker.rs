@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::client::get;
 use super::home::Going;
-use super::{Done, Home, root, skipped, until};
+use super::{Done, Home, quick, root, skipped, until};
 
 /// How long the engine may take until it answers.
 const START: Duration = Duration::from_secs(20);
@@ -46,6 +46,9 @@ impl Dockerd {
     /// The engine that all tests of this process share; none, and why, on a host that cannot have one.
     pub(crate) fn shared(what: &str) -> Option<&'static Self> {
         static ENGINE: OnceLock<Result<Dockerd, String>> = OnceLock::new();
+        if quick(what) {
+            return None;
+        }
         match ENGINE.get_or_init(|| Self::start("s")) {
             Ok(engine) => Some(engine),
             Err(why) => {
