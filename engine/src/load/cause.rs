@@ -27,6 +27,7 @@ pub(super) fn of(error: &io::Error) -> Option<String> {
 }
 
 /// What over QUIC is only a text of rustls.
+#[cfg(feature = "http3")]
 pub(super) fn of_text(reason: &str) -> String {
     bounded(&reason.strip_prefix("invalid peer certificate: ").map_or_else(|| reason.to_owned(), certificate))
 }
@@ -97,9 +98,11 @@ mod tests {
         assert!(wrong(other).ends_with("certificate, which is only valid for b.example"));
         let authority = OtherError(std::sync::Arc::new(CaUsedAsEndEntity));
         let authority = CertificateError::Other(authority);
+        #[cfg(feature = "http3")]
         let text = Error::InvalidCertificate(authority.clone()).to_string();
         let said_of_it = wrong(authority);
         assert!(said_of_it.contains("CA:TRUE") && said_of_it.ends_with("CA:FALSE`"), "{said_of_it}");
+        #[cfg(feature = "http3")]
         assert_eq!(of_text(&text), said_of_it, "over QUIC as over TCP");
         assert!(wrong(CertificateError::BadSignature).contains("not accepted: BadSignature"));
         let no_tls = Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
