@@ -107,7 +107,7 @@ impl LoadArgs {
         let mut options = Options {
             format: self.format,
             speed: self.speed.unwrap_or(1.0),
-            methods: replay::methods(self.methods())?,
+            methods: replay::methods(self.methods().iter().map(String::as_str))?,
             keep_secrets: self.keep_secrets,
             fields: Fields::default(),
         };
@@ -122,12 +122,8 @@ impl LoadArgs {
     }
 
     /// Which methods of a log are sent.
-    fn methods(&self) -> Vec<&str> {
-        if self.methods.is_empty() {
-            vec!["GET", "HEAD"]
-        } else {
-            self.methods.iter().map(String::as_str).collect()
-        }
+    fn methods(&self) -> Vec<String> {
+        if self.methods.is_empty() { Options::default().methods } else { self.methods.clone() }
     }
 
     /// Where nothing can be written must be known before anything is sent.

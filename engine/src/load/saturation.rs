@@ -20,8 +20,8 @@ pub struct Facts {
     pub sent: u64,
     /// Like `due`, outside of fault and recovery.
     pub due_steady: u64,
-    /// Those of them that had it before half of their deadline had passed, outside of fault and recovery. A target that hangs may use up every connection; that is the
-    /// fault's effect, not the generator's weakness.
+    /// Those of them that had it before half of their deadline had passed, outside of fault and recovery. A target that
+    /// hangs may use up every connection; that is the fault's effect, not the generator's weakness.
     pub sent_steady: u64,
     /// Start lateness.
     pub lag: Latencies,

@@ -24,6 +24,15 @@ pub fn good(objective: &Objective, value: f64) -> bool {
     if objective.at_least { value >= objective.limit } else { value <= objective.limit }
 }
 
+/// The share of requests that may be bad.
+pub fn allowed(objective: &Objective) -> f64 {
+    match objective.sli {
+        Sli::Latency(q) => 1.0 - q,
+        Sli::Availability => 1.0 - objective.limit,
+        Sli::Throughput => 1.0,
+    }
+}
+
 /// The answer: the whole interval must be on one side.
 pub fn answer(objective: &Objective, measured: &Measured) -> Verdict {
     let (Some(low), Some(_)) = (measured.low, measured.estimate) else { return Verdict::Unknown };

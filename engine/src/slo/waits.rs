@@ -49,12 +49,7 @@ pub fn for_the_generator(objective: &Objective, stats: &PhaseStats, late: u64) -
 
 /// Whether so many could break the clause by themselves.
 fn much(objective: &Objective, part: u64, due: u64) -> bool {
-    let allowed = match objective.sli {
-        Sli::Latency(q) => 1.0 - q,
-        Sli::Availability => 1.0 - objective.limit,
-        Sli::Throughput => 1.0,
-    };
-    part > 0 && part as f64 > allowed * due as f64
+    part > 0 && part as f64 > measure::allowed(objective) * due as f64
 }
 
 /// Whether it would hold had no request waited before a connection took it on.

@@ -164,7 +164,7 @@ impl<'o> Course<'o> {
         self.objectives
             .iter()
             .zip(&self.bad)
-            .all(|(objective, bad)| *bad as f64 <= allowed(objective) * self.total + 1.0)
+            .all(|(objective, bad)| *bad as f64 <= measure::allowed(objective) * self.total + 1.0)
     }
 
     /// Whether the last two seconds of a trial that was so long were good: what came before them is how it recovered.
@@ -174,21 +174,12 @@ impl<'o> Course<'o> {
         let ended: u64 = last.iter().map(|(ended, _)| ended).sum();
         for (at, objective) in self.objectives.iter().enumerate() {
             let bad: u64 = last.iter().map(|(_, bad)| bad[at]).sum();
-            if ended == 0 || bad as f64 > allowed(objective) * ended as f64 {
+            if ended == 0 || bad as f64 > measure::allowed(objective) * ended as f64 {
                 let why = format!("{bad} of {ended} requests of the last two seconds were bad");
                 return Answer::Failed { clause: objective.sli.name(), why };
             }
         }
         Answer::Passed
-    }
-}
-
-/// The share of requests that may be bad.
-fn allowed(objective: &Objective) -> f64 {
-    match objective.sli {
-        Sli::Latency(q) => 1.0 - q,
-        Sli::Availability => 1.0 - objective.limit,
-        Sli::Throughput => 1.0,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -94,26 +94,32 @@ fn a_reply_over_tcp_ends_where_it_is_said_to() {
     assert_eq!(only_class(picky), "expectation");
 }
 
-/// A UDP server that answers each datagram as it is told: how much later, and with what.
-fn datagrams(answer: impl Fn(u64, &[u8]) -> Option<(Duration, Vec<u8>)> + Send + 'static) -> String {
+/// A UDP server, and what it does with each datagram.
+fn hears(act: impl Fn(u64, &UdpSocket, &[u8], SocketAddr) + Send + 'static) -> String {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let url = format!("udp://{}", socket.local_addr().unwrap());
     std::thread::spawn(move || {
         let mut buffer = [0; 2000];
         for nth in 0.. {
             let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
-            if let Some((delay, reply)) = answer(nth, &buffer[..length]) {
-                let socket = socket.try_clone().unwrap();
-                let send = move || {
-                    let (_never, wait) = std::sync::mpsc::channel::<()>();
-                    let _ = wait.recv_timeout(delay);
-                    let _ = socket.send_to(&reply, from);
-                };
-                if delay.is_zero() { send() } else { drop(std::thread::spawn(send)) }
-            }
+            act(nth, &socket, &buffer[..length], from);
         }
     });
     url
+}
+
+/// One that answers each datagram as it is told: how much later, and with what.
+fn datagrams(answer: impl Fn(u64, &[u8]) -> Option<(Duration, Vec<u8>)> + Send + 'static) -> String {
+    hears(move |nth, socket, sent, from| {
+        let Some((delay, reply)) = answer(nth, sent) else { return };
+        let socket = socket.try_clone().unwrap();
+        let send = move || {
+            let (_never, wait) = std::sync::mpsc::channel::<()>();
+            let _ = wait.recv_timeout(delay);
+            let _ = socket.send_to(&reply, from);
+        };
+        if delay.is_zero() { send() } else { drop(std::thread::spawn(send)) }
+    })
 }
 
 #[test]
@@ -126,15 +132,9 @@ fn datagrams_have_an_echo_or_meet_their_deadline() {
 /// Answers every second datagram twice and no other: half of them have an answer, be it the same for all.
 #[test]
 fn a_datagram_that_comes_twice_answers_once() {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let url = format!("udp://{}", socket.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let mut buffer = [0; 2000];
-        for nth in 0.. {
-            let Ok((length, from)) = socket.recv_from(&mut buffer) else { return };
-            for _ in 0..nth % 2 * 2 {
-                let _ = socket.send_to(&buffer[..length], from);
-            }
+    let url = hears(|nth, socket, sent, from| {
+        for _ in 0..nth % 2 * 2 {
+            let _ = socket.send_to(sent, from);
         }
     });
     let outcome = run(vec![raw(&url, "ping", Reply::First, 100.0)]);
